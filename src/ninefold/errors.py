@@ -1,0 +1,64 @@
+"""One type per kind of mistake; each is also the built-in error that existing code already catches."""
+
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "CacheWarning",
+    "DTypeError",
+    "DeviceError",
+    "ImageError",
+    "ModelError",
+    "NinefoldError",
+    "NoEngineError",
+    "PlanFileError",
+    "ShapeError",
+    "UnsupportedError",
+]
+
+
+class NinefoldError(Exception):
+    """The parent of every error that ninefold raises on purpose."""
+
+
+class ArgumentError(NinefoldError, ValueError):
+    """An argument has a value that it must not have."""
+
+
+class ArgumentTypeError(NinefoldError, TypeError):
+    """An argument has the wrong type, such as a float where a whole number belongs."""
+
+
+class ShapeError(NinefoldError, ValueError, RuntimeError):
+    """A tensor's rank or sizes do not fit; torch raises ``RuntimeError`` for the same mistake."""
+
+
+class DTypeError(NinefoldError, TypeError, RuntimeError):
+    """Operands of different or unsupported data types."""
+
+
+class DeviceError(NinefoldError, RuntimeError):
+    """Operands on different devices."""
+
+
+class NoEngineError(NinefoldError, RuntimeError):
+    """Every engine is out under the tolerance, the scratch cap or the determinism that was asked for."""
+
+
+class UnsupportedError(NinefoldError, NotImplementedError):
+    """Something that torch would get silently wrong, and that is therefore refused."""
+
+
+class PlanFileError(NinefoldError, ValueError):
+    """A plan file that cannot be read, or that was not written by ninefold."""
+
+
+class ModelError(NinefoldError, ValueError):
+    """A model name that cannot be resolved, or a model that does not take the given input."""
+
+
+class ImageError(NinefoldError, ValueError):
+    """A file that is not an image that can be decoded."""
+
+
+class CacheWarning(UserWarning):
+    """The plan cache on disk could not be used; plans are kept in memory only."""
