@@ -1,1 +1,12 @@
-"""engines."""
+"""HOW: one file per algorithm. The order is the order of preference at equal cost; the reference, last, accepts everything."""
+
+from ninefold.engines.aten import Aten
+from ninefold.engines.base import Engine
+from ninefold.engines.fft import FFT
+from ninefold.engines.gemm import Gemm
+from ninefold.engines.reference import Reference
+from ninefold.engines.separable import Separable
+
+__all__ = ["ENGINES"]
+
+ENGINES: tuple[Engine, ...] = (Aten(), Separable(), FFT(), Gemm(), Reference())

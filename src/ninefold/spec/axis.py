@@ -13,8 +13,9 @@ class Axis:
     """One spatial axis, with both sizes as data.
 
     Neither size follows from the other: several inputs give one output size, and a transposed convolution may leave
-    input positions that no output reads. Output ``j`` reads, with tap ``m``, the index ``j * stride + m * dilation - lo``;
-    outside ``[0, n_in)`` the mode decides what stands there. There is no upper pad: it follows (`hi`).
+    input positions that no output reads. Output ``j`` reads, with tap ``m``, the index
+    ``j * stride + m * dilation - lo``; outside ``[0, n_in)`` the mode decides what stands there. There is no upper pad:
+    it follows (`hi`). Nothing is checked here, for a form is made at every call: `ConvSpec` and `PoolSpec` check.
 
     Parameters
     ----------
@@ -76,7 +77,10 @@ class Axis:
         if 0 <= i < self.n_in:
             return i
         if self.n_in == 0 and self.mode != "zeros":
-            raise ShapeError(f"padding_mode={self.mode!r} has nothing to continue: the input has size 0 along an axis")
+            raise ShapeError(
+                f"padding_mode={self.mode!r} has nothing to continue at index {i}: the input has size 0 along an axis; "
+                "use 'zeros' or a larger input"
+            )
         return MODES[self.mode](i, self.n_in)
 
     def reads(self, j: int) -> tuple[int | None, ...]:

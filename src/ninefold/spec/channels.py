@@ -1,8 +1,11 @@
 """Which input channel feeds which output channel: dense, grouped, depthwise, or an explicit table."""
 
+from collections import Counter
 from dataclasses import dataclass
+from math import gcd
 
-from ninefold.errors import ArgumentError, ArgumentTypeError
+from ninefold.errors import ArgumentError
+from ninefold.spec import parse
 
 __all__ = ["ChannelTable", "Channels", "Grouped"]
 
@@ -29,13 +32,16 @@ class Grouped:
     groups: int = 1
 
     def __post_init__(self) -> None:
-        for name, count in (("in_channels", self.inputs), ("out_channels", self.outputs)):
-            if count % self.groups:
-                raise ArgumentError(f"groups={self.groups} must divide {name}={count}; {self._repair(count)}")
-
-    def _repair(self, count: int) -> str:
-        fits = [g for g in range(1, count + 1) if self.inputs % g == self.outputs % g == 0]
-        return f"groups that divide both are {fits[:8]}"
+        for name, count in (("in_channels", self.inputs), ("out_channels", self.outputs), ("groups", self.groups)):
+            if count < 1:
+                raise ArgumentError(f"{name} must be at least 1, got {count}")
+        if self.inputs % self.groups or self.outputs % self.groups:
+            common = gcd(self.inputs, self.outputs)
+            fits = [g for g in range(1, min(common, 4096) + 1) if common % g == 0]
+            raise ArgumentError(
+                f"groups={self.groups} must divide in_channels={self.inputs} and out_channels={self.outputs}; "
+                f"groups that divide both are {', '.join(map(str, fits[:8]))}{', ...' if fits[8:] else ''}"
+            )
 
     @property
     def connections(self) -> int:
@@ -81,17 +87,15 @@ class ChannelTable:
     edges: tuple[tuple[int, int], ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "edges", tuple((o, i) for o, i in self.edges))
+        object.__setattr__(self, "edges", parse.edges(self.edges))
         for o, i in self.edges:
-            if not (isinstance(o, int) and isinstance(i, int)):
-                raise ArgumentTypeError(f"edge ({o!r}, {i!r}) of the channel table must be a pair of whole numbers")
             if not (0 <= o < self.outputs and 0 <= i < self.inputs):
                 raise ArgumentError(
                     f"edge ({o}, {i}) of the channel table is outside {self.outputs} outputs x {self.inputs} inputs; "
                     "an edge is the pair (output, input), counted from 0"
                 )
         if len(set(self.edges)) != len(self.edges):
-            twice = next(e for k, e in enumerate(self.edges) if e in self.edges[:k])
+            twice = next(e for e, count in Counter(self.edges).items() if count > 1)
             raise ArgumentError(f"edge {twice} appears twice in the channel table; name each connection once")
 
     @property

@@ -15,15 +15,25 @@ from ninefold.spec.padding import POLICIES
 
 __all__ = ["ConvSpec"]
 
-_POINTLESS = "kernel {k} with dilation {d} spans {e} positions, but the padded input has only {n} along axis {axis}; "
+_ATTRIBUTES = (
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "padding_mode",
+    "bias",
+)
 
 
 @dataclass(frozen=True)
 class ConvSpec:
     """A convolution as frozen integers: no tensor, no torch.
 
-    Channels are those of the form: `in_channels` belong to ``V``, `out_channels` to ``G``. A `transposed` spec describes the
-    same form, whose layer reads ``G`` and gives ``V``.
+    Channels are those of the form: `in_channels` belong to ``V``, `out_channels` to ``G``. A `transposed` spec
+    describes the same form, whose layer reads ``G`` and gives ``V``.
 
     Parameters
     ----------
@@ -51,7 +61,8 @@ class ConvSpec:
     transposed : bool
         Whether the layer computes ``h``: transposed convolution (eq. 9.13).
     output_padding : int or tuple of int
-        Of a transposed spec: positions added to the smallest size that ``V`` can have.
+        Of a transposed spec: positions added to the smallest size that ``V`` can have. Not with ``"same"``, which gives
+        the largest.
 
     Raises
     ------
@@ -89,7 +100,7 @@ class ConvSpec:
         for name in ("in_channels", "out_channels", "groups"):
             put(name, parse.integer(getattr(self, name), name, 1))
         pads = () if isinstance(self.padding, str) else (self.padding,)
-        ndim = parse.ndim_of(self.kernel_size, self.stride, self.dilation, *pads)
+        ndim = parse.ndim_of(self.kernel_size, self.stride, self.dilation, *pads, self.output_padding, self.period)
         put("kernel_size", parse.per_axis(self.kernel_size, ndim, "kernel_size", 1))
         put("stride", parse.per_axis(self.stride, ndim, "stride", 1))
         put("dilation", parse.per_axis(self.dilation, ndim, "dilation", 1))
@@ -98,11 +109,18 @@ class ConvSpec:
         put("output_padding", parse.per_axis(self.output_padding, ndim, "output_padding", 0))
         put("period", parse.periods(self.period, ndim))
         if self.table is not None:
-            put("table", tuple((o, i) for o, i in self.table))
+            put("table", parse.edges(self.table))
             if self.groups != 1:
                 raise ArgumentError(f"groups={self.groups} and a channel table exclude each other; leave groups at 1")
         if not self.transposed and any(self.output_padding):
-            raise ArgumentError(f"output_padding={self.output_padding} belongs to transposed convolutions")
+            raise ArgumentError(
+                f"output_padding={self.output_padding} belongs to transposed convolutions; leave it at 0"
+            )
+        if self._same and any(self.output_padding):
+            raise ArgumentError(
+                f"output_padding={self.output_padding} has no place with padding={self.padding!r}, which gives "
+                "input size * stride, the largest size there is; give output_size for a smaller one"
+            )
         _ = self.channels  # checks groups and edges
 
     @property
@@ -121,6 +139,10 @@ class ConvSpec:
     def tiled(self) -> bool:
         """Whether the kernel changes with the position (tiled or unshared)."""
         return any(t != 1 for t in self.period)
+
+    @property
+    def _same(self) -> bool:
+        return isinstance(self.padding, str) and self.padding.startswith("same")
 
     @property
     def extent(self) -> tuple[int, ...]:
@@ -221,6 +243,11 @@ class ConvSpec:
     def from_text(cls, text: str) -> "ConvSpec":
         """Return the spec that `to_text` wrote.
 
+        Raises
+        ------
+        ArgumentError
+            If the text is not one that `to_text` writes.
+
         Examples
         --------
         >>> spec = ConvSpec(4, 6, (3, 5), padding=((0, 1), (2, 3)), dilation=2)
@@ -241,9 +268,12 @@ class ConvSpec:
         own = getattr(module, "spec", None)
         if isinstance(own, ConvSpec):
             return own
-        missing = [a for a in ("in_channels", "out_channels", "kernel_size", "stride", "padding") if not hasattr(module, a)]
+        missing = [a for a in _ATTRIBUTES if not hasattr(module, a)]
         if missing:
-            raise ArgumentTypeError(f"{type(module).__name__} is no convolution layer: it has no {missing}")
+            raise ArgumentTypeError(
+                f"{type(module).__name__} is no convolution layer: it has no {', '.join(missing)}; "
+                "give a layer of torch.nn or ninefold.nn, such as Conv2d"
+            )
         transposed = bool(getattr(module, "transposed", False))
         ends = (module.out_channels, module.in_channels) if transposed else (module.in_channels, module.out_channels)
         return cls(
@@ -268,41 +298,58 @@ class ConvSpec:
         for axis, (n, e, s, (lo, hi)) in enumerate(zip(n_in, self.extent, self.stride, self.pads(n_in), strict=True)):
             if n + lo + hi < e:
                 k, d = self.kernel_size[axis], self.dilation[axis]
+                more = "" if isinstance(self.padding, str) else ", or padding='same'"
                 raise ShapeError(
-                    _POINTLESS.format(k=k, d=d, e=e, n=n + lo + hi, axis=axis)
-                    + f"input size {n} + padding ({lo}, {hi}): give a larger input, or padding='same'"
+                    f"kernel {k} with dilation {d} spans {e} positions, but the padded input has only {n + lo + hi} "
+                    f"along axis {axis} (input size {n} + padding ({lo}, {hi})); "
+                    f"give an input of at least {e - lo - hi}{more}"
                 )
             out.append((n + lo + hi - e) // s + 1)
         return tuple(out)
 
     def _transposed_size(self, n_out: tuple[int, ...]) -> tuple[int, ...]:
-        if isinstance(self.padding, str) and self.padding.startswith("same"):
-            return tuple(n * s + p for n, s, p in zip(n_out, self.stride, self.output_padding, strict=True))
+        if self._same:
+            return tuple(n * s for n, s in zip(n_out, self.stride, strict=True))
         sizes = []
-        for n, e, s, d, p, (lo, hi) in zip(
-            n_out, self.extent, self.stride, self.dilation, self.output_padding, self.pads(n_out), strict=True
+        for axis, (n, e, p, (lo, hi)) in enumerate(
+            zip(n_out, self.extent, self.output_padding, self.pads(n_out), strict=True)
         ):
+            s, d = self.stride[axis], self.dilation[axis]
             if p >= max(s, d):
-                raise ArgumentError(f"output_padding={p} must be smaller than stride={s} or dilation={d}")
-            if (n - 1) * s + e + p - lo - hi < 0 or n == 0:
-                raise ShapeError(
-                    f"a transposed convolution of {n} positions with kernel extent {e}, stride {s} and padding ({lo}, {hi}) "
-                    f"gives {(n - 1) * s + e + p - lo - hi} positions; use less padding"
+                raise ArgumentError(
+                    f"output_padding={p} along axis {axis} must be smaller than stride={s} or dilation={d}; "
+                    f"the most is {max(s, d) - 1}"
                 )
-            sizes.append((n - 1) * s + e + p - lo - hi)
+            if n == 0:
+                raise ShapeError(f"a transposed convolution needs at least 1 input position along axis {axis}, got 0")
+            size = (n - 1) * s + e + p - lo - hi
+            if size < 0:
+                raise ShapeError(
+                    f"a transposed convolution of {n} positions with kernel extent {e}, stride {s}, output_padding {p} "
+                    f"and padding ({lo}, {hi}) gives {size} positions along axis {axis}; "
+                    f"pad by at least {-size} less, or give a larger input"
+                )
+            sizes.append(size)
         return tuple(sizes)
 
     def _check_sizes(self, axes: tuple[Axis, ...], pads: parse.Pads) -> None:
         for k, (a, (_, hi)) in enumerate(zip(axes, pads, strict=True)):
-            slack = max(a.stride, a.dilation)
-            if not a.hi <= hi < a.hi + slack:
-                least = a.span - a.lo - hi
-                fits = f"{least} to {least + slack - 1}"
-                got = f"size {a.n_in} for {a.n_out} output positions"
-                raise ShapeError(
-                    f"along axis {k}, kernel {a.kernel}, stride {a.stride}, dilation {a.dilation} and padding ({a.lo}, {hi}) "
-                    f"do not allow {got}; allowed sizes are {fits}"
-                )
+            # torch's output_padding may reach the dilation, so that sizes past the stride are consistent, too
+            slack = a.stride if self._same else max(a.stride, a.dilation)
+            least = (a.n_out - 1) * a.stride + (1 if self._same else a.extent - a.lo - hi)
+            most = least + slack - 1
+            if a.n_out == 0:
+                least = 0
+            if least <= a.n_in <= most:
+                continue
+            read, given, fits = a.n_out, a.n_in, f"{max(least, 0)} to {most}"
+            if not self.transposed:
+                nearest = -(-a.n_in // a.stride) if self._same else (a.n_in + a.lo + hi - a.extent) // a.stride + 1
+                read, given, fits = a.n_in, a.n_out, f"{max(nearest, 0)}"
+            raise ShapeError(
+                f"output_size={given} along axis {k} does not follow from input size {read} with kernel {a.kernel}, "
+                f"stride {a.stride}, dilation {a.dilation} and padding ({a.lo}, {hi}); give {fits}"
+            )
 
 
 _DEFAULTS = {name: field.default for name, field in ConvSpec.__dataclass_fields__.items()}
@@ -310,7 +357,19 @@ _DEFAULTS = {name: field.default for name, field in ConvSpec.__dataclass_fields_
 
 @lru_cache(maxsize=4096)
 def _from_text(text: str) -> ConvSpec:
-    return ConvSpec(**{k: _tuples(v) for k, v in json.loads(text).items()})
+    try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise ArgumentError(f"{text[:80]!r} is no spec as to_text writes it: {error}") from None
+    if (
+        not isinstance(fields, dict)
+        or not {"in_channels", "out_channels", "kernel_size"} <= fields.keys() <= _DEFAULTS.keys()
+    ):
+        raise ArgumentError(
+            f"{text[:80]!r} is no spec as to_text writes it: it must name in_channels, out_channels and kernel_size, "
+            f"and nothing but {', '.join(_DEFAULTS)}"
+        )
+    return ConvSpec(**{k: _tuples(v) for k, v in fields.items()})
 
 
 def _tuples(value: Any) -> Any:

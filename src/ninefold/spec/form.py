@@ -15,8 +15,8 @@ class Form:
     """A trilinear form in an input ``V``, a kernel ``K`` and an output ``G``; policies are resolved, sizes are data.
 
     ``V`` has shape ``(batch, inputs, *n_in)`` and ``G`` has ``(batch, outputs, *n_out)``. ``K`` has
-    ``(outputs, inputs // groups, *kernel)``; tiled, ``(outputs, *period, inputs // groups, *kernel)``, which is the order
-    of indices of eq. 9.9 (``W[i, j, k, l, m, n]``); with a channel table one kernel per edge, ``(edges, *kernel)``.
+    ``(outputs, inputs // groups, *kernel)``; tiled, ``(outputs, *period, inputs // groups, *kernel)``, which is the
+    order of indices of eq. 9.9 (``W[i, j, k, l, m, n]``); with a channel table ``(edges, *kernel)``, a kernel per edge.
 
     Parameters
     ----------
@@ -28,6 +28,15 @@ class Form:
         Whether the weight has a dimension per axis for the period.
     flip : bool
         True convolution: the kernel is read backwards along every axis.
+
+    Examples
+    --------
+    >>> from ninefold.spec import Grouped
+    >>> form = Form((Axis(3, 2, 1, 1, n_in=7, n_out=4), Axis(5, 1, 1, 0, n_in=9, n_out=5)), Grouped(2, 3))
+    >>> form.weight_shape, form.input_shape(8), form.output_shape(8)
+    ((3, 2, 3, 5), (8, 2, 7, 9), (8, 3, 4, 5))
+    >>> form.macs, form.connections
+    (1800, 1500)
     """
 
     axes: tuple[Axis, ...]

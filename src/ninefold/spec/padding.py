@@ -26,14 +26,28 @@ Policy = Callable[[int, int, int], tuple[int, int]]
 
 
 def zeros(i: int, n: int) -> int | None:
-    """Nothing stands outside."""
+    """Nothing stands outside.
+
+    Examples
+    --------
+    >>> [zeros(i, 3) for i in range(-2, 5)]
+    [None, None, 0, 1, 2, None, None]
+    """
     return i if 0 <= i < n else None
 
 
 def reflect(i: int, n: int) -> int:
-    """Mirror about the border element itself, which is not repeated."""
+    """Mirror about the border element itself, which is not repeated.
+
+    Examples
+    --------
+    >>> [reflect(i, 3) for i in range(-2, 5)]
+    [2, 1, 0, 1, 2, 1, 0]
+    """
     if n == 1 and i != 0:
-        raise ArgumentError("padding_mode='reflect' needs at least 2 elements along a padded axis, got 1; use 'symmetric'")
+        raise ArgumentError(
+            f"padding_mode='reflect' needs at least 2 elements along a padded axis, got 1 (index {i}); use 'symmetric'"
+        )
     if n == 1:
         return 0
     i %= 2 * (n - 1)
@@ -41,18 +55,36 @@ def reflect(i: int, n: int) -> int:
 
 
 def symmetric(i: int, n: int) -> int:
-    """Mirror about the edge of the border element, which is repeated."""
+    """Mirror about the edge of the border element, which is repeated.
+
+    Examples
+    --------
+    >>> [symmetric(i, 3) for i in range(-2, 5)]
+    [1, 0, 0, 1, 2, 2, 1]
+    """
     i %= 2 * n
     return min(i, 2 * n - 1 - i)
 
 
 def replicate(i: int, n: int) -> int:
-    """Repeat the border element."""
+    """Repeat the border element.
+
+    Examples
+    --------
+    >>> [replicate(i, 3) for i in range(-2, 5)]
+    [0, 0, 0, 1, 2, 2, 2]
+    """
     return min(max(i, 0), n - 1)
 
 
 def circular(i: int, n: int) -> int:
-    """Continue with the other end."""
+    """Continue with the other end.
+
+    Examples
+    --------
+    >>> [circular(i, 3) for i in range(-2, 5)]
+    [1, 2, 0, 1, 2, 0, 1]
+    """
     return i % n
 
 
@@ -66,28 +98,58 @@ MODES: dict[str, Mode] = {
 
 
 def valid(_n: int, _extent: int, _stride: int) -> tuple[int, int]:
-    """No border: the kernel stays inside."""
+    """No border: the kernel stays inside.
+
+    Examples
+    --------
+    >>> valid(9, 4, 2)
+    (0, 0)
+    """
     return 0, 0
 
 
 def same_upper(n: int, extent: int, stride: int) -> tuple[int, int]:
-    """As many outputs as ``ceil(n / stride)``; an odd zero goes to the end, as in TensorFlow and torch."""
+    """As many outputs as ``ceil(n / stride)``; an odd zero goes to the end, as in TensorFlow and torch.
+
+    Examples
+    --------
+    >>> same_upper(9, 4, 1), same_upper(9, 4, 2)
+    ((1, 2), (1, 2))
+    """
     total = max((-(-n // stride) - 1) * stride + extent - n, 0)
     return total // 2, total - total // 2
 
 
 def same_lower(n: int, extent: int, stride: int) -> tuple[int, int]:
-    """As many outputs as ``ceil(n / stride)``; an odd zero goes to the beginning."""
+    """As many outputs as ``ceil(n / stride)``; an odd zero goes to the beginning.
+
+    Examples
+    --------
+    >>> same_lower(9, 4, 1)
+    (2, 1)
+    """
     return same_upper(n, extent, stride)[::-1]
 
 
 def full(_n: int, extent: int, _stride: int) -> tuple[int, int]:
-    """Every position at which kernel and input touch."""
+    """Every position at which kernel and input touch.
+
+    Examples
+    --------
+    >>> full(9, 4, 1)
+    (3, 3)
+    """
     return extent - 1, extent - 1
 
 
 def causal(_n: int, extent: int, _stride: int) -> tuple[int, int]:
-    """Output ``j`` reads nothing behind input ``j * stride``."""
+    """Output ``j`` reads nothing behind input ``j * stride``.
+
+    Examples
+    --------
+    >>> causal(9, 4, 1)
+    (3, 0)
+    """
     return extent - 1, 0
 
 

@@ -4,10 +4,10 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ninefold.errors import ArgumentError, ArgumentTypeError
+from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
 from ninefold.spec.padding import MODES, POLICIES
 
-__all__ = ["Padding", "Pads", "integer", "ndim_of", "padding_mode", "paddings", "per_axis", "periods", "size"]
+__all__ = ["Padding", "Pads", "edges", "integer", "ndim_of", "padding_mode", "paddings", "per_axis", "periods", "size"]
 
 Pads = tuple[tuple[int, int], ...]
 Padding = str | Pads
@@ -25,13 +25,25 @@ def integer(value: Any, name: str, minimum: int | None = None) -> int:
         If it is no whole number (a bool is none).
     ArgumentError
         If it is below ``minimum`` or does not fit 64 bits.
+
+    Examples
+    --------
+    >>> integer(7, "stride", 1)
+    7
+    >>> integer(2.5, "stride")
+    Traceback (most recent call last):
+    ninefold.errors.ArgumentTypeError: stride must be a whole number, got 2.5 of type float
     """
     if type(value) is not int:
         if hasattr(value, "node"):  # torch.SymInt, which operator.index would specialise
             return value  # type: ignore[no-any-return]
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
+        try:
+            whole = None if isinstance(value, bool) else operator.index(value)
+        except TypeError:  # arrays and tensors have __index__, too, and may refuse it
+            whole = None
+        if whole is None:
             raise ArgumentTypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}")
-        value = operator.index(value)
+        value = whole
     if minimum is not None and value < minimum:
         raise ArgumentError(f"{name} must be at least {minimum}, got {value}")
     if abs(value) > _LARGEST:
@@ -64,7 +76,12 @@ def ndim_of(*values: Any) -> int:
     >>> ndim_of(3, 1), ndim_of(3, (1, 1, 2))
     (2, 3)
     """
-    return next((len(v) for v in values if _is_sequence(v)), 2)
+    ndim = next((len(v) for v in values if _is_sequence(v)), 2)
+    if ndim == 0:
+        raise ArgumentError(
+            "a convolution needs at least 1 spatial axis, got (); give one number per axis, such as (3,)"
+        )
+    return ndim
 
 
 def paddings(value: Any, ndim: int) -> Padding:
@@ -84,33 +101,74 @@ def paddings(value: Any, ndim: int) -> Padding:
         return name
     if _is_sequence(value) and any(_is_sequence(v) for v in value):
         if len(value) != ndim or not all(_is_sequence(v) and len(v) == 2 for v in value):
-            raise ArgumentError(f"padding={value!r} must hold one (before, after) pair for each of {ndim} spatial axes")
+            raise ArgumentError(
+                f"padding={value!r} must hold one (before, after) pair for each of {ndim} spatial axes, "
+                f"such as {((0, 1),) * ndim}"
+            )
         return tuple((integer(a, "padding"), integer(b, "padding")) for a, b in value)
     return tuple((p, p) for p in per_axis(value, ndim, "padding"))
 
 
 def padding_mode(value: Any) -> str:
-    """Return the name of a padding mode, or say which there are."""
-    if value not in MODES:
+    """Return the name of a padding mode, or say which there are.
+
+    Examples
+    --------
+    >>> padding_mode("reflect")
+    'reflect'
+    """
+    if not isinstance(value, str) or value not in MODES:
         raise ArgumentError(f"padding_mode={value!r} is not one of {list(MODES)}")
-    return str(value)
+    return value
 
 
 def periods(value: Any, ndim: int) -> tuple[int | None, ...]:
-    """Return a period per axis; None is a kernel of its own at every output position."""
+    """Return a period per axis; None is a kernel of its own at every output position.
+
+    Examples
+    --------
+    >>> periods(2, 2), periods((3, None), 2), periods(None, 1)
+    ((2, 2), (3, None), (None,))
+    """
     if value is None:
         return (None,) * ndim
     if not _is_sequence(value):
         return per_axis(value, ndim, "period", 1)
     if len(value) != ndim:
         raise ArgumentError(f"period must be one number or {ndim} (one per spatial axis), got {tuple(value)!r}")
-    return tuple(None if v is None else integer(v, "period", 1) for v in value)
+    return tuple(None if v is None else integer(v, f"period[{k}]", 1) for k, v in enumerate(value))
+
+
+def edges(value: Any) -> tuple[tuple[int, int], ...]:
+    """Return the edges of a channel table as pairs of whole numbers.
+
+    Examples
+    --------
+    >>> edges([[0, 1], (2, 0)])
+    ((0, 1), (2, 0))
+    """
+    if not isinstance(value, Iterable):
+        raise ArgumentTypeError(f"table must be a sequence of pairs (output, input), got {value!r}")
+    out = []
+    for k, edge in enumerate(value):
+        if not _is_sequence(edge) or len(edge) != 2:
+            raise ArgumentTypeError(f"table[{k}] must be a pair (output, input), got {edge!r}")
+        out.append((integer(edge[0], f"table[{k}][0]"), integer(edge[1], f"table[{k}][1]")))
+    return tuple(out)
 
 
 def size(value: Any, ndim: int, name: str) -> tuple[int, ...]:
-    """Return a spatial size: one whole number, 0 or more, per axis."""
+    """Return a spatial size: one whole number, 0 or more, per axis; a sequence is never stretched.
+
+    Examples
+    --------
+    >>> size((7, 9), 2, "input_size"), size(7, 2, "input_size")
+    ((7, 9), (7, 7))
+    """
     if isinstance(value, Iterable) and not isinstance(value, Sequence):
         value = tuple(value)
+    if _is_sequence(value) and len(value) != ndim:
+        raise ShapeError(f"{name} must hold {ndim} spatial sizes, one per axis, got {len(value)}: {tuple(value)!r}")
     return per_axis(value, ndim, name, 0)
 
 

@@ -13,7 +13,18 @@ __all__ = ["Map", "Problem"]
 
 Map = Literal["c", "h", "g"]
 
-_BYTES = {"float64": 8, "complex64": 8, "complex128": 16, "bfloat16": 2, "float16": 2, "int64": 8, "int16": 2, "int8": 1}
+_BYTES = {
+    "float64": 8,
+    "float16": 2,
+    "bfloat16": 2,
+    "complex64": 8,
+    "complex128": 16,
+    "int64": 8,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,7 @@ class Problem:
     form : Form
         The numbers, both sizes included.
     batch : int
+        Examples that are computed together.
     dtype : str
         Such as ``"float32"``.
     device : str
@@ -34,6 +46,7 @@ class Problem:
     channels_last : bool
         Whether the operand that has the batch (``V`` for c and g, ``G`` for h) is channels-last.
     threads : int
+        Threads that an engine may use.
     tolerance : float
         Largest admitted error on the scale ``max|V| * ||K_o||_1``; 0 admits direct summation only.
     max_scratch : int, optional
@@ -44,6 +57,15 @@ class Problem:
         Whether NaN and infinity must not spread further than the definition spreads them.
     rank : int, optional
         Numerical rank over the axes of a frozen weight; None where the weight may change.
+    frozen : bool
+        Whether the weight is final, so that what is derived from it may be kept.
+
+    Examples
+    --------
+    >>> from ninefold.spec import ConvSpec
+    >>> problem = Problem("c", ConvSpec(2, 3, (3, 5)).form((7, 9)), batch=4)
+    >>> problem.macs, problem.bytes
+    (9000, 3576)
     """
 
     map: Map

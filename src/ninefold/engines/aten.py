@@ -1,0 +1,140 @@
+"""PyTorch's own convolution, nothing added: what every other engine has to beat.
+
+``h`` is torch's transposed convolution where that can express both sizes, and otherwise the transposed convolution over
+all positions that the outputs read, cropped or extended with zeros. ``g`` is torch's weight gradient. Borders that torch
+cannot state (different on both sides, or continued by a mode) are written out first. A product of complex numbers is four
+products of real ones.
+"""
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, extend, fold
+from ninefold.spec.channels import ChannelTable
+from ninefold.spec.form import Form
+from ninefold.spec.problem import Problem
+
+__all__ = ["Aten"]
+
+
+class Aten(Engine):
+    """``torch.convolution`` and its backward."""
+
+    name = "aten"
+    revision = 1
+    traits = Traits(direct=True, exact=True, local=True)
+
+    def refuses(self, problem: Problem) -> str | None:
+        form = problem.form
+        if isinstance(form.channels, ChannelTable):
+            return f"PyTorch has groups, not a table of {form.channels.connections} channel connections"
+        if form.tiled:
+            return f"PyTorch shares one kernel over all positions; this form cycles through {form.period} of them"
+        if form.ndim > 3:
+            return f"PyTorch has 1 to 3 spatial axes, not {form.ndim}"
+        if not (problem.is_float or problem.is_complex):
+            return f"PyTorch convolves floating-point and complex numbers, not {problem.dtype}"
+        if 0 in (*form.n_in, *form.n_out):
+            return f"PyTorch takes no empty axis; sizes are {form.n_in} and {form.n_out}"
+        return None
+
+    def cost(self, problem: Problem, machine: Machine) -> float:
+        return problem.bytes / machine.stream + problem.macs / self._rate(problem, machine) + 2 * machine.call
+
+    def error(self, problem: Problem) -> Error:
+        return direct_error(problem)
+
+    def scratch(self, problem: Problem) -> int:
+        form = problem.form
+        spans = prod(a.span for a in form.axes) * form.channels.inputs * problem.batch
+        border = 0 if _symmetric(form) else spans * problem.itemsize
+        size = prod(form.weight_shape) * problem.itemsize
+        fallback = 0
+        if not _onednn(problem):
+            columns = form.channels.inputs // form.channels.groups * prod(form.kernel) * prod(form.n_out)
+            fallback = columns * problem.itemsize
+        reorder = 2 * size + (prod(form.input_shape(problem.batch)) + prod(form.output_shape(problem.batch))) * problem.itemsize
+        return border + max(fallback, reorder)
+
+    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+        run = {"c": _forward, "h": _transposed, "g": _weight}[problem.map](problem.form)
+        return _complex(run) if problem.is_complex else run
+
+    @staticmethod
+    def _rate(problem: Problem, machine: Machine) -> float:
+        form = problem.form
+        wide = 1.0 if _onednn(problem) else 0.25
+        per_group = min(form.channels.inputs, form.channels.outputs) // form.channels.groups
+        return machine.product * wide * min(1.0, per_group / 16) if per_group > 1 else machine.loop * 4
+
+
+def _onednn(problem: Problem) -> bool:
+    return problem.dtype in ("float32", "bfloat16", "float16") and problem.device == "cpu"
+
+
+def _symmetric(form: Form) -> bool:
+    """Whether torch's single number per axis states the border, and gives this many outputs."""
+    return form.mode == "zeros" and all(
+        a.lo >= 0 and (a.n_in + 2 * a.lo - a.extent) // a.stride + 1 == a.n_out and a.n_in + 2 * a.lo >= a.extent for a in form.axes
+    )
+
+
+def _kernel(form: Form, K: Tensor) -> Tensor:
+    return K.flip(tuple(range(2, K.ndim))) if form.flip else K
+
+
+def _forward(form: Form) -> Runner:
+    stride, dilation, groups = form.stride, form.dilation, form.channels.groups
+    plain = _symmetric(form)
+    padding = tuple(a.lo for a in form.axes) if plain else (0,) * form.ndim
+    none = (0,) * form.ndim
+
+    def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
+        V = V if plain else extend(V, form)
+        return torch.convolution(V, _kernel(form, K), bias, stride, padding, dilation, False, none, groups)
+
+    return run
+
+
+def _transposed(form: Form) -> Runner:
+    stride, dilation, groups = form.stride, form.dilation, form.channels.groups
+    left_over = tuple(a.n_in + 2 * a.lo - a.span for a in form.axes)
+    plain = form.mode == "zeros" and all(
+        a.lo >= 0 and 0 <= p < max(a.stride, a.dilation) for a, p in zip(form.axes, left_over, strict=True)
+    )
+    none = (0,) * form.ndim
+    padding, output_padding = (tuple(a.lo for a in form.axes), left_over) if plain else (none, none)
+
+    def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
+        fused = bias if plain else None
+        R = torch.convolution(G, _kernel(form, K), fused, stride, padding, dilation, True, output_padding, groups)
+        return R if plain else add_bias(fold(R, form), bias)
+
+    return run
+
+
+def _weight(form: Form) -> Runner:
+    stride, dilation, groups = form.stride, form.dilation, form.channels.groups
+    plain = _symmetric(form)
+    padding = [a.lo for a in form.axes] if plain else [0] * form.ndim
+
+    def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
+        V = V if plain else extend(V, form)
+        shape_only = V.new_empty(1).expand(form.weight_shape)
+        D = torch.ops.aten.convolution_backward(
+            G, V, shape_only, None, stride, padding, dilation, False, [0] * form.ndim, groups, [False, True, False]
+        )[1]
+        return _kernel(form, D)
+
+    return run
+
+
+def _complex(run: Runner) -> Runner:
+    def split(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+        ar, ai, br, bi = a.real.contiguous(), a.imag.contiguous(), b.real.contiguous(), b.imag.contiguous()
+        out = torch.complex(run(ar, br, None) - run(ai, bi, None), run(ar, bi, None) + run(ai, br, None))
+        return add_bias(out, bias)
+
+    return split

@@ -1,0 +1,50 @@
+"""The definition itself, in NumPy and double precision: last in the list, slow, and accepts everything."""
+
+import torch
+from torch import Tensor
+
+from ninefold import reference
+from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, unit_roundoff
+from ninefold.spec.problem import Problem
+
+__all__ = ["Reference"]
+
+_PER_MAC = 2e-8  # seconds of a multiply-add in NumPy, gathered and scattered
+
+
+class Reference(Engine):
+    """`ninefold.reference` behind the engine contract; results are rounded once, from double precision."""
+
+    name = "reference"
+    revision = 1
+    traits = Traits(direct=True, exact=True, local=True)
+
+    def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002  it refuses nothing
+        return None
+
+    def cost(self, problem: Problem, machine: Machine) -> float:
+        return problem.macs * _PER_MAC + 100 * machine.call
+
+    def error(self, problem: Problem) -> Error:
+        u = unit_roundoff(problem.dtype)
+        return Error(bound=2 * u, estimate=u)
+
+    def scratch(self, problem: Problem) -> int:
+        form = problem.form
+        per_tap = problem.batch * form.channels.connections * max(1, form.macs // max(1, form.channels.connections))
+        return 16 * (2 * per_tap // max(1, len(form.kernel)) + problem.bytes // problem.itemsize)
+
+    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:  # noqa: ARG002  nothing is kept
+        form, function = problem.form, getattr(reference, problem.map)
+
+        def run(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+            result = torch.from_numpy(function(form, _array(a), _array(b)))
+            return add_bias(result.to(b.device, b.dtype), bias)
+
+        return run
+
+
+def _array(x: Tensor) -> object:
+    """Return a NumPy array that holds the values exactly, wide enough to accumulate in."""
+    wide = torch.complex128 if x.is_complex() else torch.float64 if x.is_floating_point() else torch.int64
+    return x.detach().resolve_conj().resolve_neg().to("cpu", wide).numpy()

@@ -1,0 +1,230 @@
+"""Frozen kernels of low rank over the axes, run as passes along one axis after the other (section 9.8 of the book).
+
+Per group, a 2-D kernel is the matrix ``M[(o, m), (i, n)] = K[o, i, m, n]``. Its singular value decomposition of numerical rank r
+splits the convolution exactly, to rounding, into a pass along the second axis to r channels and one along the first:
+``w^d`` multiplications per output become ``r w d``. A depthwise kernel of rank 1 is the outer product of the chapter.
+Each pass is a banded (Toeplitz) matrix product over segments of the axis where the kernel is long, and PyTorch's own
+convolution where it is short.
+"""
+
+from collections.abc import Callable
+from math import prod
+
+import torch
+from torch import Tensor
+
+from ninefold.errors import ArgumentError
+from ninefold.engines.aten import Aten
+from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, blocks, extend, fold, unit_roundoff
+from ninefold.spec.axis import Axis
+from ninefold.spec.channels import ChannelTable, Grouped
+from ninefold.spec.form import Form
+from ninefold.spec.problem import Problem
+
+__all__ = ["Separable", "numerical_rank"]
+
+
+def numerical_rank(form: Form, K: Tensor) -> int | None:
+    """Return the largest rank over groups of a 2-D kernel's matrix ``M[(o, m), (i, n)]``, or None where it has none.
+
+    Singular values below ``8 u sqrt(rows + columns)`` of the largest count as zero, so that dropping them stays within the
+    rounding of the weights themselves.
+
+    Parameters
+    ----------
+    form : Form
+    K : Tensor of shape ``form.weight_shape``
+    """
+    if form.ndim != 2 or form.tiled or isinstance(form.channels, ChannelTable) or not K.is_floating_point() or not K.isfinite().all():
+        return None
+    matrices = _matrices(form, K)
+    values = torch.linalg.svdvals(matrices)
+    floor = 8 * unit_roundoff(str(K.dtype).removeprefix("torch.")) * sum(matrices.shape[1:]) ** 0.5
+    return max(1, int((values > floor * values[:, :1]).sum(1).max()))
+
+
+def _matrices(form: Form, K: Tensor) -> Tensor:
+    """View per group as (outs * taps of the first axis, ins * taps of the second), in double precision."""
+    K = K.detach().double().unflatten(0, (form.channels.groups, -1))
+    return K.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)
+
+
+class Separable(Engine):
+    """Passes along single axes."""
+
+    name = "separable"
+    revision = 1
+    traits = Traits(direct=False, exact=False, local=False)
+
+    def refuses(self, problem: Problem) -> str | None:
+        form = problem.form
+        if problem.map == "g":
+            return "the gradient with respect to a kernel has full rank, whatever the kernel's"
+        if not problem.frozen:
+            return "the weight is not frozen, so its rank may change; nf.freeze(model) says that it is final"
+        if problem.rank is None:
+            return f"the rank over the axes is defined here for real 2-D kernels, this one is {form.ndim}-D {problem.dtype}"
+        if problem.finite:
+            return "passes spread NaN and infinity along the axes"
+        if 0 in (problem.batch, *form.n_in, *form.n_out):
+            return f"nothing to compute: batch {problem.batch}, sizes {form.n_in} and {form.n_out}"
+        rows, columns = self._shape(form)
+        if problem.rank * (rows + columns) >= rows * columns:
+            return f"rank {problem.rank} of a {rows}x{columns} matrix saves nothing: passes cost {problem.rank * (rows + columns)} of {rows * columns}"
+        return None
+
+    @staticmethod
+    def _shape(form: Form) -> tuple[int, int]:
+        groups = form.channels.groups
+        return form.channels.outputs // groups * form.kernel[0], form.channels.inputs // groups * form.kernel[1]
+
+    def cost(self, problem: Problem, machine: Machine) -> float:
+        passes = _passes(problem)
+        seconds = 0.0
+        for form in passes:
+            part = Problem(problem.map, form, problem.batch, problem.dtype, problem.device, threads=problem.threads)
+            if _is_banded(form):
+                axis = next(a for a in form.axes if a.kernel > 1)
+                block, segment = _segment(axis.kernel, axis.stride, axis.dilation)
+                products = part.macs / axis.kernel * segment
+                calls = problem.batch * -(-axis.n_out // block) * 3
+                seconds += 2 * products / machine.product + 2 * part.bytes / machine.stream + calls * machine.call
+            else:
+                seconds += Aten().cost(part, machine)
+        return seconds
+
+    def error(self, problem: Problem) -> Error:
+        u = unit_roundoff(problem.dtype)
+        terms = sum(problem.form.kernel) * (problem.rank or 1)
+        return Error(bound=(terms + 16) * u, estimate=(4 + 0.25 * terms**0.5) * u)
+
+    def scratch(self, problem: Problem) -> int:
+        between = _passes(problem)[0]
+        extended = prod(a.span for a in problem.form.axes) * problem.form.channels.inputs
+        middle = prod(max(a.n_in, a.n_out, a.span) for a in between.axes) * between.channels.outputs
+        return 3 * problem.batch * problem.itemsize * (extended + middle)
+
+    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+        if weight is None:
+            raise ArgumentError("the separable engine prepares from a frozen weight, and none was given")
+        rank = problem.rank or 1
+        matrices = _matrices(problem.form, weight.flip((2, 3)) if problem.form.flip else weight)
+        u, s, v = torch.linalg.svd(matrices, full_matrices=False)
+        root = s[:, :rank].sqrt()
+        groups = problem.form.channels.groups
+        a = (u[:, :, :rank] * root[:, None]).unflatten(1, (-1, problem.form.kernel[0])).movedim(3, 2)
+        b = (v[:, :rank] * root[:, :, None]).unflatten(2, (-1, problem.form.kernel[1]))
+        first, second = _passes(problem)
+        steps = [
+            _pass(problem, first, b.to(weight.dtype).reshape(groups * rank, -1, 1, problem.form.kernel[1])),
+            _pass(problem, second, a.to(weight.dtype).reshape(problem.form.channels.outputs, rank, problem.form.kernel[0], 1)),
+        ]
+        if problem.map == "h":
+            steps.reverse()
+
+        def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  the passes hold the kernel
+            y = steps[1](steps[0](x))
+            fmt = torch.channels_last if problem.channels_last else torch.contiguous_format
+            return add_bias(y.contiguous(memory_format=fmt), bias)
+
+        return run
+
+
+_LONG = 12  # taps from which a banded product beats PyTorch's loop over a depthwise kernel, measured
+
+
+def _passes(problem: Problem) -> tuple[Form, Form]:
+    """Return the forms of the pass along the second axis, to `rank` channels a group, and of the one along the first."""
+    form, rank = problem.form, problem.rank or 1
+    rows, columns = form.axes
+    inputs, outputs, groups = form.channels.inputs, form.channels.outputs, form.channels.groups
+    first = Form((_still(rows.n_in), columns), Grouped(inputs, groups * rank, groups))
+    return first, Form((rows, _still(columns.n_out)), Grouped(groups * rank, outputs, groups))
+
+
+def _still(n: int) -> Axis:
+    return Axis(kernel=1, stride=1, dilation=1, lo=0, n_in=n, n_out=n)
+
+
+def _is_banded(form: Form) -> bool:
+    groups = form.channels.groups
+    return max(form.kernel) >= _LONG and groups in (form.channels.inputs, form.channels.outputs)
+
+
+def _segment(kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Return outputs per block and inputs per segment: about as many outputs as taps, so that half the band is filled."""
+    extent = (kernel - 1) * dilation + 1
+    block = min(256, max(32, extent // stride))
+    return block, (block - 1) * stride + extent
+
+
+def _pass(problem: Problem, form: Form, kernel: Tensor) -> Callable[[Tensor], Tensor]:
+    """Bind one pass to its kernel (outputs, inputs / groups, *taps)."""
+    if _is_banded(form):
+        run = _banded_c if problem.map == "c" else _banded_h
+        return run(form, kernel.flatten(2))
+    runner = Aten().prepare(Problem(problem.map, form, problem.batch, problem.dtype, problem.device))
+    return lambda x: runner(kernel, x, None)
+
+
+def _bands(form: Form, kernel: Tensor) -> list[tuple[slice, slice, Tensor]]:
+    """Return (outputs, inputs, T) per block, with T[group, in, input, out * output] the Toeplitz matrix of the block."""
+    axis = next(a for a in form.axes if a.kernel > 1)
+    block, _ = _segment(axis.kernel, axis.stride, axis.dilation)
+    groups = form.channels.groups
+    taps = kernel.unflatten(0, (groups, -1)).transpose(1, 2)
+    built: dict[int, Tensor] = {}
+    result = []
+    for part in blocks(axis.n_out, block):
+        count = part.stop - part.start
+        length = (count - 1) * axis.stride + axis.extent
+        if count not in built:
+            band = kernel.new_zeros((*taps.shape[:2], length, taps.shape[2], count))
+            for b in range(count):
+                first = b * axis.stride
+                band[:, :, first : first + axis.extent : axis.dilation, :, b] = taps.transpose(2, 3)
+            built[count] = band.flatten(3)
+        start = part.start * axis.stride
+        result.append((part, slice(start, start + length), built[count]))
+    return result
+
+
+def _banded_c(form: Form, kernel: Tensor) -> Callable[[Tensor], Tensor]:
+    along_rows, groups = form.kernel[0] > 1, form.channels.groups
+    bands = _bands(form, kernel)
+
+    def run(x: Tensor) -> Tensor:
+        X = extend(x, form).contiguous().unflatten(1, (groups, -1))
+        out = x.new_empty(form.output_shape(len(x))).unflatten(1, (groups, -1))
+        for n in range(len(x)):
+            for part, segment, band in bands:
+                if along_rows:
+                    y = sum(torch.bmm(band[:, i].transpose(1, 2), X[n, :, i, segment]) for i in range(X.shape[2]))
+                    out[n, :, :, part] = y.unflatten(1, (out.shape[2], -1))
+                else:
+                    y = sum(torch.bmm(X[n, :, i, :, segment], band[:, i]) for i in range(X.shape[2]))
+                    out[n, ..., part] = y.unflatten(2, (out.shape[2], -1)).movedim(2, 1)
+        return out.flatten(1, 2)
+
+    return run
+
+
+def _banded_h(form: Form, kernel: Tensor) -> Callable[[Tensor], Tensor]:
+    along_rows, groups = form.kernel[0] > 1, form.channels.groups
+    bands = _bands(form, kernel)
+
+    def run(g: Tensor) -> Tensor:
+        G = g.contiguous().unflatten(1, (groups, -1))
+        shape = (len(g), form.channels.inputs, *(a.span for a in form.axes))
+        R = g.new_zeros(shape).unflatten(1, (groups, -1))
+        for n in range(len(g)):
+            for part, segment, band in bands:
+                for i in range(R.shape[2]):
+                    if along_rows:
+                        R[n, :, i, segment] += torch.bmm(band[:, i], G[n, :, :, part].flatten(1, 2))
+                    else:
+                        given = G[n, ..., part].movedim(1, 2).flatten(2)
+                        R[n, :, i, :, segment] += torch.bmm(given, band[:, i].transpose(1, 2))
+        return fold(R.flatten(1, 2), form)
+
+    return run
