@@ -14,7 +14,7 @@ def test_nearly_all_work_is_in_large_kernels_and_the_rest_is_small(macs):
     assert len(large) == 5
     assert large["stages.0.block1.large"] == 48 * 64 * 64 * 31 * 31
     assert large["branch.long"] == 48 * 64 * 64 * 1023
-    assert 0.9 < sum(large.values()) / sum(counts.values()) < 1
+    assert 0.85 < sum(large.values()) / sum(counts.values()) < 1
     kernels = {tuple(m.kernel_size) for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d))}
     assert kernels == {(3, 3), (1, 1), (2, 2), (31, 31), (1023,)}
 
@@ -32,6 +32,7 @@ def test_the_branch_reads_the_map_row_by_row():
     # An impulse at the end of a row must reach the start of the next one, which no 2-D kernel of this extent reaches.
     branch = LongBranch(2, 3)
     nn.init.ones_(branch.long.weight)
+    nn.init.zeros_(branch.gate.weight)  # an even gate, so that only the sequence moves anything
     with torch.no_grad():
         impulse = torch.zeros(1, 2, 4, 6)
         impulse[0, 1, 1, 5] = 1

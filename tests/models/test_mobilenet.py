@@ -60,7 +60,7 @@ def test_runs_and_depends_on_the_image():
     with torch.no_grad():
         out = model(torch.randn(2, 3, 70, 33))
     assert out.shape == (2, 7)
-    assert not torch.allclose(out[0], out[1])
+    assert (out[0] - out[1]).abs().max() > 0.01  # with torch's initial weights no image would change anything
 
 
 @pytest.mark.parametrize("wrong", [{"width": 0.0}, {"width": -1.0}, {"resolution": 31}, {"num_classes": 0}])

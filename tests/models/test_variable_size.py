@@ -72,7 +72,7 @@ def test_grid_over_64_has_overlapping_bins():
 
 
 def test_arguments_that_name_no_network():
-    with pytest.raises(ArgumentError, match="'middle'.*'variable'"):
+    with pytest.raises(ArgumentError, match=r"'middle'.*'variable'"):
         figure_9_11("middle")
     with pytest.raises(ArgumentError, match="4"):
         figure_9_11("fixed", kernel_size=4)

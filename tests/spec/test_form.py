@@ -3,6 +3,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from ninefold.errors import ShapeError
 from ninefold.spec import ConvSpec, Form
 from ninefold.spec.padding import MODES
 
@@ -114,5 +115,7 @@ def test_zero_sizes():
     form = ConvSpec(2, 3, (1, 2), padding="same").replace(padding=((0, 1), (1, 0))).form((0, 4))
     assert form.n_out == (1, 4)
     assert (form.connections, form.macs) == (0, 2 * 3 * 2 * 4)
-    empty = ConvSpec(2, 3, (3, 2)).form((2, 4), (0, 3))
+    empty = ConvSpec(2, 3, (7, 2)).form((2, 4), (0, 3))
     assert (empty.macs, empty.connections, empty.output_shape(5)) == (0, 0, (5, 3, 0, 3))
+    with pytest.raises(ShapeError, match=r"output_size=0 along axis 0 does not follow from input size 8 .*; give 2"):
+        ConvSpec(2, 3, (7, 2)).form((8, 4), (0, 3))

@@ -125,6 +125,7 @@ def test_no_pooling(layer):
             ArgumentError,
             r"padding \(3, 3\) along axis 1 must lie between 0 and 2, for .* 2 with dilation 2 spans 3 positions",
         ),
+        ({"kernel_size": (3,), "padding": ((0, 3),)}, ArgumentError, r"padding \(0, 3\) along axis 0 must lie between"),
         ({"kernel_size": 3, "padding": -1}, ArgumentError, r"padding \(-1, -1\) along axis 0 must lie between 0 and 2"),
         ({"kernel_size": 3, "padding": "sane"}, ArgumentError, r"padding='sane' is not one of"),
         ({"kernel_size": 3, "reduction": "min"}, ArgumentError, r"reduction='min' is not one of \['max', 'average'\]"),

@@ -62,8 +62,6 @@ class FFT(Engine):
             return "a kernel of one tap has no spectrum worth a transform"
         if 0 in (problem.batch, *form.n_out, *form.n_in):
             return f"nothing to transform: batch {problem.batch}, sizes {form.n_in} and {form.n_out}"
-        if problem.finite:
-            return "a transform spreads NaN and infinity over its tile"
         return None
 
     def cost(self, problem: Problem, machine: Machine) -> float:

@@ -64,8 +64,6 @@ class Separable(Engine):
             return "the weight is not frozen, so its rank may change; nf.freeze(model) says that it is final"
         if problem.rank is None:
             return f"the rank over the axes is defined here for real 2-D kernels, this one is {form.ndim}-D {problem.dtype}"
-        if problem.finite:
-            return "passes spread NaN and infinity along the axes"
         if 0 in (problem.batch, *form.n_in, *form.n_out):
             return f"nothing to compute: batch {problem.batch}, sizes {form.n_in} and {form.n_out}"
         rows, columns = self._shape(form)

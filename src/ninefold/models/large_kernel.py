@@ -2,9 +2,11 @@
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 
 from ninefold.errors import ArgumentError
+from ninefold.models.initial import he_init
 
 __all__ = ["LargeKernelNet", "LongBranch", "large_kernel_net"]
 
@@ -42,7 +44,6 @@ class LongBranch(nn.Module):
 
     Examples
     --------
-    >>> import torch
     >>> LongBranch(4, 63)(torch.zeros(1, 4, 7, 9)).shape
     torch.Size([1, 4, 7, 9])
     """
@@ -99,11 +100,13 @@ class LargeKernelNet(nn.Module):
             stage.update({f"block{b + 1}": _Residual(width, kernel_size) for b in range(depth)})
             self.stages.append(nn.Sequential(stage))
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(widths[-1], num_classes)
+        self.classifier = nn.Linear(widths[-1] + widths[0], num_classes)
+        he_init(self)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the logits of a batch of images."""
-        features = self.pool(self.stages(self.branch(self.stem(image))))
+        x = self.stem(image)
+        features = torch.cat([self.pool(self.stages(x)), self.pool(self.branch(x))], dim=1)
         logits: Tensor = self.classifier(features.flatten(1))
         return logits
 
@@ -117,9 +120,9 @@ def large_kernel_net(
 ) -> LargeKernelNet:
     """Return an untrained image network of large kernels, written with ``torch.nn`` layers.
 
-    A 3x3 stem with stride 2; a branch that reads the map as one sequence through a long depthwise 1-D convolution;
-    then stages of residual blocks (pointwise, large depthwise, pointwise), with a 2x2 patchify layer between stages;
-    average, linear.
+    A 3x3 stem with stride 2; then, side by side, stages of residual blocks (pointwise, large depthwise, pointwise) with
+    a 2x2 patchify layer between stages, and a branch that reads the stem's map as one sequence through a long depthwise
+    1-D convolution; the averages of both, joined; linear.
 
     Parameters
     ----------
@@ -141,7 +144,6 @@ def large_kernel_net(
 
     Examples
     --------
-    >>> import torch
     >>> large_kernel_net(widths=(6, 8), depths=(1, 1))(torch.zeros(1, 3, 20, 28)).shape
     torch.Size([1, 10])
     """

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from ninefold.errors import ArgumentError
+from ninefold.models.initial import he_init
 
 __all__ = ["MobileNetV1", "mobilenet_v1"]
 
@@ -54,6 +55,7 @@ class MobileNetV1(nn.Module):
             channels = _scaled(out, width)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(channels, num_classes)
+        he_init(self)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the logits of a batch of images."""

@@ -1,4 +1,4 @@
-"""The three networks of figure 9.11: one size of image, any size by pooling to a grid, any size without a dense layer."""
+"""The three networks of figure 9.11: images of one size, of any size by pooling to a grid, or with no dense layer."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -37,12 +37,12 @@ def figure_9_11(kind: str, num_classes: int = 1000, kernel_size: int = 3) -> Fig
 
     All begin with convolution and ReLU to 64 channels, pooling with stride 4, convolution and ReLU.
 
-    * ``"fixed"``: pooling with stride 4, flattening to 16 x 16 x 64 = 16,384 values, a dense layer of 16,384,000 weights.
-      It takes 256x256 images only.
+    * ``"fixed"``: pooling with stride 4, flattening to 16 x 16 x 64 = 16,384 values, a dense layer of 16,384,000
+      weights. It takes 256x256 images only.
     * ``"variable"``: pooling to a 3x3 grid whatever the size, 576 values, a dense layer of 576,000 weights. Images of
       12x12 and more give the grid at least one pooled position per cell.
-    * ``"convolutional"``: pooling with stride 4, convolution to one map per class, their average. No dense layer; images of
-      16x16 and more.
+    * ``"convolutional"``: pooling with stride 4, convolution to one map per class, their average. No dense layer;
+      images of 16x16 and more.
 
     Softmax ends all three.
 

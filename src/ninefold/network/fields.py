@@ -92,7 +92,9 @@ def own_fields(model: nn.Module) -> dict[str, tuple[int, ...]]:
     {'0': (5, 9), '1': (2, 2)}
     """
     specs = {name: ConvSpec.from_module(m) for name, m in model.named_modules() if _is_convolution(m)}
-    return {name: tuple(step(Reach()).extent() for step in _steps(spec, [0] * spec.ndim)) for name, spec in specs.items()}
+    return {
+        name: tuple(step(Reach()).extent() for step in _steps(spec, [0] * spec.ndim)) for name, spec in specs.items()
+    }
 
 
 class _Watch:
@@ -146,7 +148,7 @@ class _Watch:
         places = self._running.pop()
         self.follow.paused -= 1
         self.follow.put(output, places)
-        if name is not None:
+        if name is not None and not self.follow.paused:
             self._note(name, places, output)
 
     def _note(self, name: str, places: Places | None, output: Tensor) -> None:

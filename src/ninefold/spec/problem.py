@@ -9,7 +9,7 @@ from typing import Literal
 
 from ninefold.spec.form import Form
 
-__all__ = ["Map", "Problem"]
+__all__ = ["TOLERANCES", "Map", "Problem"]
 
 Map = Literal["c", "h", "g"]
 
@@ -114,3 +114,14 @@ class Problem:
         """A digest of every field, for caches that outlive the process."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+TOLERANCES = {
+    "float64": 1e-13,
+    "complex128": 1e-13,
+    "float32": 1e-5,
+    "complex64": 1e-5,
+    "float16": 4e-3,
+    "bfloat16": 3e-2,
+}
+"""Default tolerances by dtype, on the scale ``max|V| * ||K_o||_1``; integers admit no error."""

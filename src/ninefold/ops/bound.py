@@ -1,0 +1,132 @@
+"""Bound: the three maps of one form for one kind of operands, each planned and prepared when it is first needed."""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ninefold.engines.base import Runner
+from ninefold.errors import NoEngineError
+from ninefold.planning import plan_problem, pose, prepare
+from ninefold.planning.plan import Plan
+from ninefold.spec.form import Form
+from ninefold.spec.problem import Map, Problem
+
+if TYPE_CHECKING:
+    from ninefold.options import Options
+
+__all__ = ["ADJOINT", "Bound", "bound_for"]
+
+ADJOINT: dict[Map, tuple[tuple[Map, str, str], tuple[Map, str, str]]] = {
+    "c": (("g", "second", "up"), ("h", "first", "up")),
+    "h": (("g", "up", "second"), ("c", "first", "up")),
+    "g": (("h", "up", "second"), ("c", "up", "first")),
+}
+"""For each map, the gradients to its first and second argument as (map, its operands): the closure of the family."""
+
+
+class Bound:
+    """The maps c, h and g of a form under fixed options; ``frozen`` holds a weight that is final, or None."""
+
+    __slots__ = ("_plans", "_runners", "batch", "device", "dtype", "form", "frozen", "last", "options", "rank")
+
+    def __init__(
+        self,
+        form: Form,
+        batch: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        last: bool,
+        options: "Options",
+        frozen: Tensor | None = None,
+        rank: int | None = None,
+    ) -> None:
+        self.form, self.batch, self.dtype, self.device = form, batch, dtype, device
+        self.last, self.options, self.frozen, self.rank = last, options, frozen, rank
+        self._plans: dict[str, Plan] = {}
+        self._runners: dict[str, Runner] = {}
+
+    def problem(self, map_: Map) -> Problem:
+        """Return the problem that a map poses."""
+        frozen = self.frozen is not None and map_ != "g"
+        return pose(
+            map_,
+            self.form,
+            self.batch,
+            self.dtype,
+            self.device,
+            self.options,
+            channels_last=self.last,
+            rank=self.rank if frozen else None,
+            frozen=frozen,
+        )
+
+    def plan(self, map_: Map) -> Plan:
+        """Return the plan of a map."""
+        if map_ not in self._plans:
+            self._plans[map_] = plan_problem(self.problem(map_), self.options.mode, self.frozen)
+        return self._plans[map_]
+
+    def runner(self, map_: Map) -> Runner:
+        """Return the prepared runner of a map."""
+        if map_ not in self._runners:
+            with torch.no_grad():
+                self._runners[map_] = prepare(self.plan(map_), self.frozen)
+        return self._runners[map_]
+
+    def native(self, map_: Map, maps: tuple[Map, ...]) -> bool:
+        """Return whether PyTorch's own convolution and its own gradients are the choice for these maps."""
+        try:
+            return map_ != "g" and all(self.plan(m).engine == "aten" for m in (map_, *maps))
+        except NoEngineError:
+            return False
+
+    def gradients(self, map_: Map, saved: tuple[Tensor, Tensor], up: Tensor, needed: tuple[bool, bool]) -> list[Tensor | None]:
+        """Return the gradients to both operands: other maps of the same form, themselves differentiable."""
+        first, second = (x.conj() if x.is_complex() else x for x in saved)
+        named = {"first": first, "second": second, "up": up}
+        return [
+            self.apply(other, named[a], named[b]) if need else None
+            for need, (other, a, b) in zip(needed, ADJOINT[map_], strict=True)
+        ]
+
+    def apply(self, map_: Map, a: Tensor, b: Tensor) -> Tensor:
+        """Run a map, differentiably where a gradient is asked for."""
+        if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+            out: Tensor = ThinMap.apply(a, b, None, self, map_)
+            return out
+        return self.runner(map_)(a, b, None)
+
+
+class ThinMap(torch.autograd.Function):
+    """One map of plain eager tensors with its gradients; the old style of Function, which costs least per call."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, bias: Tensor | None, bound: Bound, map_: Map) -> Tensor:  # type: ignore[no-untyped-def,override]  # noqa: ANN001
+        """Run the map."""
+        ctx.save_for_backward(a, b)
+        ctx.bound, ctx.map = bound, map_
+        return bound.runner(map_)(a, b, bias)
+
+    @staticmethod
+    def backward(ctx, up: Tensor):  # type: ignore[no-untyped-def,override]  # noqa: ANN001, ANN205
+        """Run the adjoint maps."""
+        need_a, need_b, need_bias = ctx.needs_input_grad[:3]
+        da, db = ctx.bound.gradients(ctx.map, ctx.saved_tensors, up, (need_a, need_b))
+        dbias = up.sum((0, *range(2, up.ndim))) if need_bias else None
+        return da, db, dbias, None, None
+
+
+@lru_cache(maxsize=1024)
+def bound_for(
+    form: Form,
+    batch: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    last: bool,
+    options: "Options",
+    threads: int,  # noqa: ARG001  part of the key: a plan depends on it
+) -> Bound:
+    """Return the bound maps for these operands, remembered."""
+    return Bound(form, batch, dtype, device, last, options)

@@ -1,0 +1,169 @@
+"""The thin route: a call site looks its runner up by what the operands look like, and runs it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ninefold.errors import UnsupportedError
+from ninefold.ops import operator, state
+from ninefold.ops.bound import Bound, ThinMap, bound_for
+from ninefold.ops.checks import check_data, check_operands
+from ninefold.ops.layout import result_strides
+from ninefold.ops.transforms import FunctionalMap
+from ninefold.options import CURRENT, Options
+from ninefold.spec.conv import ConvSpec
+from ninefold.spec.form import Form
+from ninefold.spec.problem import Map
+
+__all__ = ["Site", "trilinear"]
+
+Run = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+_REMEMBERED = 256  # kinds of operands per site; a stream of ever new sizes starts over, and memory stays bounded
+_NAMES = {"c": ("weight", "input"), "h": ("weight", "input"), "g": ("input", "gradient")}
+
+
+def trilinear(map_: Map, spec: ConvSpec, form: Form, a: Tensor, b: Tensor) -> Tensor:
+    """Run one map of a form on checked, batched operands, by the route that this call needs."""
+    if not torch.compiler.is_compiling():
+        if state.is_plain(a, b):
+            last = map_ != "g" and result_strides(b, a)
+            bound = bound_for(form, len(b), a.dtype, a.device, last, CURRENT.get(), torch.get_num_threads())
+            return bound.apply(map_, a, b)
+        if (dtype := state.autocast_dtype(a)) is not None:
+            with torch.autocast(a.device.type, enabled=False):
+                return trilinear(map_, spec, form, a.to(dtype), b.to(dtype))
+        if state.transforming():
+            out: Tensor = FunctionalMap.apply(a, b, map_, operator.own(spec), form.n_in, form.n_out)
+            return out
+    return operator.call(map_, spec.to_text(), form.n_in, form.n_out, a, b)
+
+
+class Site:
+    """A convolution of one spec as it is called: by a layer, or by a function for one set of arguments.
+
+    Parameters
+    ----------
+    spec : ConvSpec
+    options : Options, optional
+        Fixed ones; by default those of the calling context.
+    frozen : Tensor, optional
+        A weight that is final; calls with another one see that other one.
+    rank : int, optional
+        Its numerical rank over the axes.
+    """
+
+    __slots__ = ("_runs", "frozen", "map", "options", "rank", "spec", "text")
+
+    def __init__(
+        self, spec: ConvSpec, options: Options | None = None, frozen: Tensor | None = None, rank: int | None = None
+    ) -> None:
+        self.spec, self.options, self.frozen, self.rank = spec, options, frozen, rank
+        self.text = spec.to_text()
+        self.map: Map = "h" if spec.transposed else "c"
+        self._runs: dict[Any, tuple[Run, Options]] = {}
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, size: tuple[int, ...] | None = None) -> Tensor:
+        """Convolve; `size` is the output's spatial size where a transposed convolution leaves a choice."""
+        if torch.compiler.is_compiling() or not state.is_plain(x, weight):
+            return self._other_routes(x, weight, bias, size)
+        options = self.options or CURRENT.get()
+        grad = (x.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad) if torch.is_grad_enabled() else None
+        key = (
+            x.shape,
+            x.stride(),
+            x.dtype,
+            x.device,
+            weight.shape,
+            weight.stride(),
+            weight.dtype,
+            grad,
+            bias is None,
+            size,
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+            id(options),
+            weight is self.frozen,
+        )
+        known = self._runs.get(key)
+        if known is None:
+            if len(self._runs) >= _REMEMBERED:
+                self._runs.clear()
+            known = self._runs[key] = self._prepare(x, weight, bias, size, grad, options), options
+        return known[0](weight, x, bias)
+
+    def bind(self, x: Tensor, weight: Tensor, size: tuple[int, ...] | None = None) -> Bound:
+        """Return the bound maps for these operands, checked; `x` has a batch."""
+        form = self._form(x, weight, None, size)
+        options = self.options or CURRENT.get()
+        last = result_strides(x, weight)
+        if weight is self.frozen and weight is not None:
+            return Bound(form, len(x), x.dtype, x.device, last, options, weight, self.rank)
+        return bound_for(form, len(x), x.dtype, x.device, last, options, torch.get_num_threads())
+
+    def _prepare(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        size: tuple[int, ...] | None,
+        grad: tuple[bool, bool, bool] | None,
+        options: Options,
+    ) -> Run:
+        """Check the operands and return what runs them from now on."""
+        check_data(self.spec, x)
+        if x.ndim == self.spec.ndim + 1:
+            inner = self._prepare(x.unsqueeze(0), weight, bias, size, grad, options)
+            return lambda w, x, b: inner(w, x.unsqueeze(0), b).squeeze(0)
+        self._form(x, weight, bias, size)
+        bound, map_ = self.bind(x, weight, size), self.map
+        if grad is None or not any(grad):
+            return bound.runner(map_)
+        other: Map = "c" if map_ == "h" else "h"
+        needed: tuple[Map, ...] = tuple(m for m, need in ((other, grad[0]), ("g", grad[1])) if need)  # type: ignore[misc]
+        if bound.native(map_, needed):
+            return bound.runner(map_)
+        return lambda w, x, b: ThinMap.apply(w, x, b, bound, map_)
+
+    def _form(self, x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None) -> Form:
+        form = self.spec.form(x.shape[2:], size)
+        shape = form.input_shape if self.map == "c" else form.output_shape
+        name_a, name_b = _NAMES[self.map]
+        check_operands(form, (name_a, weight, form.weight_shape), (name_b, x, shape(len(x))))
+        if bias is not None:
+            channels = form.channels.outputs if self.map == "c" else form.channels.inputs
+            check_operands(form, ("bias", bias, (channels,)), (name_b, x, tuple(x.shape)))
+        return form
+
+    def _other_routes(self, x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None) -> Tensor:
+        check_data(self.spec, x)
+        if x.ndim == self.spec.ndim + 1:
+            return self._other_routes(x.unsqueeze(0), weight, bias, size).squeeze(0)
+        if torch.compiler.is_compiling():
+            return self._operator(x, weight, bias, size)
+        if (dtype := state.autocast_dtype(x)) is not None:
+            with torch.autocast(x.device.type, enabled=False):
+                return self(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype), size)
+        if state.transforming():
+            form = self._form(x, weight, bias, size)
+            out = trilinear(self.map, self.spec, form, weight, x)
+            return out if bias is None else out + bias.view(-1, *(1,) * self.spec.ndim)
+        if torch.jit.is_tracing():
+            return self._traced(x, weight, bias, size)
+        return self._operator(x, weight, bias, size)
+
+    def _operator(self, x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None) -> Tensor:
+        form = self.spec.form(x.shape[2:], size)
+        out: Tensor = torch.ops.ninefold.conv(x, weight, bias, self.text, form.n_in, form.n_out, self.spec.transposed)
+        return out
+
+    def _traced(self, x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None) -> Tensor:
+        """Trace PyTorch's own convolution: a traced graph runs where ninefold is not."""
+        from ninefold.engines.aten import Aten  # noqa: PLC0415  only tracing needs an engine by name
+
+        bound = self.bind(x, weight, size)
+        problem = bound.problem(self.map)
+        if reason := Aten().refuses(problem):
+            raise UnsupportedError(f"torch.jit.trace and the ONNX exporter built on it cannot hold this layer: {reason}")
+        return Aten().prepare(problem)(weight, x, bias)

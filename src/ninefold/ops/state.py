@@ -1,0 +1,39 @@
+"""Which of the three routes a call takes: the one place that looks at torch's interpreter state."""
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+
+__all__ = ["autocast_dtype", "is_plain", "transforming"]
+
+_functorch_active = torch._C._are_functorch_transforms_active  # noqa: SLF001  no public name
+_dispatch_modes = torch._C._len_torch_dispatch_stack  # noqa: SLF001  no public name
+_tracing = torch._C._get_tracing_state  # noqa: SLF001  torch.jit.is_tracing, ten times as fast
+_autocasting = torch._C._is_any_autocast_enabled  # noqa: SLF001  torch.is_autocast_enabled for every device at once
+_PLAIN = frozenset((Tensor, Parameter))
+
+
+def is_plain(x: Tensor, weight: Tensor) -> bool:
+    """Return whether these are ordinary tensors in ordinary eager mode: the thin route."""
+    return (
+        type(x) in _PLAIN
+        and type(weight) in _PLAIN
+        and not _functorch_active()
+        and not _dispatch_modes()
+        and forward_ad._current_level < 0  # noqa: SLF001  no public name
+        and not _autocasting()
+        and _tracing() is None
+    )
+
+
+def transforming() -> bool:
+    """Return whether torch.func or forward-mode AD looks on: the functional route."""
+    return _functorch_active() or forward_ad._current_level >= 0  # noqa: SLF001  no public name
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """Return what autocast would turn this operand into, or None where it is off."""
+    kind = x.device.type
+    eligible = x.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    return torch.get_autocast_dtype(kind) if eligible and torch.is_autocast_enabled(kind) else None

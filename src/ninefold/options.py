@@ -1,0 +1,81 @@
+"""Options of the calling context: which plans are looked for, and what they must respect."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ninefold.errors import ArgumentError
+from ninefold.spec.parse import integer
+
+__all__ = ["CURRENT", "Options", "options"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `options` sets; read by every call.
+
+    Parameters
+    ----------
+    mode : {"estimate", "measure"}
+        Whether an unknown problem is planned from costs, or timed once on made-up operands and remembered.
+    tolerance : float or str
+        ``"default"`` (1e-5 in float32, by dtype), ``"strict"`` (direct summation only), or a number on the scale
+        ``max|V| * ||K_o||_1``.
+    max_scratch : int, optional
+        Bytes that an engine may hold beside operands and result; None leaves each engine its own, moderate choice.
+    deterministic : bool
+        Admit only engines that give the same bits at every run; also on where torch's deterministic mode is.
+    check_finite : bool
+        Recompute directly what a NaN or an infinity may have reached by an indirect algorithm.
+    """
+
+    mode: Literal["estimate", "measure"] = "estimate"
+    tolerance: float | Literal["default", "strict"] = "default"
+    max_scratch: int | None = None
+    deterministic: bool = False
+    check_finite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("estimate", "measure"):
+            raise ArgumentError(f"mode={self.mode!r} is not 'estimate' or 'measure'")
+        if isinstance(self.tolerance, str) and self.tolerance not in ("default", "strict"):
+            raise ArgumentError(f"tolerance={self.tolerance!r} is not 'default', 'strict' or a number")
+        if not isinstance(self.tolerance, str) and not self.tolerance >= 0:
+            raise ArgumentError(f"tolerance={self.tolerance!r} must be a number of at least 0; 1e-5 is the default in float32")
+        if self.max_scratch is not None:
+            integer(self.max_scratch, "max_scratch", 0)
+
+
+CURRENT: ContextVar[Options] = ContextVar("ninefold.options", default=Options())  # noqa: B039  frozen
+
+
+@contextmanager
+def options(**changes: Any) -> Iterator[Options]:
+    """Change options within a ``with`` block, in this thread or task only.
+
+    Parameters
+    ----------
+    **changes
+        Fields of `Options`: ``mode``, ``tolerance``, ``max_scratch``, ``deterministic``, ``check_finite``.
+
+    Raises
+    ------
+    ArgumentError
+        If a name or a value is unknown.
+
+    Examples
+    --------
+    >>> with options(tolerance="strict") as now:
+    ...     now.tolerance
+    'strict'
+    """
+    known = Options.__dataclass_fields__
+    if unknown := [name for name in changes if name not in known]:
+        raise ArgumentError(f"unknown options {unknown}; there are {list(known)}")
+    token = CURRENT.set(replace(CURRENT.get(), **changes))
+    try:
+        yield CURRENT.get()
+    finally:
+        CURRENT.reset(token)

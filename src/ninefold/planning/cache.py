@@ -1,0 +1,179 @@
+"""What was measured is remembered: in SQLite in the user's cache folder, and in files one can export and load.
+
+Nothing here can change a result: a plan only names an engine, and an engine that now refuses is not run. Therefore any
+failure of the disk costs one warning and the memory of this process goes on alone.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import sqlite3
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import platformdirs
+import torch
+
+from ninefold.engines import ENGINES
+from ninefold.errors import CacheWarning, PlanFileError
+from ninefold.spec.problem import Problem
+
+__all__ = ["PlanCache", "cache_folder", "fingerprint", "plan_cache"]
+
+_T = TypeVar("_T")
+
+LIMIT = 20_000
+_FORMAT = "ninefold-plans-1"
+_TABLE = "CREATE TABLE IF NOT EXISTS plans (key TEXT PRIMARY KEY, engine TEXT, seconds TEXT, problem TEXT, used REAL)"
+
+
+def cache_folder() -> Path:
+    """Return the folder of the cache: ``NINEFOLD_CACHE``, or the user's cache folder."""
+    return Path(os.environ.get("NINEFOLD_CACHE") or platformdirs.user_cache_dir("ninefold"))
+
+
+@lru_cache(maxsize=1)
+def fingerprint() -> str:
+    """Return what, beside the problem, a measurement depends on: machine, instruction set, versions, engine revisions."""
+    engines = ",".join(f"{e.name}{e.revision}" for e in ENGINES)
+    return f"{_processor()}|{torch.backends.cpu.get_cpu_capability()}|torch {torch.__version__}|{engines}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+class PlanCache:
+    """Measured choices by problem, on disk; bounded, least recently used out first, safe under concurrent processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.loaded: dict[str, str] = {}
+        self._memory: dict[str, tuple[str, dict[str, float]]] = {}
+        self._lock = threading.Lock()
+        self._broken = False
+
+    def get(self, problem: Problem) -> tuple[str, dict[str, float], str] | None:
+        """Return (engine, seconds by engine, where it was found) of a measured problem, or None."""
+        if problem.key in self.loaded:
+            return self.loaded[problem.key], {}, "file"
+        if (known := self._memory.get(problem.key)) is not None:
+            return *known, "cache"
+        key = self._key(problem)
+
+        def find(db: sqlite3.Connection) -> tuple[str, str] | None:
+            row: tuple[str, str] | None = db.execute("SELECT engine, seconds FROM plans WHERE key = ?", (key,)).fetchone()
+            if row is not None and os.access(self.path, os.W_OK):
+                db.execute("UPDATE plans SET used = ? WHERE key = ?", (time.time(), key))
+            return row
+
+        row = self._transact(find, None) if self.path.exists() else None
+        if row is None:
+            return None
+        self._remember(problem, row[0], json.loads(row[1]))
+        return *self._memory[problem.key], "cache"
+
+    def put(self, problem: Problem, engine: str, seconds: dict[str, float]) -> None:
+        """Remember a measurement."""
+        self._remember(problem, engine, seconds)
+        row = (self._key(problem), engine, json.dumps(seconds), repr(problem), time.time())
+
+        def insert(db: sqlite3.Connection) -> None:
+            db.execute(_TABLE)
+            db.execute("INSERT OR REPLACE INTO plans VALUES (?, ?, ?, ?, ?)", row)
+            db.execute("DELETE FROM plans WHERE key IN (SELECT key FROM plans ORDER BY used DESC LIMIT -1 OFFSET ?)", (LIMIT,))
+
+        self._transact(insert, None)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what is on disk, most recent first."""
+        columns = ("key", "engine", "seconds", "problem", "used")
+
+        def select(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+            return db.execute(f"SELECT {', '.join(columns)} FROM plans ORDER BY used DESC").fetchall()  # noqa: S608  constants
+
+        found = self._transact(select, []) if self.path.exists() else []
+        return [dict(zip(columns, row, strict=True)) | {"seconds": json.loads(row[2])} for row in found]
+
+    def clear(self) -> int:
+        """Forget everything, on disk too (a damaged file is removed); return how many plans that were."""
+        count = len(self.rows())
+        self._memory.clear()
+        self.loaded.clear()
+        for suffix in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        self._broken = False
+        return count
+
+    def export(self, path: Path) -> int:
+        """Write the plans of this machine to a file, whole or not at all; return how many."""
+        mark = "@" + fingerprint()
+        plans = {r["key"].removesuffix(mark): r["engine"] for r in self.rows() if r["key"].endswith(mark)}
+        plans |= {key: engine for key, (engine, _) in self._memory.items()}
+        partial = path.with_name(path.name + ".partial")
+        try:
+            partial.write_text(json.dumps({"format": _FORMAT, "plans": plans}, indent=1), encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise PlanFileError(f"cannot write plans to {path}: {error.strerror}") from error
+        return len(plans)
+
+    def load(self, path: Path) -> int:
+        """Prefer the plans of an exported file to all others; return how many."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise PlanFileError(f"cannot read plans from {path}: {error}") from error
+        names = {engine.name for engine in ENGINES}
+        if not isinstance(data, dict) or data.get("format") != _FORMAT or not isinstance(data.get("plans"), dict):
+            raise PlanFileError(f"{path} is no plan file; 'ninefold cache export' writes one")
+        if unknown := sorted({str(e) for e in data["plans"].values()} - names):
+            raise PlanFileError(f"{path} names engines {unknown} that this version does not have; it has {sorted(names)}")
+        self.loaded |= data["plans"]
+        return len(data["plans"])
+
+    def _key(self, problem: Problem) -> str:
+        return f"{problem.key}@{fingerprint()}"
+
+    def _remember(self, problem: Problem, engine: str, seconds: dict[str, float]) -> None:
+        with self._lock:
+            if len(self._memory) >= LIMIT:
+                self._memory.pop(next(iter(self._memory)))
+            self._memory[problem.key] = engine, seconds
+
+    def _transact(self, work: Callable[[sqlite3.Connection], _T], otherwise: _T) -> _T:
+        """Do some work in one transaction; where the file cannot be used, warn once and go on without it."""
+        if self._broken:
+            return otherwise
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.closing(sqlite3.connect(self.path, timeout=1.0)) as db, db:
+                return work(db)
+        except (sqlite3.Error, OSError) as error:
+            self._broken = True
+            advice = "'ninefold cache clear' starts it anew, NINEFOLD_CACHE names another folder"
+            warnings.warn(
+                f"the plan cache {self.path} cannot be used ({error}); plans are kept in memory. {advice}", CacheWarning, stacklevel=2
+            )
+            return otherwise
+
+
+@lru_cache(maxsize=8)
+def _cache_at(path: Path) -> PlanCache:
+    return PlanCache(path)
+
+
+def plan_cache() -> PlanCache:
+    """Return the cache of this process' folder."""
+    return _cache_at(cache_folder() / "plans.sqlite")

@@ -1,0 +1,92 @@
+"""Plan: which engine runs a problem, what that costs, and why each other one lost or refused."""
+
+from dataclasses import dataclass
+
+from ninefold.engines.base import Error
+from ninefold.spec.problem import Problem
+
+__all__ = ["Candidate", "Plan"]
+
+_MAPS = {"c": "output", "h": "input", "g": "kernel"}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One engine's standing: refused (a sentence), or its numbers; `measured` is None where it was not timed."""
+
+    engine: str
+    reason: str | None = None
+    cost: float = float("inf")
+    error: Error = Error(float("inf"), float("inf"))
+    scratch: int = 0
+    measured: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The time to rank by: measured where there is a measurement."""
+        return self.cost if self.measured is None else self.measured
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A choice that can be printed, exported and passed around.
+
+    Parameters
+    ----------
+    problem : Problem
+    engine : str
+        Name of the engine that runs it.
+    candidates : tuple of Candidate
+        Every engine's standing, in the order of preference.
+    source : str
+        ``"estimate"``, ``"measure"``, ``"cache"`` or ``"file"``: where the choice comes from.
+    """
+
+    problem: Problem
+    engine: str
+    candidates: tuple[Candidate, ...]
+    source: str
+
+    @property
+    def chosen(self) -> Candidate:
+        """The standing of the engine that runs."""
+        return next(c for c in self.candidates if c.engine == self.engine)
+
+    def __str__(self) -> str:
+        return "\n".join((self._title(), *(self._line(c) for c in self.candidates)))
+
+    def _title(self) -> str:
+        p, f = self.problem, self.problem.form
+        kind = "x".join(map(str, f.kernel))
+        extras = [
+            f"{name} {value}"
+            for name, value, plain in (
+                ("stride", f.stride, (1,) * f.ndim),
+                ("dilation", f.dilation, (1,) * f.ndim),
+                ("groups", f.channels.groups, 1),
+                ("period", f.period, (1,) * f.ndim),
+                ("border", f.mode, "zeros"),
+            )
+            if value != plain
+        ]
+        sizes = f"{'x'.join(map(str, f.input_shape(p.batch)))} -> {'x'.join(map(str, f.output_shape(p.batch)))}"
+        head = f"map {p.map} ({_MAPS[p.map]}) of a {kind} convolution{', ' if extras else ''}{', '.join(extras)}: {sizes}"
+        layout = "channels-last" if p.channels_last else "contiguous"
+        work = f"{p.macs:,} multiply-adds, {p.bytes / 1e6:.1f} MB; {p.dtype} {layout} on {p.device}, {p.threads} threads"
+        return f"{head}\n{work}\nengine {self.engine} ({self.source})"
+
+    def _line(self, c: Candidate) -> str:
+        if c.reason is not None:
+            return f"    {c.engine:<10} no: {c.reason}"
+        mark = "-->" if c.engine == self.engine else "   "
+        timed = "" if c.measured is None else f", measured {_seconds(c.measured)}"
+        slower = "" if c.engine == self.engine else f", {c.seconds / self.chosen.seconds:.1f} times the chosen one"
+        return (
+            f"{mark} {c.engine:<10} {_seconds(c.cost)} estimated{timed}{slower}; "
+            f"error {c.error.estimate:.0e} (at most {c.error.bound:.0e}), scratch {c.scratch / 1e6:.1f} MB"
+        )
+
+
+def _seconds(value: float) -> str:
+    scale, unit = next(((s, u) for s, u in ((1.0, "s"), (1e-3, "ms")) if value >= s), (1e-6, "us"))
+    return f"{value / scale:.3g} {unit}"
