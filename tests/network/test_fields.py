@@ -244,6 +244,8 @@ def test_3x3_grows_by_two_per_layer(depth):
 MIXERS = {
     "global pooling": lambda layers, x: x * x.mean((2, 3), keepdim=True),
     "adaptive pooling to one": lambda layers, x: x + F.adaptive_max_pool2d(x, 1),
+    "one position": lambda layers, x: F.pad(F.adaptive_max_pool2d(x, 1), (1, 1, 1, 1)),
+    "a kernel that is the input": lambda layers, x: F.conv2d(x, x, padding=(4, 5)).expand(1, 2, 9, 11),
     "flatten": lambda layers, x: x.flatten(2).softmax(1).unflatten(2, x.shape[2:]),
     "softmax over space": lambda layers, x: x.softmax(3).softmax(2),
     "group norm": lambda layers, x: F.group_norm(x, 1),
@@ -280,6 +282,11 @@ def test_whole_along_one_axis_only():
         after=nn.Conv1d(2, 3, 5),
     )
     assert receptive_fields(net, torch.rand(1, 1, 19, 11)) == {"layers.before": (3, 2), "layers.after": (7, 11)}
+
+
+def test_an_axis_read_as_channels_is_read_whole():
+    net = Net(lambda layers, x: layers["b"](layers["a"](x).squeeze(1)), a=nn.Conv2d(1, 1, (3, 2)), b=nn.Conv1d(7, 3, 5))
+    assert receptive_fields(net, torch.rand(1, 1, 9, 11)) == {"layers.a": (3, 2), "layers.b": (9, 6)}
 
 
 def test_adaptive_bins():
@@ -352,6 +359,22 @@ def test_reference_networks():
     assert fields["branch.long"] is None
     assert fields["stages.0.block1.large"] == (3 + 4 * 2,) * 2
     assert fields["stages.1.block1.large"] == (3 + 4 * 2 + 2 + 4 * 4,) * 2
+
+
+class Wrapped(nn.Conv2d):
+    """A layer whose forward is made of other things, as an adapter's is."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.inner = nn.Conv2d(*args)
+
+    def forward(self, x):
+        return super().forward(x) + self.inner(x).flatten(1).view(1, 2, 7, 8)
+
+
+def test_a_layer_counts_as_a_whole_whatever_its_forward_does():
+    net = nn.Sequential(Wrapped(1, 2, (3, 4)), nn.Conv2d(2, 1, 2))
+    assert receptive_fields(net, torch.rand(1, 1, 9, 11)) == {"0": (3, 4), "1": (4, 5)}
 
 
 def test_own_fields():

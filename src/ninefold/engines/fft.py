@@ -59,7 +59,7 @@ class FFT(Engine):
         if not (problem.is_float or problem.is_complex):
             return f"transforms are of floating-point or complex numbers, not {problem.dtype}"
         if prod(form.kernel) == 1:
-            return "a kernel of one tap has no spectrum worth a transform"
+            return "a kernel of 1 tap has no spectrum worth a transform"
         if 0 in (problem.batch, *form.n_out, *form.n_in):
             return f"nothing to transform: batch {problem.batch}, sizes {form.n_in} and {form.n_out}"
         return None
@@ -247,12 +247,12 @@ def _mix(kernels: Tensor, X: Tensor) -> Tensor:
 
 
 def _correlate(X: Tensor, G: Tensor) -> Tensor:
-    """Sum conj(G) X over batch and tiles: (batch, groups, ins|outs, tiles, F) to (groups, outs, ins, F)."""
+    """Sum conj(G) X over batch and tiles, G transformed from its conjugate: (batch, groups, ins|outs, tiles, F) to (groups, outs, ins, F)."""
     if X.shape[2] == 1 or G.shape[2] == 1:
-        return (G.conj().unsqueeze(3) * X.unsqueeze(2)).sum((0, 4))
+        return (G.conj_physical().unsqueeze(3) * X.unsqueeze(2)).sum((0, 4))
     a = G.permute(1, 4, 2, 0, 3).flatten(3)
     b = X.permute(1, 4, 0, 3, 2).flatten(2, 3)
-    return torch.matmul(a.conj(), b).permute(0, 2, 3, 1)
+    return torch.matmul(a.conj_physical(), b).permute(0, 2, 3, 1)
 
 
 def _data_map(problem: Problem, weight: Tensor | None) -> Runner:
@@ -269,7 +269,7 @@ def _data_map(problem: Problem, weight: Tensor | None) -> Runner:
         part = K.unflatten(0, (groups, -1))[chunk]
         part = part if forward else part.transpose(1, 2)
         part = part.flip(spectra.dims) if form.flip == forward else part
-        return spectra.forward(_stuff(_wide(part), form.dilation)).conj_physical()
+        return spectra.forward(_stuff(_wide(part).conj(), form.dilation)).conj_physical()  # the pairing is bilinear
 
     kept = None if weight is None else [kernel(weight, chunk) for chunk in chunks]
 
@@ -346,7 +346,7 @@ def _kernel_map(problem: Problem) -> Runner:
             for n, lines in plan:
                 if held is None or held[0] != n:
                     data = source(V[n, chunk.start * ins : chunk.stop * ins])
-                    grad = _stuff(_wide(G[n, chunk.start * outs : chunk.stop * outs]), form.stride)
+                    grad = _stuff(_wide(G[n, chunk.start * outs : chunk.stop * outs]).conj(), form.stride)
                     held = n, data, _place(grad, (0,) * form.ndim, covered)
                 X = spectrum(held[1], tiling.length, lines, ins)
                 total = total + _correlate(X, spectrum(held[2], tiling.step, lines, outs))

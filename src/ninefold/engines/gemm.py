@@ -341,7 +341,8 @@ def _local_columns(windows: Tensor, form: Form) -> Tensor:
     groups = windows.shape[1] * form.channels.groups // form.channels.inputs
     split = windows.unflatten(1, (groups, -1))
     order = (1, *range(3 + d, 3 + 2 * d), 2, *range(3, 3 + d), 0)
-    return split.permute(order).reshape(groups * prod(windows.shape[2 + d :]), -1, len(windows))
+    rows = split.shape[2] * prod(form.kernel)
+    return split.permute(order).reshape(groups * prod(windows.shape[2 + d :]), rows, len(windows))
 
 
 def _local_outputs(G: Tensor, form: Form) -> Tensor:

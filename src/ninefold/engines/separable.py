@@ -59,7 +59,7 @@ class Separable(Engine):
     def refuses(self, problem: Problem) -> str | None:
         form = problem.form
         if problem.map == "g":
-            return "the gradient with respect to a kernel has full rank, whatever the kernel's"
+            return f"the gradient with respect to a {'x'.join(map(str, form.kernel))} kernel has full rank, whatever the kernel's"
         if not problem.frozen:
             return "the weight is not frozen, so its rank may change; nf.freeze(model) says that it is final"
         if problem.rank is None:

@@ -42,7 +42,8 @@ def receptive_fields(
         By qualified name: input positions per spatial axis from the first to the last one seen, of the output position
         that sees farthest, those outside the border included. None is the whole input: behind global pooling,
         flattening, attention, or an operation of which nothing is known. Where that holds along some axes only, these
-        have the example's size. A layer that runs several times has its largest; one that sees no input has zeros.
+        have the example's size. A layer that runs several times has its largest; one that sees no input has zeros;
+        one that is part of another convolution layer is left out.
 
     Raises
     ------

@@ -27,9 +27,8 @@ def convolved(places: Places, rank: int, steps: Sequence[Callable[[Reach], Reach
     """
     first = rank - len(steps)
     moved = {a: (d, steps[d - first](r)) for a, (d, r) in places.items() if d >= first}
-    return moved | {
-        a: (d, r) for a, (d, r) in places.items() if d < first - 1
-    }  # the dimension between is the channels'
+    # The dimension in front of the window is the channels', which every output reads whole.
+    return moved | {a: (d, r) for a, (d, r) in places.items() if d < first - 1}
 
 
 def without(places: Places, dims: Iterable[int]) -> Places:

@@ -84,7 +84,7 @@ class Bound:
 
     def gradients(self, map_: Map, saved: tuple[Tensor, Tensor], up: Tensor, needed: tuple[bool, bool]) -> list[Tensor | None]:
         """Return the gradients to both operands: other maps of the same form, themselves differentiable."""
-        first, second = (x.conj() if x.is_complex() else x for x in saved)
+        first, second = (x.conj_physical() if x.is_complex() else x for x in saved)
         named = {"first": first, "second": second, "up": up}
         return [
             self.apply(other, named[a], named[b]) if need else None

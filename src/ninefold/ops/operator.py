@@ -1,4 +1,4 @@
-"""The operator route: ``torch.ops.ninefold``, for torch.compile, export, subclasses and dispatch modes.
+"""The operator route: ``torch.ops.ninefold``, for torch.compile, export, torch.func, forward AD, subclasses and dispatch modes.
 
 ``ninefold::c``, ``h`` and ``g`` are opaque to compilers; a spec goes in as text and sizes as symbolic integers, so that one
 graph serves many sizes. ``ninefold::conv`` is what a layer calls: a composite that becomes PyTorch's own convolution where
@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function as _single_level
+from torch.autograd.forward_ad import _set_fwd_grad_enabled
+from torch.autograd.function import _SingleLevelFunction
 from torch.utils.flop_counter import register_flop_formula
 
-from ninefold.errors import NoEngineError
 from ninefold.options import CURRENT
 from ninefold.ops.bound import ADJOINT, Bound, bound_for
 from ninefold.ops.layout import in_format, result_strides
+from ninefold.ops.batching import fold_vmap
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Map
@@ -70,25 +73,24 @@ def _define(map_: Map) -> None:
     def run(a: Tensor, b: Tensor, spec: str, n_in: Sequence[int], n_out: Sequence[int]) -> Tensor:
         bound = _bound(map_, spec, n_in, n_out, a, b)
         with torch.no_grad():
-            out = bound.runner(map_)(a, b, None)
+            # Compilers run kernels with the lazy-conjugation fallback off: what is lazy is settled here.
+            out = bound.runner(map_)(a.resolve_conj().resolve_neg(), b.resolve_conj().resolve_neg(), None)
         return in_format(out, bound.last)
 
     def fake(a: Tensor, b: Tensor, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]) -> Tensor:
         out = a.new_empty(_shape(map_, spec, n_in, n_out, b))
         return in_format(out, map_ != "g" and result_strides(b, a))
 
-    def gradient(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:
-        saved = [x.conj() if x.is_complex() else x for x in ctx.saved_tensors]
-        named = {"first": saved[0], "second": saved[1], "up": up}
-        grads = [
-            call(other, ctx.spec, ctx.n_in, ctx.n_out, named[x], named[y]) if need else None
-            for need, (other, x, y) in zip(ctx.needs_input_grad[:2], ADJOINT[map_], strict=True)
-        ]
-        return (*grads, None, None, None)
+    def gradient(a: Tensor, b: Tensor, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]) -> Tensor:
+        with _single_level():
+            out: Tensor = _Differentiated.apply(a, b, map_, spec, n_in, n_out)
+            return out
 
-    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001  torch's signature
-        a, b, ctx.spec, ctx.n_in, ctx.n_out = inputs
-        ctx.save_for_backward(a, b)
+    def batched(info: Any, dims: Any, a: Tensor, b: Tensor, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]) -> Any:
+        def run(a: Tensor, b: Tensor, wide: ConvSpec) -> Tensor:
+            return call(map_, wide.to_text(), n_in, n_out, a, b)
+
+        return fold_vmap(run, info.batch_size, dims[:2], a, b, map_, own(ConvSpec.from_text(spec)))
 
     def flops(a: Any, b: Any, spec: str, n_in: Any, n_out: Any, *_: Any, **__: Any) -> int:  # noqa: ARG001  torch's signature
         batch = b[0]
@@ -97,38 +99,70 @@ def _define(map_: Map) -> None:
     name = f"ninefold::{map_}"
     _LIBRARY.impl(map_, run, "CompositeExplicitAutograd")
     torch.library.register_fake(name, fake, lib=_LIBRARY)
-    torch.library.register_autograd(name, gradient, setup_context=save, lib=_LIBRARY)
+    torch.library.register_vmap(name, batched, lib=_LIBRARY)
+    _LIBRARY.impl(map_, gradient, "Autograd")
     register_flop_formula(getattr(torch.ops.ninefold, map_))(flops)
+
+
+class _Differentiated(_SingleLevelFunction):
+    """The autograd kernel of the operators, handwritten: torch.library's own fails under func.grad and drops tangents."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, map_: Map, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]) -> Tensor:
+        """Run the map below autograd."""
+        ctx.save_for_backward(a, b)
+        ctx.save_for_forward(a, b)
+        ctx.map, ctx.rest = map_, (spec, n_in, n_out)
+        # A Function's forward runs without gradients, but a transform one level out still wants its own.
+        with torch._C._AutoDispatchBelowAutograd(), torch.enable_grad(), _set_fwd_grad_enabled(mode=True):  # noqa: SLF001
+            return call(map_, spec, n_in, n_out, a, b)
+
+    @staticmethod
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:
+        """Call the adjoint maps, which are operators again."""
+        saved = [x.conj_physical() if x.is_complex() else x for x in ctx.saved_tensors]
+        named = {"first": saved[0], "second": saved[1], "up": up}
+        grads = [
+            call(other, *ctx.rest, named[x], named[y]) if need else None
+            for need, (other, x, y) in zip(ctx.needs_input_grad[:2], ADJOINT[ctx.map], strict=True)
+        ]
+        return (*grads, None, None, None, None)
+
+    @staticmethod
+    def jvp(ctx: Any, da: Tensor | None, db: Tensor | None, *_: Any) -> Tensor:
+        """Apply the product rule."""
+        a, b = ctx.saved_tensors
+        parts = [call(ctx.map, *ctx.rest, x, y) for x, y in ((da, b), (a, db)) if x is not None and y is not None]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
 for _map in ("c", "h", "g"):
     _define(_map)
 
-_LIBRARY.define("conv(Tensor x, Tensor weight, Tensor? bias, str spec, SymInt[] n_in, SymInt[] n_out, bool transposed) -> Tensor")
+_LIBRARY.define("conv(Tensor x, Tensor weight, Tensor? bias, str spec, SymInt[]? size) -> Tensor")
 
 
-def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, spec: str, n_in: Any, n_out: Any, transposed: bool) -> Tensor:
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, spec: str, size: Sequence[Any] | None = None) -> Tensor:
     """Decompose a layer into PyTorch's convolution where the plan says so, and into the opaque maps elsewhere."""
-    map_: Map = "h" if transposed else "c"
-    sizes_in, sizes_out = tuple(map(_hint, n_in)), tuple(map(_hint, n_out))
-    try:
-        form = form_of(spec, sizes_in, sizes_out)
-        bound = bound_for(
-            form, _hint(x.shape[0]), x.dtype, x.device, result_strides(x, weight), CURRENT.get(), torch.get_num_threads()
-        )
-        grad = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        other: Map = "c" if transposed else "h"
-        native = bound.native(map_, ("g", other) if grad else ()) and all(type(n) is int for n in (*n_in, *n_out, x.shape[0]))
-    except NoEngineError:
-        native = False
-    if native:
+    layer = ConvSpec.from_text(spec)
+    map_: Map = "h" if layer.transposed else "c"
+    n_in, n_out = layer.sizes(x.shape[2:], size)
+    form = form_of(spec, *(tuple(map(_hint, n)) for n in (n_in, n_out)))
+    bound = bound_for(
+        form, _hint(x.shape[0]), x.dtype, x.device, result_strides(x, weight), CURRENT.get(), torch.get_num_threads()
+    )
+    needed: list[Map] = []
+    if torch.is_grad_enabled():
+        needed += ["g"] * weight.requires_grad + ["c" if layer.transposed else "h"] * x.requires_grad
+    fixed = all(type(n) is int for n in (*n_in, *n_out))
+    if fixed and bound.native(map_, tuple(needed)):
         return bound.runner(map_)(weight, x, bias)
     out = call(map_, spec, n_in, n_out, weight, x)
     return out if bias is None else out + bias.view(-1, *(1,) * (out.ndim - 2))
 
 
 def _hint(n: Any) -> int:
-    return n if type(n) is int else n.node.hint
+    return n if type(n) is int else int(n.node.hint)
 
 
 _LIBRARY.impl("conv", _conv, "CompositeImplicitAutograd")

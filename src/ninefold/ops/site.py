@@ -11,7 +11,6 @@ from ninefold.ops import operator, state
 from ninefold.ops.bound import Bound, ThinMap, bound_for
 from ninefold.ops.checks import check_data, check_operands
 from ninefold.ops.layout import result_strides
-from ninefold.ops.transforms import FunctionalMap
 from ninefold.options import CURRENT, Options
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
@@ -34,9 +33,6 @@ def trilinear(map_: Map, spec: ConvSpec, form: Form, a: Tensor, b: Tensor) -> Te
         if (dtype := state.autocast_dtype(a)) is not None:
             with torch.autocast(a.device.type, enabled=False):
                 return trilinear(map_, spec, form, a.to(dtype), b.to(dtype))
-        if state.transforming():
-            out: Tensor = FunctionalMap.apply(a, b, map_, operator.own(spec), form.n_in, form.n_out)
-            return out
     return operator.call(map_, spec.to_text(), form.n_in, form.n_out, a, b)
 
 
@@ -145,17 +141,12 @@ class Site:
         if (dtype := state.autocast_dtype(x)) is not None:
             with torch.autocast(x.device.type, enabled=False):
                 return self(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype), size)
-        if state.transforming():
-            form = self._form(x, weight, bias, size)
-            out = trilinear(self.map, self.spec, form, weight, x)
-            return out if bias is None else out + bias.view(-1, *(1,) * self.spec.ndim)
         if torch.jit.is_tracing():
             return self._traced(x, weight, bias, size)
         return self._operator(x, weight, bias, size)
 
     def _operator(self, x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None) -> Tensor:
-        form = self.spec.form(x.shape[2:], size)
-        out: Tensor = torch.ops.ninefold.conv(x, weight, bias, self.text, form.n_in, form.n_out, self.spec.transposed)
+        out: Tensor = torch.ops.ninefold.conv(x, weight, bias, self.text, size)
         return out
 
     def _traced(self, x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None) -> Tensor:

@@ -1,11 +1,11 @@
-"""Which of the three routes a call takes: the one place that looks at torch's interpreter state."""
+"""Which of the two routes a call takes: the one place that looks at torch's interpreter state."""
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-__all__ = ["autocast_dtype", "is_plain", "transforming"]
+__all__ = ["autocast_dtype", "is_plain"]
 
 _functorch_active = torch._C._are_functorch_transforms_active  # noqa: SLF001  no public name
 _dispatch_modes = torch._C._len_torch_dispatch_stack  # noqa: SLF001  no public name
@@ -25,11 +25,6 @@ def is_plain(x: Tensor, weight: Tensor) -> bool:
         and not _autocasting()
         and _tracing() is None
     )
-
-
-def transforming() -> bool:
-    """Return whether torch.func or forward-mode AD looks on: the functional route."""
-    return _functorch_active() or forward_ad._current_level >= 0  # noqa: SLF001  no public name
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:

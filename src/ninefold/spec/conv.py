@@ -183,12 +183,7 @@ class ConvSpec:
         ShapeError
             If the kernel does not fit into the padded input, or `output_size` is inconsistent.
         """
-        read = parse.size(input_size, self.ndim, "input_size")
-        given = None if output_size is None else parse.size(output_size, self.ndim, "output_size")
-        if self.transposed:
-            n_out, n_in = read, given if given is not None else self._transposed_size(read)
-        else:
-            n_in, n_out = read, given if given is not None else self._forward_size(read)
+        n_in, n_out = self.sizes(input_size, output_size)
         pads = self.pads(n_in)
         axes = tuple(
             Axis(k, s, d, lo, i, o, o if t is None else t, self.padding_mode)
@@ -196,9 +191,23 @@ class ConvSpec:
                 self.kernel_size, self.stride, self.dilation, pads, n_in, n_out, self.period, strict=True
             )
         )
-        if given is not None:
+        if output_size is not None:
             self._check_sizes(axes, pads)
         return Form(axes, self.channels, self.tiled, self.flip_kernel)
+
+    def sizes(self, input_size: Any, output_size: Any = None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the spatial sizes of ``V`` and ``G``; the numbers may be symbolic, and `output_size` is taken as it is.
+
+        Examples
+        --------
+        >>> ConvSpec(3, 96, 11, stride=4).sizes((227, 231))
+        ((227, 231), (55, 56))
+        """
+        read = parse.size(input_size, self.ndim, "input_size")
+        given = None if output_size is None else parse.size(output_size, self.ndim, "output_size")
+        if self.transposed:
+            return given or self._transposed_size(read), read
+        return read, given or self._forward_size(read)
 
     def weight_shape(self, input_size: Any = None) -> tuple[int, ...]:
         """Return the weight's shape; an unshared one depends on the input's size."""

@@ -1,0 +1,102 @@
+"""Timing in turns: whoever is compared runs in the same rounds, in an order drawn anew for each, and only ratios are told."""
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from statistics import median
+from time import perf_counter
+
+from ninefold.memory import faults
+
+HOPELESS = 20.0  # times the fastest: one run has to do
+_SLOW = 3.0  # times the fastest: a few runs have to do, unless it is one of a pair that is compared
+_FEW = 4
+
+
+@dataclass
+class Times:
+    """The runs of one contender: seconds by round (None where it sat out) and page faults per call.
+
+    `single` says that it was so slow that one run had to do.
+    """
+
+    seconds: list[float | None] = field(default_factory=list)
+    faults: list[int] = field(default_factory=list)
+    single: bool = False
+
+    @property
+    def median(self) -> float:
+        """The median run."""
+        return median(s for s in self.seconds if s is not None)
+
+    @property
+    def median_faults(self) -> float:
+        """The median of the faults per call."""
+        return median(self.faults)
+
+
+def interleave(runs: dict[str, Callable[[], object]], seconds: float, pairs: Iterable[str] = ()) -> dict[str, Times]:
+    """Time functions in turn for about `seconds` in all.
+
+    Parameters
+    ----------
+    runs : dict of str to function
+        Whatever they return is freed within the time, as it is for users.
+    seconds : float
+        Of timed runs; each contender runs at least three times unless it is hopeless.
+    pairs : iterable of str
+        Contenders that take part in every round, for they will be compared round by round.
+    """
+    trial = {name: _trial(run) for name, run in runs.items()}
+    fastest = min(t for t, _ in trial.values())
+    times = {name: Times([t], [f], single=t > HOPELESS * fastest) for name, (t, f) in trial.items()}
+    alive = [name for name in runs if not times[name].single]
+    paired = set(pairs) | {name for name in alive if trial[name][0] <= _SLOW * fastest}
+    spent = sum(trial[name][0] for name in alive if name in paired) or fastest
+    rounds = max(3, min(100, int(seconds / spent)))
+    for name in alive:
+        times[name] = Times()
+    order = random.Random(0)  # noqa: S311  an order, not a secret
+    for k in range(rounds):
+        order.shuffle(alive)
+        for name in alive:
+            if name in paired or k % max(1, rounds // _FEW) == 0:
+                spent_now, fresh = _once(runs[name])
+                times[name].seconds.append(spent_now)
+                times[name].faults.append(fresh)
+            else:
+                times[name].seconds.append(None)
+    return times
+
+
+def _trial(run: Callable[[], object]) -> tuple[float, int]:
+    """Warm up; a call that takes a moment is its own trial, a quick one is tried again."""
+    first = _once(run)
+    return first if first[0] > 0.5 else min(_once(run), _once(run))
+
+
+def _once(run: Callable[[], object]) -> tuple[float, int]:
+    before = faults()
+    start = perf_counter()
+    run()
+    end = perf_counter()
+    return end - start, faults() - before
+
+
+def ratio(slow: Times, fast: Times, draws: int = 400) -> tuple[float, float, float]:
+    """Return how many times `slow` takes as long as `fast`: the median over rounds, and a 95% bootstrap interval.
+
+    With a single run on either side there is no interval: both its ends are the ratio.
+
+    Examples
+    --------
+    >>> ratio(Times([2.0, 4.0, 6.0]), Times([1.0, 2.0, 3.0]))
+    (2.0, 2.0, 2.0)
+    """
+    if slow.single or fast.single:
+        one = slow.median / fast.median
+        return one, one, one
+    each = [s / f for s, f in zip(slow.seconds, fast.seconds, strict=True) if s is not None and f is not None]
+    generator = random.Random(0)  # noqa: S311  a resampling, not a secret
+    medians = sorted(median(generator.choices(each, k=len(each))) for _ in range(draws))
+    return median(each), medians[round(0.025 * (draws - 1))], medians[round(0.975 * (draws - 1))]

@@ -1,0 +1,299 @@
+"""The contract: what every engine is held to, for every map and every named shape that it does not refuse.
+
+A check takes an engine, a map and a shape, raises AssertionError with the numbers where the engine breaks its word, and
+returns an `Outcome`. None knows any engine: a new one needs no new check.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ninefold.engines.base import Engine, Runner
+from ninefold.ops.bound import Bound, ThinMap
+from ninefold.options import Options
+from ninefold.spec import Form, Map
+from ninefold.testing.cases import Case, cases
+from ninefold.testing.dot import dot_test
+from ninefold.testing.memory import PeakMemory, Poisoned
+from ninefold.testing.shapes import Shape
+from ninefold.testing.tolerances import defined, scaled_error
+
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Outcome",
+    "check_against_reference",
+    "check_dot",
+    "check_dtypes",
+    "check_gradients",
+    "check_layouts",
+    "check_nan_locality",
+    "check_poisoned",
+    "check_scratch",
+    "check_threads",
+]
+
+DTYPES = ("float64", "float32", "bfloat16", "float16", "complex128", "complex64")
+CAPS = (1, 1 << 12, 1 << 15)
+GRADIENT_MACS = 12_000
+
+
+@dataclass
+class Outcome:
+    """What a check did: how many runs it compared, and by dtype the largest error against the engine's estimate."""
+
+    runs: int = 0
+    ratios: dict[str, float] = field(default_factory=dict)
+
+
+Check = Callable[[Engine, Map, Shape], Outcome]
+
+
+def check_against_reference(engine: Engine, map_: Map, shape: Shape) -> Outcome:
+    """Compare with the definition on small integers in double precision, with a bias and without."""
+    outcome = Outcome()
+    for case in cases(engine, map_, shape):
+        case.check(case.run(), "against the definition")
+        outcome.runs += 1
+        if map_ != "g":
+            bias = torch.arange(1.0, 1 + case.expected.shape[1], dtype=case.a.dtype)
+            added = case.expected + bias.view(-1, *(1,) * shape.spec.ndim)
+            replace(case, expected=added, scale=case.scale + bias.max()).check(case.run(bias), "with a bias")
+            outcome.runs += 1
+    return outcome
+
+
+def check_dot(engine: Engine, map_: Map, shape: Shape) -> Outcome:
+    """Pair the map with the two others, which are the engine's where it runs them and the definition elsewhere."""
+    outcome = Outcome()
+    for case in cases(engine, map_, shape):
+        runners = {m: _runner(engine, case, m) for m in ("c", "h", "g")}
+        form, batch = case.problem.form, case.problem.batch
+        K = case.a if map_ != "g" else torch.randint(-4, 5, form.weight_shape).double()
+        V = {"c": case.b, "g": case.a}.get(map_, torch.randint(-4, 5, form.input_shape(batch)).double())
+        G = case.b if map_ != "c" else torch.randint(-4, 5, form.output_shape(batch)).double()
+        with torch.no_grad():
+            dot_test(*(lambda a, b, r=runners[m]: r(a, b, None) for m in "chg"), K, V, G, tolerance=case.allowed)  # type: ignore[misc]
+        outcome.runs += 1
+    return outcome
+
+
+def check_gradients(engine: Engine, map_: Map, shape: Shape) -> Outcome:
+    """Check first and second derivatives of the differentiable map, on small shapes, in real and complex numbers."""
+    outcome = Outcome()
+    if shape.macs > GRADIENT_MACS:
+        return outcome
+    for dtype in ("float64", "complex128"):
+        for case in cases(engine, map_, shape, dtype, "normal"):
+            bound = _Forced(case)
+
+            def run(a: Tensor, b: Tensor, bound: Bound = bound) -> Tensor:
+                out: Tensor = ThinMap.apply(a, b, None, bound, map_)
+                return out
+
+            pair = case.a.requires_grad_(not case.problem.frozen), case.b.requires_grad_()
+            if shape.batch:
+                torch.autograd.gradcheck(run, pair, fast_mode=True)
+                torch.autograd.gradgradcheck(run, pair, fast_mode=True)
+            else:
+                _check_empty_gradients(run(*pair), pair)
+            outcome.runs += 1
+    return outcome
+
+
+def _check_empty_gradients(out: Tensor, pair: tuple[Tensor, Tensor]) -> None:
+    grads = torch.autograd.grad(out.sum(), [x for x in pair if x.requires_grad])
+    if any(bool(g.any()) for g in grads):
+        raise AssertionError("an empty batch has a gradient that is not zero")
+
+
+def check_dtypes(engine: Engine, map_: Map, shape: Shape) -> Outcome:
+    """Hold the error in every dtype that is not refused to the engine's bound, and report it against the estimate."""
+    outcome = Outcome()
+    for dtype, values in product(DTYPES, ("normal", "positive")):
+        for case in cases(engine, map_, shape, dtype, values):  # type: ignore[arg-type]
+            out, error = case.run(), engine.error(case.problem)
+            case.check(out, f"on {values} numbers", error.bound)
+            ratio = scaled_error(out, case.expected, case.scale) / error.estimate
+            outcome.ratios[dtype] = max(ratio, outcome.ratios.get(dtype, 0.0))
+            outcome.runs += 1
+    return outcome
+
+
+def check_layouts(engine: Engine, map_: Map, shape: Shape) -> Outcome:
+    """Give the same numbers in other memory: channels-last, strided, broadcast, lazily negated, lazily conjugated."""
+    outcome = Outcome()
+    for dtype in ("float64", "complex128"):
+        for case in cases(engine, map_, shape, dtype):
+            allowed = engine.error(case.problem).bound if dtype == "complex128" else case.allowed
+            for name, a, b in _layouts(case.a, case.b):
+                other = case if name in _SAME else case.having(a, b)
+                last = name == "channels-last" and map_ != "g"
+                other = replace(other, a=a, b=b, problem=replace(other.problem, channels_last=last))
+                out = other.run()
+                other.check(out, name, allowed)
+                if last and not out.is_contiguous(memory_format=_last(out)):
+                    raise AssertionError(f"{other}: channels-last operands, but the result has strides {out.stride()}")
+                outcome.runs += 1
+    return outcome
+
+
+_SAME = ("channels-last", "slices", "reversed", "negated")
+
+
+def _layouts(a: Tensor, b: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+    if b.ndim in (4, 5):
+        yield "channels-last", a.contiguous(memory_format=_last(a)) if a.ndim == b.ndim else a, b.contiguous(memory_format=_last(b))
+    yield "slices", _sliced(a), _sliced(b)
+    yield "reversed", _reversed(a), _reversed(b)
+    yield "negated", torch._neg_view(a.neg()), torch._neg_view(b.neg())  # noqa: SLF001  no public way to a lazy negation
+    yield "expanded second operand", a, b.flatten()[:1].sum().expand(b.shape)
+    yield "expanded first operand", a.flatten()[:1].sum().expand(a.shape), b
+    if a.is_complex():
+        yield "lazily conjugated", a.conj(), b.conj()
+
+
+def _last(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+
+
+def _sliced(x: Tensor) -> Tensor:
+    wide = x.new_full((*x.shape[:-1], 2 * x.shape[-1] + 1), 77)
+    part = wide[..., 1::2]
+    return part.copy_(x)
+
+
+def _reversed(x: Tensor) -> Tensor:
+    order = tuple(range(x.ndim))[::-1]
+    return x.permute(order).contiguous().permute(order)
+
+
+def check_poisoned(engine: Engine, map_: Map, shape: Shape) -> Outcome:
+    """Prepare and run where fresh memory holds NaN."""
+    outcome = Outcome()
+    for dtype in ("float64", "float32", "complex128"):
+        for case in cases(engine, map_, shape, dtype):
+            with Poisoned():
+                out = case.run()
+            case.check(out, "in poisoned memory", engine.error(case.problem).bound)
+            outcome.runs += 1
+    return outcome
+
+
+def check_threads(engine: Engine, map_: Map, shape: Shape) -> Outcome:
+    """Run on 1 and on 2 threads; where the engine is deterministic, two runs give the same bits."""
+    outcome, before = Outcome(), torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for case in cases(engine, map_, shape, "float32", "normal"):
+                first, second = case.run(), case.run()
+                case.check(first, f"on {threads} threads")
+                if engine.traits.deterministic and not torch.equal(first, second):
+                    raise AssertionError(f"{case}: two runs on {threads} threads differ, but the engine is deterministic")
+                outcome.runs += 1
+    finally:
+        torch.set_num_threads(before)
+    return outcome
+
+
+def check_nan_locality(engine: Engine, map_: Map, shape: Shape) -> Outcome:
+    """Put a NaN or an infinity into an operand: all that the definition makes of it is there; no more if the engine is local.
+
+    What a tap reads from a border of zeros may or may not become NaN with the tap.
+    """
+    outcome = Outcome()
+    for dtype, value in (("float64", float("nan")), ("float32", float("inf"))):
+        for case in cases(engine, map_, shape, dtype):
+            for operand in (0, 1) if not case.problem.frozen else (1,):
+                pair = [case.a, case.b]
+                if pair[operand].numel():
+                    _check_spread(case, operand, value)
+                    outcome.runs += 1
+    return outcome
+
+
+def _check_spread(case: Case, operand: int, value: float) -> None:
+    pair, form, map_ = [case.a.clone(), case.b.clone()], case.problem.form, case.problem.map
+    at = pair[operand].numel() * 2 // 3
+    pair[operand].view(-1)[at] = value
+    marks = [torch.ones_like(x) for x in pair]
+    marks[operand] = torch.zeros_like(pair[operand])
+    marks[operand].view(-1)[at] = 1
+    must = defined(map_, form, marks[0], marks[1]) != 0
+    with np.errstate(all="ignore"):
+        may = ~defined(map_, form, pair[0], pair[1]).isfinite()
+    reached = ~replace(case, a=pair[0], b=pair[1]).run().isfinite()
+    if bool((must & ~reached).any()):
+        raise AssertionError(f"{case}: {value} in operand {operand} misses {int((must & ~reached).sum())} outputs that it reaches")
+    if case.engine.traits.local and bool((reached & ~may).any()):
+        raise AssertionError(f"{case}: {value} in operand {operand} reaches {int((reached & ~may).sum())} outputs too many")
+
+
+def check_scratch(engine: Engine, map_: Map, shape: Shape) -> Outcome:
+    """Cap the scratch so that the work is cut up: the result is right, and no more is held than the engine promised."""
+    outcome = Outcome()
+    for cap in (*CAPS, None):
+        for case in cases(engine, map_, shape, max_scratch=cap):
+            with PeakMemory([case.a, case.b]) as memory:
+                runner = engine.prepare(case.problem, case.a if case.problem.frozen else None)
+                with torch.no_grad():
+                    out = runner(case.a, case.b, None)
+            case.check(out, f"under a cap of {cap} bytes")
+            held, promised = memory.peak - out.untyped_storage().nbytes(), engine.scratch(case.problem)
+            if held > promised + _UNCOUNTED:
+                raise AssertionError(f"{case}: held {held} bytes under a cap of {cap}, but promised {promised}")
+            outcome.runs += 1
+    return outcome
+
+
+_UNCOUNTED = 4096
+"""Bytes that no promise counts: index vectors, a bias."""
+
+
+class _Forced(Bound):
+    """The three maps of a form by one engine, whatever the planner would say; by definition where it refuses."""
+
+    __slots__ = ("case",)
+
+    def __init__(self, case: Case) -> None:
+        p = case.problem
+        kept = case.a.detach() if p.frozen else None
+        super().__init__(p.form, p.batch, case.a.dtype, case.a.device, False, Options(), kept, p.rank)
+        self.case = case
+
+    def runner(self, map_: Map) -> Runner:
+        """Return the engine's runner."""
+        with torch.no_grad():
+            return _runner(self.case.engine, self.case, map_)
+
+
+def _runner(engine: Engine, case: Case, map_: Map) -> Runner:
+    frozen = case.problem.frozen and map_ != "g"
+    problem = replace(case.problem, map=map_, frozen=frozen, rank=case.problem.rank if frozen else None)
+    if engine.refuses(problem) is None:
+        return engine.prepare(problem, case.a.detach() if frozen else None)
+    return _by_definition(map_, problem.form)
+
+
+def _by_definition(map_: Map, form: Form) -> Runner:
+    return lambda a, b, _: defined(map_, form, a, b).to(a.dtype)
+
+
+
+
+CHECKS: tuple[Check, ...] = (
+    check_against_reference,
+    check_dot,
+    check_gradients,
+    check_dtypes,
+    check_layouts,
+    check_poisoned,
+    check_threads,
+    check_nan_locality,
+    check_scratch,
+)
