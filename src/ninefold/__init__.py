@@ -1,1 +1,52 @@
-"""ninefold."""
+"""ninefold: every convolution of a PyTorch model described, planned, explained, and run by the fastest exact-enough algorithm."""
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from ninefold.errors import NinefoldError
+from ninefold.options import options
+from ninefold.spec.conv import ConvSpec
+
+if TYPE_CHECKING:
+    from ninefold.memory import retain_memory
+    from ninefold.network import convert, freeze, optimize, revert, unconverted
+    from ninefold.planning.ask import export_plans, load_plans, plan
+
+__all__ = [
+    "ConvSpec",
+    "NinefoldError",
+    "convert",
+    "export_plans",
+    "freeze",
+    "load_plans",
+    "optimize",
+    "options",
+    "plan",
+    "retain_memory",
+    "revert",
+    "unconverted",
+]
+
+__version__ = version("ninefold")
+
+# Descriptions need no torch: what does is imported when it is first asked for.
+_LATE = {
+    "convert": "network",
+    "export_plans": "planning.ask",
+    "freeze": "network",
+    "load_plans": "planning.ask",
+    "optimize": "network",
+    "plan": "planning.ask",
+    "retain_memory": "memory",
+    "revert": "network",
+    "unconverted": "network",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module 'ninefold' has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415  the point of being late
+
+    value = globals()[name] = getattr(import_module(f"ninefold.{_LATE[name]}"), name)
+    return value

@@ -18,13 +18,14 @@ from ninefold.engines.aten import Aten
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, blocks, extend, fold, unit_roundoff
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable, Grouped
+from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
 
 __all__ = ["Separable", "numerical_rank"]
 
 
-def numerical_rank(form: Form, K: Tensor) -> int | None:
+def numerical_rank(form: Form | ConvSpec, K: Tensor) -> int | None:
     """Return the largest rank over groups of a 2-D kernel's matrix ``M[(o, m), (i, n)]``, or None where it has none.
 
     Singular values below ``8 u sqrt(rows + columns)`` of the largest count as zero, so that dropping them stays within the
@@ -32,20 +33,20 @@ def numerical_rank(form: Form, K: Tensor) -> int | None:
 
     Parameters
     ----------
-    form : Form
-    K : Tensor of shape ``form.weight_shape``
+    form : Form or ConvSpec
+    K : Tensor of the shape that the form gives its weight
     """
     if form.ndim != 2 or form.tiled or isinstance(form.channels, ChannelTable) or not K.is_floating_point() or not K.isfinite().all():
         return None
-    matrices = _matrices(form, K)
+    matrices = _matrices(form.channels.groups, K)
     values = torch.linalg.svdvals(matrices)
     floor = 8 * unit_roundoff(str(K.dtype).removeprefix("torch.")) * sum(matrices.shape[1:]) ** 0.5
     return max(1, int((values > floor * values[:, :1]).sum(1).max()))
 
 
-def _matrices(form: Form, K: Tensor) -> Tensor:
+def _matrices(groups: int, K: Tensor) -> Tensor:
     """View per group as (outs * taps of the first axis, ins * taps of the second), in double precision."""
-    K = K.detach().double().unflatten(0, (form.channels.groups, -1))
+    K = K.detach().double().unflatten(0, (groups, -1))
     return K.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)
 
 
@@ -106,7 +107,7 @@ class Separable(Engine):
         if weight is None:
             raise ArgumentError("the separable engine prepares from a frozen weight, and none was given")
         rank = problem.rank or 1
-        matrices = _matrices(problem.form, weight.flip((2, 3)) if problem.form.flip else weight)
+        matrices = _matrices(problem.form.channels.groups, weight.flip((2, 3)) if problem.form.flip else weight)
         u, s, v = torch.linalg.svd(matrices, full_matrices=False)
         root = s[:, :rank].sqrt()
         groups = problem.form.channels.groups

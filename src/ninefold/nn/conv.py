@@ -1,0 +1,314 @@
+"""Convolution layers as subclasses of torch's: same constructor, same ``state_dict``, planned execution, and more variants."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ninefold.engines.separable import numerical_rank
+from ninefold.errors import UnsupportedError
+from ninefold.ops import Site
+from ninefold.options import Options
+from ninefold.spec.conv import ConvSpec
+
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Planned"]
+
+_SPEC_FIELDS = frozenset(
+    ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode", "output_padding", "flip_kernel")
+)
+_TORCH_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+class Planned(torch.nn.Module):
+    """What all planned layers share: a call site made from the layer's attributes, and whether the weight is final.
+
+    Nothing of this is a parameter or a buffer, so the ``state_dict`` stays torch's; and nothing that is remembered is copied or
+    pickled, except whether the weight is final and the options that ``optimize`` fixed.
+    """
+
+    flip_kernel: bool = False
+    plan_options: Options | None = None
+    frozen: bool = False
+
+    @property
+    def spec(self) -> ConvSpec:
+        """What the layer computes, without its weight."""
+        return self.site.spec
+
+    @property
+    def site(self) -> Site:
+        """The call site: made when first needed, and anew after a change of an attribute."""
+        known = self.__dict__.get("_site")
+        if known is None:
+            known = self.__dict__["_site"] = self._make_site()
+        return known  # type: ignore[no-any-return]
+
+    def freeze(self) -> None:
+        """Declare the weight final: prepared forms of it may be kept.
+
+        Undone by ``train()``, ``load_state_dict``, moves to another device or dtype, and `unfreeze`.
+        """
+        self.__dict__.pop("_site", None)
+        self.frozen = True
+
+    def unfreeze(self) -> None:
+        """Take `freeze` back: every call sees the weight as it then is."""
+        self.__dict__.pop("_site", None)
+        self.__dict__.pop("frozen", None)
+
+    def _make_site(self) -> Site:
+        spec = ConvSpec.from_module(_Bare(self)).replace(flip_kernel=self.flip_kernel)
+        if not self.frozen:
+            return Site(spec, self.plan_options)
+        weight: Tensor = self._parameters.get("weight")  # type: ignore[assignment]
+        return Site(spec, self.plan_options, weight, None if weight is None else numerical_rank(spec, weight))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _SPEC_FIELDS or name == "plan_options":
+            self.__dict__.pop("_site", None)
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_site"}
+
+    def train(self, mode: bool = True) -> Any:
+        """Set the mode; training takes `freeze` back."""
+        if mode:
+            self.unfreeze()
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.unfreeze()
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.unfreeze()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def extra_repr(self) -> str:
+        """Return torch's text, with what torch lacks where it is set."""
+        extras = [text for text, on in ((", flip_kernel=True", self.flip_kernel), (", frozen", self.frozen)) if on]
+        return super().extra_repr() + "".join(extras)
+
+
+class _Bare:
+    """A layer's attributes without its `spec`, which is made from them."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        self._layer = layer
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "spec":
+            raise AttributeError(name)
+        return getattr(self._layer, name)
+
+
+class _Conv(Planned):
+    """Forward layers; the docstring is shared by the three of them."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        flip_kernel: bool = False,
+    ) -> None:
+        ndim = self._ndim
+        spec = ConvSpec(
+            in_channels,
+            out_channels,
+            (kernel_size,) * ndim if isinstance(kernel_size, int) else kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            padding_mode,
+        )
+        known = _torch_accepts(spec, padding)
+        super().__init__(
+            in_channels,
+            out_channels,
+            spec.kernel_size,
+            spec.stride,
+            padding if known else 0,
+            spec.dilation,
+            groups,
+            bias,
+            padding_mode if padding_mode in _TORCH_MODES else "zeros",
+            device,
+            dtype,
+        )
+        if not known:
+            self.padding = spec.padding
+        self.padding_mode = padding_mode
+        if flip_kernel:
+            self.flip_kernel = True
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
+        """Convolve; shapes as torch's, batched or not."""
+        parameters = self._parameters
+        weight = parameters["weight"] if "weight" in parameters else self.weight
+        bias = parameters["bias"] if "bias" in parameters else self.bias
+        return (self.__dict__.get("_site") or self.site)(input, weight, bias)
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002  torch's name
+        return self.site(input, weight, bias)
+
+
+def _torch_accepts(spec: ConvSpec, padding: Any) -> bool:
+    """Return whether torch's constructor takes this padding."""
+    if isinstance(padding, str):
+        return padding == "valid" or (padding == "same" and all(s == 1 for s in spec.stride))
+    return all(lo == hi and lo >= 0 for lo, hi in spec.padding)
+
+
+class _ConvTranspose(Planned):
+    """Transposed layers; the docstring is shared by the three of them."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Any = 1,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        flip_kernel: bool = False,
+    ) -> None:
+        if padding_mode != "zeros":
+            raise UnsupportedError(
+                f"padding_mode={padding_mode!r}: a transposed layer has no border to continue; for the adjoint of a convolution "
+                "with a continued border use ninefold.functional.conv_transpose2d(..., padding_mode=...)"
+            )
+        ndim = self._ndim
+        kernel = (kernel_size,) * ndim if isinstance(kernel_size, int) else kernel_size
+        spec = ConvSpec(
+            out_channels,
+            in_channels,
+            kernel,
+            stride,
+            padding,
+            dilation,
+            groups,
+            transposed=True,
+            output_padding=output_padding,
+        )
+        known = not isinstance(padding, str) and _torch_accepts(spec, padding)
+        super().__init__(
+            in_channels,
+            out_channels,
+            spec.kernel_size,
+            spec.stride,
+            padding if known else 0,
+            spec.output_padding,
+            groups,
+            bias,
+            spec.dilation,
+            padding_mode,
+            device,
+            dtype,
+        )
+        if not known:
+            self.padding = spec.padding
+        if flip_kernel:
+            self.flip_kernel = True
+
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002  torch's name
+        """Transpose a convolution; `output_size` chooses among the sizes that belong to the input's."""
+        size = None if output_size is None else tuple(output_size)[-self._ndim :]
+        return self.site(input, self.weight, self.bias, size)
+
+
+_FORWARD = """A {n}-D convolution, a drop-in for ``torch.nn.Conv{n}d``: same constructor, same parameters, planned execution.
+
+    Beyond torch: `padding` as pairs or as ``"same"`` with any stride, ``"same_lower"``, ``"full"``, ``"causal"``;
+    ``padding_mode="symmetric"``; `flip_kernel` for true convolution (eq. 9.4 of the book).
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
+        As in torch, in torch's order.
+    flip_kernel : bool
+        Read the kernel backwards along every axis.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        With the actual numbers, for what cannot be a convolution.
+
+    Examples
+    --------
+    >>> import torch, ninefold.nn as nn
+    >>> nn.Conv{n}d(3, 8, 5, stride=2, padding="same")(torch.zeros(2, 3, {nine})).shape
+    torch.Size([2, 8, {five}])
+    """
+_TRANSPOSED = """A transposed {n}-D convolution, a drop-in for ``torch.nn.ConvTranspose{n}d``: the map h of the chapter (eq. 9.13).
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode, device, dtype
+        As in torch, in torch's order.
+    flip_kernel : bool
+        Read the kernel backwards along every axis.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, UnsupportedError
+        With the actual numbers, for what cannot be a transposed convolution.
+
+    Examples
+    --------
+    >>> import torch, ninefold.nn as nn
+    >>> nn.ConvTranspose{n}d(4, 2, 4, stride=2, padding=1)(torch.zeros(1, 4, {five})).shape
+    torch.Size([1, 2, {ten}])
+    """
+
+
+def _text(template: str, n: int) -> str:
+    return template.format(n=n, nine=", ".join(["9"] * n), five=", ".join(["5"] * n), ten=", ".join(["10"] * n))
+
+
+class Conv1d(_Conv, torch.nn.Conv1d):
+    __doc__ = _text(_FORWARD, 1)
+    _ndim = 1
+
+
+class Conv2d(_Conv, torch.nn.Conv2d):
+    __doc__ = _text(_FORWARD, 2)
+    _ndim = 2
+
+
+class Conv3d(_Conv, torch.nn.Conv3d):
+    __doc__ = _text(_FORWARD, 3)
+    _ndim = 3
+
+
+class ConvTranspose1d(_ConvTranspose, torch.nn.ConvTranspose1d):
+    __doc__ = _text(_TRANSPOSED, 1)
+    _ndim = 1
+
+
+class ConvTranspose2d(_ConvTranspose, torch.nn.ConvTranspose2d):
+    __doc__ = _text(_TRANSPOSED, 2)
+    _ndim = 2
+
+
+class ConvTranspose3d(_ConvTranspose, torch.nn.ConvTranspose3d):
+    __doc__ = _text(_TRANSPOSED, 3)
+    _ndim = 3

@@ -1,0 +1,121 @@
+"""``nf.plan``: ask which engine would run a layer, and why, without tensors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ninefold.options import CURRENT
+from ninefold.planning import plan_problem, pose
+from ninefold.planning.cache import plan_cache
+from ninefold.planning.plan import Plan
+from ninefold.spec.conv import ConvSpec
+from ninefold.spec.problem import Map
+
+__all__ = ["export_plans", "load_plans", "plan"]
+
+
+def plan(
+    layer: Any,
+    input_size: int | Sequence[int],
+    *,
+    batch: int = 1,
+    map: Map | None = None,  # noqa: A002  the chapter's word
+    dtype: torch.dtype = torch.float32,
+    device: Any = "cpu",
+    channels_last: bool = False,
+) -> Plan:
+    """Return the plan of a layer for an input of this spatial size, under the options of the calling context.
+
+    Parameters
+    ----------
+    layer : ConvSpec or module
+        A description, or a convolution layer of ``torch.nn`` or ``ninefold.nn``.
+    input_size : int or sequence of int
+        Spatial size of what the layer reads.
+    batch : int
+    map : {"c", "h", "g"}, optional
+        Output, input's gradient or kernel's gradient; by default what the layer computes.
+    dtype : torch.dtype
+    device : torch.device or str
+    channels_last : bool
+
+    Returns
+    -------
+    Plan
+        Print it: the choice, its cost, error and scratch, and why each other engine lost or refused.
+
+    Raises
+    ------
+    ShapeError, ArgumentError
+        If the layer does not fit the size.
+    NoEngineError
+        If the options leave no engine.
+
+    Examples
+    --------
+    >>> import ninefold as nf
+    >>> big = nf.plan(nf.ConvSpec(256, 256, (1024,), groups=256), 2048, batch=4)
+    >>> big.engine, big.problem.form.n_out
+    ('fft', (1025,))
+    """
+    spec = layer if isinstance(layer, ConvSpec) else ConvSpec.from_module(layer)
+    size = (input_size,) * spec.ndim if isinstance(input_size, int) else tuple(input_size)
+    form = spec.form(size)
+    options = CURRENT.get()
+    default: Map = "h" if spec.transposed else "c"
+    problem = pose(map or default, form, batch, dtype, torch.device(device), options, channels_last=channels_last)
+    return plan_problem(problem, options.mode)
+
+
+def export_plans(path: str | Path) -> int:
+    """Write the measured plans of this machine to a file, so that every process of a job can use the same engines.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    int
+        The number of plans.
+
+    Raises
+    ------
+    PlanFileError
+        If the file cannot be written; what was there before is left as it was.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib, ninefold as nf
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = nf.export_plans(pathlib.Path(folder) / "plans.json")
+    ...     count == nf.load_plans(pathlib.Path(folder) / "plans.json")
+    True
+    """
+    return plan_cache().export(Path(path))
+
+
+def load_plans(path: str | Path) -> int:
+    """Prefer the plans of an exported file to all others, in this process.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    int
+        The number of plans.
+
+    Raises
+    ------
+    PlanFileError
+        If the file cannot be read, is no plan file, or names engines that this version lacks.
+
+    Examples
+    --------
+    See `export_plans`.
+    """
+    return plan_cache().load(Path(path))
