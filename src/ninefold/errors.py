@@ -1,6 +1,7 @@
 """One type per kind of mistake; each is also the built-in error that existing code already catches."""
 
 __all__ = [
+    "AccuracyError",
     "ArgumentError",
     "ArgumentTypeError",
     "CacheWarning",
@@ -26,6 +27,10 @@ class ArgumentError(NinefoldError, ValueError):
 
 class ArgumentTypeError(NinefoldError, TypeError):
     """An argument has the wrong type, such as a float where a whole number belongs."""
+
+
+class AccuracyError(NinefoldError, RuntimeError):
+    """A result further from the definition than the tolerance explains."""
 
 
 class ShapeError(NinefoldError, ValueError, RuntimeError):

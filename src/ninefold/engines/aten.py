@@ -6,17 +6,19 @@ cannot state (different on both sides, or continued by a mode) are written out f
 products of real ones.
 """
 
+from dataclasses import replace
 from math import prod
 
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, extend, fold
+from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, extend, fold, in_format
+from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
 
-__all__ = ["Aten"]
+__all__ = ["Aten", "AtenOther"]
 
 
 class Aten(Engine):
@@ -68,6 +70,49 @@ class Aten(Engine):
         wide = 1.0 if _onednn(problem) else 0.25
         per_group = min(form.channels.inputs, form.channels.outputs) // form.channels.groups
         return machine.product * wide * min(1.0, per_group / 16) if per_group > 1 else machine.loop * 4
+
+
+class AtenOther(Aten):
+    """PyTorch's own convolution in the other memory format than the operands come in, conversions included.
+
+    PyTorch chooses its kernel by the memory format, and the choice can differ by a factor of forty (large depthwise kernels). One
+    spatial axis is taken for two, of which one has a single position.
+    """
+
+    name = "aten-other"
+    revision = 1
+
+    def refuses(self, problem: Problem) -> str | None:
+        if problem.form.ndim > 3 or problem.is_complex:
+            return f"channels-last is a format of real 2-D and 3-D images, not of {problem.form.ndim}-D {problem.dtype}"
+        if problem.form.mode != "zeros":
+            return f"the border ({problem.form.mode}) is written out in the format given"
+        return super().refuses(problem)
+
+    def cost(self, problem: Problem, machine: Machine) -> float:
+        return super().cost(problem, machine) + 2 * problem.bytes / machine.stream + 4 * machine.call
+
+    def scratch(self, problem: Problem) -> int:
+        return super().scratch(problem) + problem.bytes
+
+    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+        lifted = problem.form.ndim == 1
+        form = problem.form
+        if lifted:
+            form = replace(form, axes=(Axis(1, 1, 1, 0, 1, 1), *form.axes))
+        last, ndim = not problem.channels_last, form.ndim + 2
+        there = (torch.channels_last if ndim == 4 else torch.channels_last_3d) if last else torch.contiguous_format
+        run = {"c": _forward, "h": _transposed, "g": _weight}[problem.map](form)
+
+        def lift(x: Tensor) -> Tensor:
+            return x.unsqueeze(-2) if lifted else x
+
+        def swapped(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+            out = run(lift(a).contiguous(memory_format=there), lift(b).contiguous(memory_format=there), bias)
+            out = out.squeeze(-2) if lifted else out
+            return in_format(out, problem.channels_last)
+
+        return swapped
 
 
 def _onednn(problem: Problem) -> bool:

@@ -13,7 +13,7 @@ from ninefold.spec.axis import Axis
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
 
-__all__ = ["Engine", "Error", "Machine", "Runner", "Traits", "add_bias", "blocks", "direct_error", "empty", "extend", "fold", "unit_roundoff"]
+__all__ = ["Engine", "Error", "Machine", "Runner", "Traits", "add_bias", "blocks", "direct_error", "empty", "extend", "fold", "in_format", "unit_roundoff"]
 
 Runner = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Takes the operands in the map's order, ``(K, V)``, ``(K, G)`` or ``(V, G)``, and a bias or None."""
@@ -138,6 +138,13 @@ def empty(like: Tensor, shape: tuple[int, ...], channels_last: bool = False) -> 
         fmt = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
         return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=fmt)
     return like.new_empty(shape)
+
+
+def in_format(x: Tensor, channels_last: bool) -> Tensor:
+    """Return x in channels-last memory if `channels_last`, else contiguous; x itself where it is already."""
+    if channels_last and x.ndim in (4, 5):
+        return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+    return x.contiguous()
 
 
 def add_bias(out: Tensor, bias: Tensor | None) -> Tensor:

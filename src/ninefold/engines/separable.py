@@ -25,8 +25,13 @@ from ninefold.spec.problem import Problem
 __all__ = ["Separable", "numerical_rank"]
 
 
+_LARGEST = 1 << 18  # entries of one group's matrix; beyond it a decomposition takes seconds, and dense layers are of full rank
+
+
 def numerical_rank(form: Form | ConvSpec, K: Tensor) -> int | None:
-    """Return the largest rank over groups of a 2-D kernel's matrix ``M[(o, m), (i, n)]``, or None where it has none.
+    """Return the largest rank over groups of a 2-D kernel's matrix ``M[(o, m), (i, n)]``, or None where none is sought.
+
+    That is: other than real 2-D kernels of at least 3 taps per axis, and matrices past 2^18 entries.
 
     Singular values below ``8 u sqrt(rows + columns)`` of the largest count as zero, so that dropping them stays within the
     rounding of the weights themselves.
@@ -36,7 +41,10 @@ def numerical_rank(form: Form | ConvSpec, K: Tensor) -> int | None:
     form : Form or ConvSpec
     K : Tensor of the shape that the form gives its weight
     """
-    if form.ndim != 2 or form.tiled or isinstance(form.channels, ChannelTable) or not K.is_floating_point() or not K.isfinite().all():
+    if form.ndim != 2 or form.tiled or isinstance(form.channels, ChannelTable) or not K.is_floating_point():
+        return None
+    outs, ins = K.shape[0] // form.channels.groups, K.shape[1]
+    if min(K.shape[2:]) < 3 or outs * K.shape[2] * ins * K.shape[3] > _LARGEST or not K.isfinite().all():
         return None
     matrices = _matrices(form.channels.groups, K)
     values = torch.linalg.svdvals(matrices)

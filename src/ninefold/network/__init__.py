@@ -1,1 +1,18 @@
-"""network."""
+"""Whole models: convert, revert, freeze, optimize."""
+
+from ninefold.network.convert import convert, freeze, revert, unconverted
+from ninefold.network.fields import own_fields, receptive_fields
+from ninefold.network.optimize import optimize
+from ninefold.network.report import Report, Row
+
+__all__ = [
+    "Report",
+    "Row",
+    "convert",
+    "freeze",
+    "optimize",
+    "own_fields",
+    "receptive_fields",
+    "revert",
+    "unconverted",
+]

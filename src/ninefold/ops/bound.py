@@ -8,8 +8,11 @@ from torch import Tensor
 
 from ninefold.engines.base import Runner
 from ninefold.errors import NoEngineError
+from ninefold.ops import state
 from ninefold.planning import plan_problem, pose, prepare
 from ninefold.planning.plan import Plan
+from ninefold.spec.channels import ChannelTable
+from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Map, Problem
 
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from ninefold.options import Options
 
 __all__ = ["ADJOINT", "Bound", "bound_for"]
+
+_batched = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001  no public name
 
 ADJOINT: dict[Map, tuple[tuple[Map, str, str], tuple[Map, str, str]]] = {
     "c": (("g", "second", "up"), ("h", "first", "up")),
@@ -68,6 +73,11 @@ class Bound:
             self._plans[map_] = plan_problem(self.problem(map_), self.options.mode, self.frozen)
         return self._plans[map_]
 
+    def forget(self) -> None:
+        """Plan anew at the next call."""
+        self._plans.clear()
+        self._runners.clear()
+
     def runner(self, map_: Map) -> Runner:
         """Return the prepared runner of a map."""
         if map_ not in self._runners:
@@ -93,10 +103,26 @@ class Bound:
 
     def apply(self, map_: Map, a: Tensor, b: Tensor) -> Tensor:
         """Run a map, differentiably where a gradient is asked for."""
+        if not state.is_plain(a, b) or _batched(a) or _batched(b):  # backward alone may be transformed: is_grads_batched
+            result: Tensor = getattr(torch.ops.ninefold, map_)(a, b, _text(self.form), self.form.n_in, self.form.n_out)
+            return result
         if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
             out: Tensor = ThinMap.apply(a, b, None, self, map_)
             return out
         return self.runner(map_)(a, b, None)
+
+
+@lru_cache(maxsize=1024)
+def _text(form: Form) -> str:
+    """Return the text of a spec that gives this form for its two sizes."""
+    channels = form.channels
+    table = channels.edges if isinstance(channels, ChannelTable) else None
+    pads = tuple((a.lo, a.hi) for a in form.axes)
+    period = tuple(None if a.period == a.n_out else a.period for a in form.axes) if form.tiled else 1
+    ends = (channels.inputs, channels.outputs, form.kernel)
+    return ConvSpec(
+        *ends, form.stride, pads, form.dilation, channels.groups, form.mode, form.flip, period, table
+    ).to_text()
 
 
 class ThinMap(torch.autograd.Function):

@@ -5,10 +5,9 @@ strides decide, and strides that fit both are contiguous. The result of a convol
 weight is: a tensor comes back in the format it came in, and a model moved to channels-last moves its activations.
 """
 
-import torch
 from torch import Tensor
 
-__all__ = ["channels_last", "in_format", "result_strides"]
+__all__ = ["channels_last", "result_strides"]
 
 
 def channels_last(x: Tensor) -> bool:
@@ -31,13 +30,6 @@ def channels_last(x: Tensor) -> bool:
             return False
         least = strides[dim] * max(x.shape[dim], 1)
     return True
-
-
-def in_format(x: Tensor, last: bool) -> Tensor:
-    """Return x in channels-last memory if `last`, else contiguous; x itself where it is already."""
-    if last and x.ndim in (4, 5):
-        return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
-    return x.contiguous()
 
 
 def result_strides(x: Tensor, weight: Tensor) -> bool:

@@ -18,7 +18,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from ninefold.options import CURRENT
 from ninefold.ops.bound import ADJOINT, Bound, bound_for
-from ninefold.ops.layout import in_format, result_strides
+from ninefold.ops.layout import result_strides
+from ninefold.engines.base import in_format
 from ninefold.ops.batching import fold_vmap
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form

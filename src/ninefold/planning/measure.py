@@ -12,7 +12,7 @@ from ninefold.planning.choose import best, choose, engine_named
 from ninefold.planning.plan import Candidate, Plan
 from ninefold.spec.problem import Problem
 
-__all__ = ["interleaved", "measure", "operands"]
+__all__ = ["interleaved", "measure", "measure_rates", "operands"]
 
 _HOPELESS = 30.0  # times the best estimate: an engine estimated this slow is not worth its one run
 _MARGIN = 1.05  # an earlier engine of the list keeps its place unless another beats it by this factor
@@ -98,3 +98,11 @@ def operands(problem: Problem, weight: Tensor | None = None) -> tuple[Tensor, Te
         return make(form.input_shape(problem.batch), batched=True), make(form.output_shape(problem.batch), batched=True)
     shape = form.input_shape if problem.map == "c" else form.output_shape
     return K, make(shape(problem.batch), batched=True)
+
+
+def measure_rates() -> tuple[float, float]:
+    """Return this machine's multiply-adds per second in a matrix product, and bytes per second in a copy, as they are now."""
+    a = torch.randn(1024, 1024)
+    b = torch.randn(8 << 20)
+    times = interleaved({"product": lambda: a @ a, "copy": lambda: b.clone()}, seconds=0.2)
+    return 1024**3 / min(times["product"]), 2 * b.nbytes / min(times["copy"])

@@ -1,0 +1,379 @@
+"""``optimize``: measure every distinct convolution of a network once, choose, verify, report.
+
+The network that is given is not touched until all is known; with ``inplace=True`` it is then changed in one go. So an
+interrupt, or a check that fails, leaves model, weights and gradients as they were.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import prod
+from statistics import median
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ninefold.engines.base import in_format
+from ninefold.errors import AccuracyError, ModelError
+from ninefold.network.convert import TWINS, convert, freeze, swap, unconverted
+from ninefold.network.fields import receptive_fields
+from ninefold.network.report import Report, Row
+from ninefold.nn.conv import Planned
+from ninefold.ops.bound import Bound
+from ninefold.options import CURRENT, Options
+from ninefold.planning import plan_problem
+from ninefold.planning.choose import engine_named
+from ninefold.planning.measure import interleaved, measure_rates
+from ninefold.planning.plan import Plan
+from ninefold.spec.problem import Map
+
+__all__ = ["optimize"]
+
+Progress = Callable[[str, int, int], None]
+_WORTH = 1.05  # a layer is exchanged, and a format changed, for at least this factor
+
+
+@dataclass
+class _Layer:
+    """One convolution as it ran: its bound maps, their plans, and what the report says of it."""
+
+    name: str
+    bound: Bound
+    map: Map
+    plans: dict[Map, Plan] = field(default_factory=dict)
+    error: float | None = None
+    largest: float = 0.0
+
+    def seconds(self, engine: str | None = None) -> float:
+        """The time of all maps, as chosen or with PyTorch's own engine throughout."""
+        return sum(_standing(plan, engine or plan.engine) for plan in self.plans.values())
+
+    @property
+    def kept(self) -> bool:
+        """Whether PyTorch's own is as good."""
+        return all(p.engine == "aten" for p in self.plans.values()) or self.seconds("aten") < _WORTH * self.seconds()
+
+
+def _standing(plan: Plan, engine: str) -> float:
+    found = next((c for c in plan.candidates if c.engine == engine and c.reason is None), plan.chosen)
+    return found.seconds
+
+
+@dataclass
+class _Trial:
+    """A copy of the network in one memory format, its convolutions planned."""
+
+    format: Literal["contiguous", "channels_last"]
+    model: Module
+    layers: list[_Layer]
+
+
+def optimize(
+    model: Module,
+    example: Tensor | tuple[Any, ...],
+    *,
+    mode: Literal["estimate", "measure"] = "measure",
+    tolerance: float | Literal["default", "strict"] = "default",
+    max_scratch: int | None = None,
+    train: bool = False,
+    inplace: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Module, Report]:
+    """Run every convolution of a network by the fastest exact-enough engine, in the fastest memory format.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    example : Tensor or tuple
+        What the model is called with: sizes, dtypes and memory formats are those it is tuned for. Others run too, planned
+        from estimates.
+    mode : {"measure", "estimate"}
+        Whether each distinct problem is timed once and remembered, or planned from costs.
+    tolerance : float or str
+        As in `ninefold.options`.
+    max_scratch : int, optional
+        As in `ninefold.options`; the optimized layers keep to it.
+    train : bool
+        Tune a training step (forward and both gradients); weights are then not frozen.
+    inplace : bool
+        Change `model` itself. By default a copy is optimized, with parameters of its own.
+    progress : callable, optional
+        Called with (what is done, steps done, steps in all).
+
+    Returns
+    -------
+    model : torch.nn.Module
+        In evaluation mode with frozen weights, or in training mode.
+    report : Report
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be called with the example.
+    AccuracyError
+        If the result's difference from the untouched network is not explained by the tolerance; nothing is changed then.
+
+    Examples
+    --------
+    >>> import torch, ninefold as nf
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3, groups=4), torch.nn.ReLU())
+    >>> fast, report = nf.optimize(model, torch.zeros(1, 4, 12, 10), mode="estimate")
+    >>> report.rows[0].engines
+    {'c': 'aten'}
+    """
+    options = replace(CURRENT.get(), mode=mode, tolerance=tolerance, max_scratch=max_scratch)
+    inputs = example if isinstance(example, tuple) else (example,)
+    original = _copy(model, train)
+    reference = _outputs(original, inputs)
+    fields = receptive_fields(original, inputs)
+    formats: list[Literal["contiguous", "channels_last"]] = ["contiguous"]
+    if mode == "measure" and any(isinstance(x, Tensor) and x.ndim in (4, 5) for x in inputs):
+        formats.append("channels_last")
+    trials = [_trial(model, inputs, f, options, train, progress) for f in formats]
+    times = _step_times(original, trials, inputs, train)
+    best = min(range(len(trials)), key=lambda k: times[k + 1] * (1.0 if k == 0 else _WORTH))
+    chosen = trials[best]
+    outputs = _outputs(chosen.model, inputs)
+    accuracy = _verify(original, inputs, reference, outputs, chosen, tolerance)
+    rates = measure_rates()
+    rows = tuple(_row(layer, trials[0].layers[k], fields, rates) for k, layer in enumerate(chosen.layers))
+    report = Report(
+        "training" if train else "inference", rows, times[0], times[best + 1], chosen.format, *accuracy, unconverted(original)
+    )
+    result = _transplant(model, chosen, options, train) if inplace else chosen.model
+    return result, report
+
+
+def _copy(model: Module, train: bool) -> Module:
+    try:
+        return copy.deepcopy(model).train(train)
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(f"the model cannot be copied ({error}); detach stored activations, or optimize its parts") from error
+
+
+def _outputs(model: Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+    """Run once without gradients, leaving the state as it was, and return the floating-point results."""
+    state = copy.deepcopy({k: v for k, v in model.named_buffers()})
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            out = model(*inputs)
+    except (RuntimeError, TypeError, ValueError) as error:
+        shapes = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in inputs]
+        raise ModelError(f"{type(model).__name__} cannot be called with the example {shapes}: {error}") from error
+    for name, buffer in model.named_buffers():
+        buffer.copy_(state[name])
+    found = [x for x in tree_leaves(out) if isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())]
+    if not found:
+        raise ModelError(f"{type(model).__name__} returns no floating-point tensor to compare, but {type(out).__name__}")
+    return found
+
+
+def _trial(
+    model: Module,
+    inputs: tuple[Any, ...],
+    memory_format: Literal["contiguous", "channels_last"],
+    options: Options,
+    train: bool,
+    progress: Progress | None,
+) -> _Trial:
+    """Convert a copy in one memory format, and plan each of its distinct problems."""
+    trial = convert(_copy(model, train), inplace=True)
+    if memory_format == "channels_last":
+        _to_channels_last(trial)
+    for module in trial.modules():
+        if isinstance(module, Planned):
+            module.plan_options = replace(options, mode="estimate")
+    if not train:
+        freeze(trial)
+    layers = _record(trial, inputs)
+    for k, layer in enumerate(layers):
+        if progress is not None:
+            progress(f"{memory_format.replace('_', '-')}: {layer.name}", k, len(layers))
+        for map_ in _maps(layer.map, train):
+            frozen = layer.bound.frozen if map_ != "g" else None
+            layer.plans[map_] = plan_problem(layer.bound.problem(map_), options.mode, frozen)
+            layer.bound.forget()
+    _compare(trial, layers, inputs)
+    modules = dict(trial.named_modules())
+    for name in {layer.name for layer in layers}:
+        if all(layer.kept for layer in layers if layer.name == name):
+            swap(modules[name], next(plain for plain, twin in TWINS.items() if twin is type(modules[name])))
+    return _Trial(memory_format, trial, layers)
+
+
+def _maps(map_: Map, train: bool) -> tuple[Map, ...]:
+    other: Map = "h" if map_ == "c" else "c"
+    return (map_, other, "g") if train else (map_,)
+
+
+def _to_channels_last(model: Module) -> None:
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.ndim in (4, 5):
+                parameter.data = in_format(parameter.data, channels_last=True)
+
+
+def _record(model: Module, inputs: tuple[Any, ...]) -> list[_Layer]:
+    """Run once and note what each planned layer was called with; one entry per layer and kind of operands."""
+    layers: dict[tuple[str, Any], _Layer] = {}
+
+    def hook(name: str) -> Callable[..., None]:
+        def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x, size = args[0], kwargs.get("output_size", args[1] if len(args) > 1 else None)
+            x = x if x.ndim == module.spec.ndim + 2 else x.unsqueeze(0)
+            sizes = None if size is None else tuple(size)[-module.spec.ndim :]
+            bound = module.site.bind(x, module.weight, sizes)
+            layers.setdefault((name, bound.problem(module.site.map).key), _Layer(name, bound, module.site.map))
+
+        return note
+
+    named = [(name, m) for name, m in model.named_modules() if isinstance(m, Planned)]
+    handles = [m.register_forward_pre_hook(hook(name), with_kwargs=True) for name, m in named]
+    try:
+        _outputs(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(layers.values())
+
+
+def _compare(model: Module, layers: list[_Layer], inputs: tuple[Any, ...]) -> None:
+    """Run once more and compare each exchanged layer with PyTorch's own on what it really reads."""
+    waiting: dict[str, list[_Layer]] = {}
+    for layer in layers:
+        if layer.plans[layer.map].engine != "aten":
+            waiting.setdefault(layer.name, []).append(layer)
+
+    def hook(entries: list[_Layer]) -> Callable[..., None]:
+        def look(module: Any, args: tuple[Any, ...], out: Tensor) -> None:
+            for layer in entries:
+                problem = layer.bound.problem(layer.map)
+                batched = args[0] if args[0].ndim == module.spec.ndim + 2 else args[0].unsqueeze(0)
+                if layer.error is not None or engine_named("aten").refuses(problem) or len(batched) != problem.batch:
+                    continue
+                x, weight = batched.detach(), module.weight.detach()
+                direct = engine_named("aten").prepare(problem)(weight, x, module.bias)
+                scale = x.abs().amax() * weight.abs().flatten(1).sum(1).amax()
+                layer.error = float((direct - out.detach().reshape(direct.shape)).abs().amax() / scale.clamp_min(1e-30))
+
+        return look
+
+    modules = dict(model.named_modules())
+    handles = [modules[name].register_forward_hook(hook(entries)) for name, entries in waiting.items()]
+    try:
+        if handles:
+            _outputs(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _step(model: Module, inputs: tuple[Any, ...], train: bool) -> Callable[[], object]:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def infer() -> object:
+        with torch.inference_mode():
+            return model(*inputs)
+
+    def learn() -> object:
+        out = model(*inputs)
+        loss = sum(x.float().square().mean() for x in tree_leaves(out) if isinstance(x, Tensor) and x.is_floating_point())
+        return torch.autograd.grad(loss, parameters, allow_unused=True)  # type: ignore[arg-type]  at least one is a tensor
+
+    return learn if train and parameters else infer
+
+
+def _step_times(original: Module, trials: list[_Trial], inputs: tuple[Any, ...], train: bool) -> list[float]:
+    """Return medians of the untouched network and of each trial, interleaved."""
+    models = [original, *(t.model for t in trials)]
+    runs = {str(k): _step(m, inputs, train) for k, m in enumerate(models)}
+    times = interleaved(runs, seconds=1.0)
+    return [median(times[str(k)]) for k in range(len(models))]
+
+
+def _verify(
+    original: Module,
+    inputs: tuple[Any, ...],
+    reference: list[Tensor],
+    outputs: list[Tensor],
+    chosen: _Trial,
+    tolerance: float | str,
+) -> tuple[float, float, float]:
+    """Return (difference, error before, error after), relative to the largest output; raise where the tolerance explains none of it."""
+    exact = _outputs(convert(_copy(original, original.training).double()), _doubled(inputs))
+    scale = max(max(float(x.abs().amax()) for x in exact if x.numel()), 1e-30)
+
+    def far(a: list[Tensor], b: list[Tensor]) -> float:
+        return max((float((x.double() - y.double()).abs().amax()) for x, y in zip(a, b, strict=True) if x.numel()), default=0.0) / scale
+
+    difference, before, after = far(reference, outputs), far(reference, exact), far(outputs, exact)
+    layers = max(1, len(chosen.layers))
+    allowed = layers * max(p.problem.tolerance for layer in chosen.layers for p in layer.plans.values()) if chosen.layers else 0.0
+    if not after <= 100 * before + 100 * allowed:
+        raise AccuracyError(
+            f"the optimized network is off by {after:.1e} of its largest output where PyTorch's is off by {before:.1e}; "
+            f"that is more than {layers} layers within tolerance {tolerance!r} explain; try tolerance='strict'"
+        )
+    return difference, before, after
+
+
+def _doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def double(x: Any) -> Any:
+        return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+
+    return tuple(tree_map(double, inputs))
+
+
+def _row(layer: _Layer, given: _Layer, fields: dict[str, tuple[int, ...] | None], rates: tuple[float, float]) -> Row:
+    """Describe a layer: before is PyTorch's own in the format given, after is what was chosen."""
+    form, batch = layer.bound.form, layer.bound.batch
+    product, stream = rates
+    problem = layer.bound.problem(layer.map)
+    mixing = form.channels.connections * prod(form.n_out) * batch
+    floor = len(layer.plans) * max(problem.bytes / stream, mixing / product)
+    kept = layer.kept
+    return Row(
+        layer.name,
+        _what(layer),
+        fields.get(layer.name),
+        form.macs * batch,
+        {m: "aten" if kept else p.engine for m, p in layer.plans.items()},
+        given.seconds("aten"),
+        layer.seconds("aten") if kept else layer.seconds(),
+        floor,
+        None if kept else layer.error,
+        kept,
+    )
+
+
+def _what(layer: _Layer) -> str:
+    form = layer.bound.form
+    ends = (form.channels.inputs, form.channels.outputs)
+    ends = ends[::-1] if layer.map == "h" else ends
+    kind = "transposed " if layer.map == "h" else ""
+    groups = form.channels.groups
+    if groups == form.channels.inputs and groups > 1:
+        kind += "depthwise "
+    elif groups > 1:
+        kind += f"{groups} groups "
+    text = f"{kind}{'x'.join(map(str, form.kernel))}, {ends[0]}->{ends[1]}"
+    text += "" if set(form.stride) == {1} else f", stride {max(form.stride)}"
+    return text + ("" if set(form.dilation) == {1} else f", dilation {max(form.dilation)}")
+
+
+def _transplant(model: Module, chosen: _Trial, options: Options, train: bool) -> Module:
+    """Give the user's own model the classes and the memory format that were chosen."""
+    modules = dict(model.named_modules())
+    for name, module in chosen.model.named_modules():
+        if isinstance(module, Planned) and type(modules[name]) in TWINS:
+            swap(modules[name], type(module))
+            modules[name].plan_options = replace(options, mode="estimate")
+    if chosen.format == "channels_last":
+        _to_channels_last(model)
+    model.train(train)
+    return model if train else freeze(model)
+

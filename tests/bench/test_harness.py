@@ -1,0 +1,159 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ninefold.engines.fft import FFT
+from ninefold.spec import ConvSpec
+from ninefold.testing.shapes import Shape
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _bench_on_path(monkeypatch, tmp_path):
+    if not (ROOT / "bench" / "case.py").exists():
+        pytest.skip("the benchmarks are not part of this installation")
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path / "cache"))
+
+
+def _shape(batch=2, size=(7, 9), **changes):
+    spec = ConvSpec(**({"in_channels": 4, "out_channels": 6, "kernel_size": (3, 2), "groups": 2} | changes))
+    return Shape("tiny", "test", batch, size, spec, contract=True)
+
+
+@pytest.mark.parametrize("map_", ["c", "h", "g", "fb"])
+def test_a_sound_case_has_times_and_ratios_in_both_formats(map_):
+    from bench.case import run_case
+
+    records = run_case(_shape(stride=(1, 2), padding=(1, 0)), map_, seconds=0.01)
+    assert [r.format for r in records] == ["contiguous", "channels_last"]
+    for record in records:
+        assert record.errors == []
+        assert record.torch > 0
+        assert set(record.seconds) == ({"measure", "estimate"} if map_ == "fb" else {"aten", "fft", "gemm"})
+        middle, low, high = record.ratio_measure
+        assert 0 < low <= middle <= high
+        json.dumps(record.to_json())
+
+
+def _broken(monkeypatch, spoil):
+    honest = FFT.prepare
+
+    def prepare(self, problem, weight=None):
+        runner = honest(self, problem, weight)
+        return lambda a, b, bias: spoil(runner(a, b, bias))
+
+    monkeypatch.setattr(FFT, "prepare", prepare)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda z: z * 1.001, "is off by"),
+        (lambda z: z[:, :, 1:], "has shape"),
+        (lambda z: z.index_fill(2, torch.tensor([3]), float("nan")), "is off by nan"),
+        (lambda z: 1 // 0, "ZeroDivisionError"),
+    ],
+)
+def test_an_engine_that_disagrees_is_an_error_and_no_time(monkeypatch, spoil, complaint):
+    from bench import report
+    from bench.case import run_case
+
+    _broken(monkeypatch, spoil)
+    (record, *_) = run_case(_shape(), "c", seconds=0.01)
+    assert any(e.startswith("fft") and complaint in e for e in record.errors)
+    assert "fft" not in record.seconds
+    assert record.ratio_measure is None
+    data = record.to_json() | {"memory": "cold"}
+    assert report.figures([data])["errors"] == len(record.errors)
+    assert report.figures([data])["compared"] == 0
+
+
+def test_a_run_with_an_error_does_not_end_well(monkeypatch, tmp_path, capsys):
+    from bench import run
+
+    shapes = tmp_path / "one.toml"
+    shapes.write_text('[[shape]]\nname = "a"\nbatch = 2\nsize = [7, 9]\nin_channels = 2\nout_channels = 3\nkernel_size = [3, 2]\n')
+    bad = {
+        **{"shape": "a", "group": "one", "map": "c", "format": "contiguous", "peer": "", "memory": "cold"},
+        **{"measure": "aten", "estimate": "aten", "torch": 1.0, "torch_single": False, "other": None, "seconds": {"aten": 1.0}},
+        **{"singles": [], "costs": {}, "faults": {}, "ratio_measure": None, "ratio_estimate": None, "ratio_other": None},
+        **{"peers": {}, "notes": [], "errors": ["fft is off by 1e-1"]},
+    }
+    monkeypatch.setattr(run, "records_of", lambda *_: iter([bad]))
+    monkeypatch.setattr(sys, "argv", ["bench"])
+    target = tmp_path / "out.json"
+    assert run.main(["--shapes", str(shapes), "--memory", "cold", "--json", str(target)]) == 1
+    assert "ERROR" in capsys.readouterr().out
+    assert json.loads(target.read_text())["machine"]["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"period": (None, None), "groups": 2},
+        {"period": (2, 3), "padding": ((1, 0), (0, 2))},
+        {"padding": ((2, 1), (0, 1)), "padding_mode": "reflect", "flip_kernel": True},
+        {"padding": "same_lower", "padding_mode": "symmetric"},
+        {"padding": ((-1, 2), (1, -3)), "dilation": (1, 2)},
+        {"groups": 1, "table": ((0, 0), (2, 3), (5, 1))},
+        {"transposed": True, "stride": (2, 3), "output_padding": (1, 0), "padding": 1},
+    ],
+)
+def test_what_a_pytorch_user_would_write_is_the_same_layer(changes):
+    from bench.case import run_case
+
+    for map_ in ("c", "h", "g"):
+        for record in run_case(_shape(**changes), map_, seconds=0.001):
+            assert record.errors == []
+            assert record.torch is not None
+
+
+def test_one_dimension_and_three():
+    from bench.case import run_case
+
+    for shape in (
+        _shape(size=(23,), kernel_size=(4,), period=(3,), padding="causal"),
+        _shape(size=(5, 6, 7), kernel_size=(2, 3, 2), period=(None,) * 3, dilation=(2, 1, 1)),
+    ):
+        for map_ in ("c", "g", "fb"):
+            for record in run_case(shape, map_, seconds=0.001):
+                assert record.errors == []
+
+
+def test_a_slow_contender_runs_once_and_its_ratio_is_marked():
+    from bench.timing import interleave, ratio
+
+    def slow():
+        sum(range(400_000))
+
+    times = interleave({"slow": slow, "fast": lambda: None}, seconds=0.01, pairs=("slow", "fast"))
+    assert times["slow"].single
+    assert not times["fast"].single
+    middle, low, high = ratio(times["slow"], times["fast"])
+    assert middle == low == high > 20
+
+
+def test_the_interval_holds_the_ratio_of_noisy_times():
+    from bench.timing import Times, ratio
+
+    drift = [1 + 0.5 * k for k in range(40)]
+    slow, fast = Times([3.0 * d * (1 + 0.01 * (k % 3)) for k, d in enumerate(drift)]), Times(drift)
+    middle, low, high = ratio(slow, fast)
+    assert 3.0 <= low <= middle <= high <= 3.07
+
+
+def test_selection_of_shapes():
+    from bench.run import chosen, parse
+
+    everything, left = chosen(parse([]))
+    assert len(everything) > 40
+    assert len(left) == 1
+    assert not any(s.group == "contract" for s in everything)
+    assert {s.group for s in chosen(parse(["--group", "dense"]))[0]} == {"dense"}
+    (photograph,) = chosen(parse(["--name", "131x131"]))[0]
+    assert photograph.maps == ("c",)

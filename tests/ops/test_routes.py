@@ -1,0 +1,251 @@
+"""Every transform of torch, by every route, over every kind of engine, against torch's own or the definition in torch."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as tF
+from torch import func
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.checkpoint import checkpoint
+
+from ninefold.errors import UnsupportedError
+from ninefold.ops import Site
+from ninefold.spec import ConvSpec
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A convolution, the engine that is made to run it, and the sizes of a small example."""
+
+    engine: str
+    spec: ConvSpec
+    size: tuple[int, ...]
+
+    def operands(self):
+        generator = torch.Generator().manual_seed(1)
+        channels = self.spec.out_channels if self.spec.transposed else self.spec.in_channels
+        outputs = self.spec.in_channels if self.spec.transposed else self.spec.out_channels
+        shapes = ((2, channels, *self.size), self.spec.weight_shape(self.size), (outputs,))
+        return [torch.randn(s, generator=generator, dtype=torch.double) for s in shapes]
+
+    def reference(self, x, w, b=None):
+        spec = self.spec
+        if spec.transposed:
+            pads = tuple(lo for lo, _ in spec.padding)
+            convolve = (tF.conv_transpose1d, tF.conv_transpose2d, tF.conv_transpose3d)[spec.ndim - 1]
+            return convolve(x, w, b, spec.stride, pads, spec.output_padding, spec.groups, spec.dilation)
+        pads = [p for lo_hi in spec.padding[::-1] for p in lo_hi]
+        x = tF.pad(x, pads, mode="constant" if spec.padding_mode == "zeros" else spec.padding_mode)
+        if spec.tiled:
+            return _position_by_position(spec, x, w, b)
+        if spec.table is not None:
+            dense = w.new_zeros(spec.out_channels * spec.in_channels, *spec.kernel_size)
+            at = torch.tensor([o * spec.in_channels + i for o, i in spec.table])
+            w = dense.index_add(0, at, w).unflatten(0, (spec.out_channels, spec.in_channels))
+        w = w.flip(tuple(range(2, w.ndim))) if spec.flip_kernel else w
+        convolve = (tF.conv1d, tF.conv2d, tF.conv3d)[spec.ndim - 1]
+        return convolve(x, w, b, spec.stride, 0, spec.dilation, spec.groups)
+
+
+def _position_by_position(spec, x, w, b):
+    """Sum windows times the kernel of their position: the definition of tiled and unshared convolution."""
+    d = spec.ndim
+    for axis, (extent, step, dilation) in enumerate(zip(spec.extent, spec.stride, spec.dilation, strict=True), start=2):
+        x = x.unfold(axis, extent, step)[..., ::dilation]
+    for axis, n in enumerate(x.shape[2 : 2 + d], start=1):
+        w = w.index_select(axis, torch.arange(n) % w.shape[axis])
+    x, w = x.unflatten(1, (spec.groups, -1)), w.unflatten(0, (spec.groups, -1))
+    out, taps = "xyz"[:d], "klm"[:d]
+    z = torch.einsum(f"ngi{out}{taps},go{out}i{taps}->ngo{out}", x, w).flatten(1, 2)
+    return z if b is None else z + b.view(-1, *(1,) * d)
+
+
+KINDS = {
+    "aten": Kind("aten", ConvSpec(4, 6, (3, 2), (2, 1), (1, 2), (1, 2), 2), (7, 8)),
+    "fft": Kind("fft", ConvSpec(4, 6, (3, 4), (2, 1), ((1, 2), (2, 0)), (1, 2), 2, "reflect"), (7, 9)),
+    "gemm": Kind("gemm", ConvSpec(2, 3, (2, 3, 1), (1, 2, 1), (1, 0, 1), flip_kernel=True), (3, 5, 4)),
+    "unshared": Kind("gemm", ConvSpec(4, 6, (3, 2), (2, 1), (1, 0), groups=2, period=None), (6, 5)),
+    "tiled": Kind("gemm", ConvSpec(2, 3, (4,), 1, 2, 2, period=(3,)), (13,)),
+    "transposed": Kind("aten", ConvSpec(4, 6, (3, 2), (2, 3), (1, 0), groups=2, transposed=True, output_padding=(0, 1)), (4, 5)),
+    "transposed-fft": Kind("fft", ConvSpec(3, 2, (5,), 2, 1, transposed=True, output_padding=1), (7,)),
+    "table": Kind("reference", ConvSpec(3, 2, (2, 3), (1, 2), table=((0, 0), (0, 2), (1, 1))), (4, 6)),
+}  # fmt: skip
+
+
+def _tensors(z):
+    return [z] if isinstance(z, torch.Tensor) else [t for y in z for t in _tensors(y)]
+
+
+def assert_same(got, want):
+    got, want = _tensors(got), _tensors(want)
+    assert len(got) == len(want)
+    for a, c in zip(got, want, strict=True):
+        assert a.shape == c.shape
+        assert (a - c).abs().max() <= 1e-10 * max(1.0, float(c.abs().max()))
+
+
+def _tracked(f, x, w, b):
+    leaves = [t.clone().requires_grad_() for t in (x, w, b)]
+    return leaves, f(*leaves)
+
+
+def autograd(f, x, w, b):
+    leaves, z = _tracked(f, x, w, b)
+    z.sin().sum().backward()
+    return [t.grad for t in leaves]
+
+
+def double_backward(f, x, w, b):
+    leaves, z = _tracked(f, x, w, b)
+    first = torch.autograd.grad(z.sin().sum(), leaves, create_graph=True)
+    return torch.autograd.grad(sum(g.cos().sum() for g in first), leaves)
+
+
+def batched_backward(f, x, w, b):
+    leaves, z = _tracked(f, x, w, b)
+    return torch.autograd.grad(z, leaves, torch.stack([z.sin(), z.cos()]), is_grads_batched=True)
+
+
+def saved_on_disk(f, x, w, b):
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.numpy(force=True), torch.from_numpy):
+        return autograd(f, x, w, b)
+
+
+def anomaly(f, x, w, b):
+    with torch.autograd.detect_anomaly(check_nan=True):
+        return autograd(f, x, w, b)
+
+
+def checkpointed(f, x, w, b):
+    return [autograd(lambda *a, r=r: checkpoint(f, *a, use_reentrant=r), x, w, b) for r in (False, True)]
+
+
+def dual(f, x, w, b):
+    with forward_ad.dual_level():
+        first = f(forward_ad.make_dual(x, x.sin()), w, b)
+        both = f(forward_ad.make_dual(x, x.sin()), forward_ad.make_dual(w, w.cos()), forward_ad.make_dual(b, b.sin()))
+        wr = w.clone().requires_grad_()
+        mixed = forward_ad.unpack_dual(f(forward_ad.make_dual(x, x.sin()), wr, b)).tangent
+        over = torch.autograd.grad(mixed.sin().sum(), wr)
+        return [forward_ad.unpack_dual(y).tangent for y in (first, both)], over
+
+
+def _loss(f):
+    return lambda *a: f(*a).square().sum()
+
+
+def hvp(f, x, w, b):
+    return func.jvp(func.grad(_loss(f), (0, 1, 2)), (x, w, b), (x.sin(), w.cos(), b.sin()))
+
+
+def reverse_over_forward(f, x, w, b):
+    return func.grad(lambda x: func.jvp(lambda w: _loss(f)(x, w, b), (w,), (w.cos(),))[1])(x)
+
+
+def reverse_over_reverse(f, x, w, b):
+    return func.grad(lambda x: func.grad(_loss(f), (0, 1, 2))(x, w, b)[1].sin().sum())(x)
+
+
+def nested_vmap(f, x, w, b):
+    inner = func.vmap(lambda x, w: f(x, w, b), in_dims=(None, 1))
+    return func.vmap(inner, in_dims=(0, None))(torch.stack([x, x.sin()]), torch.stack([w, w.cos(), w.sin()], 1))
+
+
+def per_sample(f, x, w, b):
+    return func.vmap(func.grad(lambda w, b, x: _loss(f)(x[None], w, b), (0, 1)), in_dims=(None, None, 0))(w, b, x)
+
+
+def hessian(f, x, w, b):
+    return func.hessian(lambda s: _loss(f)(x, w * s, b))(torch.tensor([1.3], dtype=x.dtype))
+
+
+class _Layer(torch.nn.Module):
+    def __init__(self, f, w, b):
+        super().__init__()
+        self.f, self.w, self.b = f, torch.nn.Parameter(torch.zeros_like(w)), torch.nn.Parameter(torch.zeros_like(b))
+
+    def forward(self, x):
+        return self.f(x, self.w, self.b)
+
+
+def functional_call(f, x, w, b):
+    layer = _Layer(f, w, b)
+    return func.grad(lambda p: func.functional_call(layer, p, (x,)).sin().sum())({"w": w, "b": b})["w"]
+
+
+def ensemble(f, x, w, b):
+    layer = _Layer(f, w, b)
+    run = func.vmap(lambda p: func.functional_call(layer, p, (x,)))
+    return run({"w": torch.stack([w, w.sin()]), "b": torch.stack([b, b.cos()])})
+
+
+OUTSIDE = {  # torch's state lies around the call: what is compiled is the convolution
+    "plain": lambda f, x, w, b: f(x, w, b),
+    "no bias": lambda f, x, w, b: f(x, w, None),
+    "autograd": autograd,
+    "double backward": double_backward,
+    "is_grads_batched": batched_backward,
+    "saved tensor hooks": saved_on_disk,
+    "anomaly mode": anomaly,
+    "checkpoint": checkpointed,
+    "forward_ad dual": dual,
+}
+INSIDE = {  # transforms that a compiler may see whole
+    "func.grad": lambda f, *a: func.grad(_loss(f), (0, 1, 2))(*a),
+    "func.vjp": lambda f, x, w, b: func.vjp(f, x, w, b)[1](f(x, w, b).sin()),
+    "func.jvp": lambda f, x, w, b: func.jvp(f, (x, w, b), (x.sin(), w.cos(), b.sin())),
+    "hvp": hvp,
+    "reverse over forward": reverse_over_forward,
+    "reverse over reverse": reverse_over_reverse,
+    "vmap x": lambda f, x, w, b: func.vmap(lambda x: f(x, w, b), 2, 1)(torch.stack([x, x.sin(), x.cos()], 2)),
+    "vmap w": lambda f, x, w, b: func.vmap(lambda w: f(x, w, b), 1)(torch.stack([w, w.sin(), w.cos()], 1)),
+    "vmap x, w and b": lambda f, x, w, b: func.vmap(f, (2, 0, 1))(*(torch.stack([t, t.sin()], d) for t, d in ((x, 2), (w, 0), (b, 1)))),
+    "vmap nested": nested_vmap,
+    "per-sample gradients": per_sample,
+    "jacrev": lambda f, x, w, b: func.jacrev(lambda w: f(x[:1], w, b).flatten(2).sum((0, 2)))(w),
+    "jacfwd": lambda f, x, w, b: func.jacfwd(lambda s: f(x * s, w, b))(torch.tensor([0.7], dtype=x.dtype)),
+    "hessian": hessian,
+    "functional_call": functional_call,
+    "ensemble": ensemble,
+    "functionalize": lambda f, *a: func.functionalize(f)(*a),
+}  # fmt: skip
+TRANSFORMS = OUTSIDE | INSIDE
+
+
+def _layer(kind, route):
+    site = Site(kind.spec)
+    if route == "eager":
+        return site
+    return lambda x, w, b=None: torch.ops.ninefold.conv(x, w, b, site.text, None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("route", ["eager", "operator"])
+def test_uncompiled(route, transform, kind, prefer, record):
+    prefer(KINDS[kind].engine)
+    operands, run = KINDS[kind].operands(), TRANSFORMS[transform]
+    want = run(KINDS[kind].reference, *operands)
+    record(transform, route, kind, "x")
+    assert_same(run(_layer(KINDS[kind], route), *operands), want)
+    record(transform, route, kind, "o")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("route", ["compiled", "dynamic"])
+def test_compiled(route, transform, kind, prefer, record):
+    prefer(KINDS[kind].engine)
+    torch._dynamo.reset()
+    operands, run, site = KINDS[kind].operands(), TRANSFORMS[transform], Site(KINDS[kind].spec)
+    want = run(KINDS[kind].reference, *operands)
+    record(transform, route, kind, "x")
+    options = {"backend": "aot_eager", "fullgraph": True, "dynamic": route == "dynamic"}
+    if transform in INSIDE:
+        got = torch.compile(lambda *a: run(site, *a), **options)(*operands)
+    else:
+        got = run(torch.compile(site, **options), *operands)
+    assert_same(got, want)
+    record(transform, route, kind, "o")
