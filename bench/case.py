@@ -1,4 +1,4 @@
-"""One case: a map of a named shape, run by PyTorch, by every engine that is admitted, and by other libraries if wanted."""
+"""One case: a map of a named shape, by PyTorch, by every engine that is admitted, and by other libraries if wanted."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +11,7 @@ from bench import torch_peer
 from bench.timing import Times, interleave, ratio
 from ninefold import reference
 from ninefold.ops import Site
-from ninefold.ops.layout import channels_last, in_format
+from ninefold.ops.layout import channels_last
 from ninefold.options import Options
 from ninefold.planning.choose import choose, engine_named
 from ninefold.planning.plan import Plan
@@ -77,8 +77,13 @@ class Operands:
 
     def formatted(self, name: str) -> "Operands":
         """Return the same numbers, input and output in another memory format; weights stay as layers keep them."""
-        last = name == "channels_last"
-        return Operands(self.K, in_format(self.V, last), in_format(self.G, last))
+        return Operands(self.K, _in_format(self.V, name), _in_format(self.G, name))
+
+
+def _in_format(x: Tensor, name: str) -> Tensor:
+    if name == "contiguous" or x.ndim not in (4, 5):
+        return x.contiguous()
+    return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
 
 
 def operands(shape: Shape) -> Operands:
@@ -95,7 +100,7 @@ def operands(shape: Shape) -> Operands:
 def formats(shape: Shape, given: Operands) -> tuple[str, ...]:
     """Return the memory formats that differ: one where a memory is both at once, or where PyTorch has to unfold."""
     data = given.G if shape.spec.transposed else given.V
-    two = not shape.form.tiled and shape.spec.table is None and channels_last(in_format(data, last=True))
+    two = not shape.form.tiled and shape.spec.table is None and channels_last(_in_format(data, FORMATS[1]))
     return FORMATS if two else FORMATS[:1]
 
 
@@ -149,7 +154,7 @@ def _torch(
             step = _step(peer.layer, peer.pack(given.K), given, shape)
             contenders[f"torch/{f}"] = Contender(step, lambda r: (*r[:2], peer.unpack(r[2])))
         else:
-            run = torch_peer.runs(peer, spec, form, given.K, given.V, given.G)[name]  # type: ignore[index]
+            run = torch_peer.runs(peer, spec, (given.K, given.V, given.G))[name]  # type: ignore[index]
             contenders[f"torch/{f}"] = Contender(run, peer.unpack if name == "g" else lambda r: r)
     records = {f: Record(shape.name, shape.group, name, f, peer.what) for f in by_format}
     first_torch = contenders[f"torch/{FORMATS[0]}"]

@@ -30,7 +30,7 @@ _STRIP = 4
 
 @dataclass
 class Figure:
-    """A comparison: functions of both sides, the target ratio, and how many times the work PyTorch's side stands for."""
+    """A comparison: functions of both sides, the target ratio, and how many times PyTorch's work counts."""
 
     name: str
     target: float
@@ -101,7 +101,11 @@ def all_figures(wanted: list[str] | None) -> Iterator[Figure]:
     """Yield the figures whose name contains one of the words."""
     makers: dict[str, Callable[[], Figure]] = {
         "depthwise 1-D k=1024, 4x256x2048": lambda: shared(
-            "depthwise 1-D k=1024, 4x256x2048", 30, ConvSpec(256, 256, (1024,), padding="causal", groups=256), 4, (2048,)
+            "depthwise 1-D k=1024, 4x256x2048",
+            30,
+            ConvSpec(256, 256, (1024,), padding="causal", groups=256),
+            4,
+            (2048,),
         ),
         "one channel, 31x31, 1024x1024": lambda: shared(
             "one channel, 31x31, 1024x1024", 5, ConvSpec(1, 1, (31, 31), padding=15), 1, (1024, 1024)

@@ -62,12 +62,16 @@ def lines(found: Json) -> list[str]:
     picks, guesses = (found[k] / max(1, found["picks"]) for k in ("picks_close", "guesses_close"))
     return [
         f"{found['cases']} cases, {found['errors']} errors",
-        f"measure: lower end of the interval >= {LEAST} in {found['not_slower']} of {found['compared']} cases "
-        f"(median >= {LEAST} in {found['not_slower_median']}); target: all",
+        (
+            f"measure: lower end of the interval >= {LEAST} in {found['not_slower']} of {found['compared']} cases "
+            f"(median >= {LEAST} in {found['not_slower_median']}); target: all"
+        ),
         f"measure: the pick is within 5% of the fastest engine in {picks:.1%}; target: 95%",
         f"estimate: the pick is within 1.5x of the fastest engine in {guesses:.1%}; target: 90%",
-        f"geometric mean over PyTorch in the format given: measure {found['geometric_mean_measure']:.2f}, "
-        f"estimate {found['geometric_mean_estimate']:.2f}",
+        (
+            f"geometric mean over PyTorch in the format given: measure {found['geometric_mean_measure']:.2f}, "
+            f"estimate {found['geometric_mean_estimate']:.2f}"
+        ),
     ]
 
 
@@ -150,9 +154,10 @@ def show(console: Console, records: list[Json]) -> Json:
                 console.print(table(group, memory, here))
     console.print(_means(records))
     console.print(
-        "ratio: PyTorch's time over ninefold's, median of rounds with a 95% bootstrap interval; other fmt: over PyTorch in "
-        "the other memory format, converted for free; faults: page faults per call, PyTorch/ninefold; * a single run, more "
-        "than 20 times slower; M measured pick, E estimated pick; fb: forward and backward through a call site."
+        "ratio: PyTorch's time over ninefold's, median of rounds with a 95% bootstrap interval; other fmt: over "
+        "PyTorch in the other memory format, converted for free; faults: page faults per call, PyTorch/ninefold; * a "
+        "single run, more than 20 times slower; M measured pick, E estimated pick; fb: forward and backward through a "
+        "call site."
     )
     found = {
         memory: figures([r for r in records if r["memory"] == memory]) for memory in {r["memory"] for r in records}

@@ -1,4 +1,4 @@
-"""Timing in turns: whoever is compared runs in the same rounds, in an order drawn anew for each, and only ratios are told."""
+"""Timing in turns: whoever is compared runs in the same rounds, in an order drawn anew each time; ratios are told."""
 
 import random
 from collections.abc import Callable, Iterable

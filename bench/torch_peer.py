@@ -51,12 +51,13 @@ def torch_peer(spec: ConvSpec, form: Form) -> Peer:
     return _convolution(spec, form)
 
 
-def runs(peer: Peer, spec: ConvSpec, form: Form, K: Tensor, V: Tensor, G: Tensor) -> dict[Map, Callable[[], Tensor]]:
+def runs(peer: Peer, spec: ConvSpec, operands: tuple[Tensor, Tensor, Tensor]) -> dict[Map, Callable[[], Tensor]]:
     """Return a function per map, without and with autograd's help as the peer allows.
 
     Gradients of a plain convolution are PyTorch's kernels called directly; those of anything else are backward passes
     through a graph that was built before the clock started. Gradients of weights come in the peer's arrangement.
     """
+    K, V, G = operands
     forward, to_input = ("h", "c") if spec.transposed else ("c", "h")
     x, up = (G, V) if spec.transposed else (V, G)
     w = peer.pack(K)
@@ -66,7 +67,7 @@ def runs(peer: Peer, spec: ConvSpec, form: Form, K: Tensor, V: Tensor, G: Tensor
             return peer.layer(x, w)
 
     result: dict[Map, Callable[[], Tensor]] = {forward: layer}  # type: ignore[dict-item]
-    if peer.plain is not None and not form.flip:
+    if peer.plain is not None:
         stride, padding, dilation, transposed, output_padding, groups = peer.plain
         for name, mask in ((to_input, [True, False, False]), ("g", [False, True, False])):
             which = mask.index(True)
@@ -136,11 +137,10 @@ def _convolution(spec: ConvSpec, form: Form) -> Peer:
         w = w.flip(dims) if form.flip else w
         return conv(border(x), w, None, form.stride, none if padding is None else padding, form.dilation, groups)
 
-    alone = padding is not None and table is None
+    alone = padding is not None and table is None and not form.flip
     plain = (form.stride, padding, form.dilation, False, none, groups) if alone else None
-    return Peer(
-        "convolution" if alone else "pad + convolution" if table is None else "masked", layer, _same, _same, plain
-    )
+    what = "convolution" if table is None else "masked convolution"
+    return Peer(what if padding is not None else f"pad + {what}", layer, _same, _same, plain)
 
 
 def _transposed(spec: ConvSpec, form: Form) -> Peer:

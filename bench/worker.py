@@ -1,4 +1,4 @@
-"""The process that times: fresh, with one kind of memory and a plan cache of its own; a JSON record per line on stdout."""
+"""The process that times: fresh, with one kind of memory and its own plan cache; a JSON record per line on stdout."""
 
 import argparse
 import json

@@ -1,7 +1,7 @@
 """Other libraries, forward only. An adapter has a ``NAME``, ``load()`` and ``prepare(spec, form, x, weight) -> run``.
 
-``load`` raises ImportError where the library is missing; ``prepare`` raises `Refused` with a sentence where it has no such
-convolution. What is converted before the clock starts is converted for free.
+``load`` raises ImportError where the library is missing; ``prepare`` raises `Refused` with a sentence where it has no
+such convolution. What is converted before the clock starts is converted for free.
 """
 
 from ninefold.spec import ChannelTable, ConvSpec, Form

@@ -26,7 +26,7 @@ def prepare(spec: ConvSpec, form: Form, x: Tensor, weight: Tensor) -> Callable[[
     groups = form.channels.groups
     if form.ndim != 2 or form.tiled or spec.transposed or form.flip or spec.table is not None:
         raise Refused("it filters 2-D images with one shared kernel")
-    if not form.channels.inputs == form.channels.outputs == groups or set((*form.stride, *form.dilation)) != {1}:
+    if not form.channels.inputs == form.channels.outputs == groups or {*form.stride, *form.dilation} != {1}:
         raise Refused("it filters channel by channel, without strides or dilation")
     if form.n_in != form.n_out or form.mode not in borders:
         raise Refused(f"it keeps the size, with zeros, reflect or replicate around; here {form.n_in} -> {form.n_out}")

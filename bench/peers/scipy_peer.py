@@ -24,7 +24,7 @@ def prepare(spec: ConvSpec, form: Form, x: Tensor, weight: Tensor) -> Callable[[
     pads = plain_pads(spec, form)
     if not form.channels.inputs == form.channels.outputs == form.channels.groups:
         raise Refused("it convolves channel by channel")
-    if any(n < 0 for pair in pads for n in pair) or set((*form.stride, *form.dilation)) != {1}:
+    if any(n < 0 for pair in pads for n in pair) or {*form.stride, *form.dilation} != {1}:
         raise Refused("strides, dilation and negative pads are not compared here")
     axes = tuple(range(2, 2 + form.ndim))
     data = x.numpy()

@@ -61,7 +61,9 @@ def _constant_text(fields: tuple[Any, ...]) -> str:
     return _spec(*fields).to_text()
 
 
-def _run(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None, fields: tuple[Any, ...]) -> Tensor:
+def _run(
+    x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None, fields: tuple[Any, ...]
+) -> Tensor:
     if torch.compiler.is_compiling() and x.ndim == weight.ndim:
         out: Tensor = torch.ops.ninefold.conv(x, weight, bias, _constant_text(fields), size)
         return out
@@ -179,7 +181,20 @@ def _conv_transpose(
     if output_size is not None:
         output_padding = 0
     kernel = tuple(weight.shape[2:])
-    fields = (tail * groups, inputs, kernel, stride, padding, dilation, groups, padding_mode, flip_kernel, 1, True, output_padding)
+    fields = (
+        tail * groups,
+        inputs,
+        kernel,
+        stride,
+        padding,
+        dilation,
+        groups,
+        padding_mode,
+        flip_kernel,
+        1,
+        True,
+        output_padding,
+    )
     return _run(input, weight, bias, None if output_size is None else tuple(output_size)[-ndim:], fields)
 
 
@@ -267,7 +282,9 @@ def _conv_weight(
     torch.Size([2, 1, {taps}])
     """
     if len(weight_size) != ndim + 2:
-        raise ShapeError(f"weight_size={tuple(weight_size)} must name {ndim + 2} sizes: (out, in / groups, {ndim} kernel sizes)")
+        raise ShapeError(
+            f"weight_size={tuple(weight_size)} must name {ndim + 2} sizes: (out, in / groups, {ndim} kernel sizes)"
+        )
     options = (stride, padding, dilation, groups, padding_mode, flip_kernel, 1, False, 0)
     spec = _spec(*map(_hashable, (weight_size[1] * groups, weight_size[0], tuple(weight_size[2:]), *options)))
     form = _form(spec, tuple(input.shape), grad_output, "input's shape")
@@ -282,7 +299,9 @@ def _form(spec: ConvSpec, shape: tuple[int, ...], grad: Tensor, name: str) -> Fo
         raise ShapeError(f"grad_output has shape {tuple(grad.shape)}; it must have {spec.ndim + 2} dimensions")
     form = spec.form(shape[2:], grad.shape[2:])
     if tuple(grad.shape) != form.output_shape(shape[0]):
-        raise ShapeError(f"grad_output has shape {tuple(grad.shape)}; this convolution gives {form.output_shape(shape[0])}")
+        raise ShapeError(
+            f"grad_output has shape {tuple(grad.shape)}; this convolution gives {form.output_shape(shape[0])}"
+        )
     return form
 
 
@@ -324,7 +343,9 @@ def _locally_connected(
     >>> F.locally_connected{n}d(torch.ones(1, 1, {example}), torch.ones(2, {valid}, 1, {taps})).shape
     torch.Size([1, 2, {valid}])
     """
-    _check_weight(weight, 2 * ndim + 2, f"(out_channels, {ndim} output sizes, in_channels / groups, {ndim} kernel sizes)")
+    _check_weight(
+        weight, 2 * ndim + 2, f"(out_channels, {ndim} output sizes, in_channels / groups, {ndim} kernel sizes)"
+    )
     kernel = tuple(weight.shape[2 + ndim :])
     ends = (weight.shape[1 + ndim] * groups, weight.shape[0])
     fields = (*ends, kernel, stride, padding, dilation, groups, padding_mode, flip_kernel, None, False, 0)
@@ -378,7 +399,9 @@ def _tiled_conv(
     held = tuple(weight.shape[1 : 1 + ndim])
     wanted = held if period is None else (period,) * ndim if isinstance(period, int) else tuple(period)
     if wanted != held:
-        raise ArgumentError(f"period={period} but the weight {tuple(weight.shape)} holds {held} kernels; give it {wanted}, or leave period out")
+        raise ArgumentError(
+            f"period={period} but the weight {tuple(weight.shape)} holds {held} kernels; give it {wanted}, or leave period out"
+        )
     if all(t == 1 for t in held):
         return _conv(
             ndim,
@@ -425,7 +448,9 @@ def _make(template: Callable[..., Tensor], name: str, ndim: int) -> Any:
 
 
 conv1d, conv2d, conv3d = (_make(_conv, f"conv{n}d", n) for n in (1, 2, 3))
-conv_transpose1d, conv_transpose2d, conv_transpose3d = (_make(_conv_transpose, f"conv_transpose{n}d", n) for n in (1, 2, 3))
+conv_transpose1d, conv_transpose2d, conv_transpose3d = (
+    _make(_conv_transpose, f"conv_transpose{n}d", n) for n in (1, 2, 3)
+)
 conv1d_input, conv2d_input, conv3d_input = (_make(_conv_input, f"conv{n}d_input", n) for n in (1, 2, 3))
 conv1d_weight, conv2d_weight, conv3d_weight = (_make(_conv_weight, f"conv{n}d_weight", n) for n in (1, 2, 3))
 locally_connected1d, locally_connected2d, locally_connected3d = (

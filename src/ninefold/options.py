@@ -43,7 +43,9 @@ class Options:
         if isinstance(self.tolerance, str) and self.tolerance not in ("default", "strict"):
             raise ArgumentError(f"tolerance={self.tolerance!r} is not 'default', 'strict' or a number")
         if not isinstance(self.tolerance, str) and not self.tolerance >= 0:
-            raise ArgumentError(f"tolerance={self.tolerance!r} must be a number of at least 0; 1e-5 is the default in float32")
+            raise ArgumentError(
+                f"tolerance={self.tolerance!r} must be a number of at least 0; 1e-5 is the default in float32"
+            )
         if self.max_scratch is not None:
             integer(self.max_scratch, "max_scratch", 0)
 

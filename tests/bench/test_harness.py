@@ -1,10 +1,11 @@
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from ninefold import planning
 from ninefold.engines.fft import FFT
 from ninefold.spec import ConvSpec
 from ninefold.testing.shapes import Shape
@@ -18,6 +19,10 @@ def _bench_on_path(monkeypatch, tmp_path):
         pytest.skip("the benchmarks are not part of this installation")
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(planning, "measure", partial(planning.measure, seconds=0.002))
+
+
+ENGINES = {"aten", "fft", "gemm"}
 
 
 def _shape(batch=2, size=(7, 9), **changes):
@@ -34,7 +39,7 @@ def test_a_sound_case_has_times_and_ratios_in_both_formats(map_):
     for record in records:
         assert record.errors == []
         assert record.torch > 0
-        assert set(record.seconds) == ({"measure", "estimate"} if map_ == "fb" else {"aten", "fft", "gemm"})
+        assert set(record.seconds) >= ({"measure", "estimate"} if map_ == "fb" else ENGINES)
         middle, low, high = record.ratio_measure
         assert 0 < low <= middle <= high
         json.dumps(record.to_json())
@@ -60,8 +65,9 @@ def _broken(monkeypatch, spoil):
     ],
 )
 def test_an_engine_that_disagrees_is_an_error_and_no_time(monkeypatch, spoil, complaint):
-    from bench import report
     from bench.case import run_case
+
+    from bench import report
 
     _broken(monkeypatch, spoil)
     (record, *_) = run_case(_shape(), "c", seconds=0.01)
@@ -74,18 +80,15 @@ def test_an_engine_that_disagrees_is_an_error_and_no_time(monkeypatch, spoil, co
 
 
 def test_a_run_with_an_error_does_not_end_well(monkeypatch, tmp_path, capsys):
-    from bench import run
+    from bench import case, run
 
     shapes = tmp_path / "one.toml"
-    shapes.write_text('[[shape]]\nname = "a"\nbatch = 2\nsize = [7, 9]\nin_channels = 2\nout_channels = 3\nkernel_size = [3, 2]\n')
-    bad = {
-        **{"shape": "a", "group": "one", "map": "c", "format": "contiguous", "peer": "", "memory": "cold"},
-        **{"measure": "aten", "estimate": "aten", "torch": 1.0, "torch_single": False, "other": None, "seconds": {"aten": 1.0}},
-        **{"singles": [], "costs": {}, "faults": {}, "ratio_measure": None, "ratio_estimate": None, "ratio_other": None},
-        **{"peers": {}, "notes": [], "errors": ["fft is off by 1e-1"]},
-    }
+    shapes.write_text(
+        '[[shape]]\nname = "a"\nbatch = 2\nsize = [7, 9]\nin_channels = 2\nout_channels = 3\nkernel_size = [3, 2]\n'
+    )
+    bad = case.Record("a", "one", "c", "contiguous", "convolution", errors=["fft is off by 1e-1"]).to_json()
+    bad["memory"] = "cold"
     monkeypatch.setattr(run, "records_of", lambda *_: iter([bad]))
-    monkeypatch.setattr(sys, "argv", ["bench"])
     target = tmp_path / "out.json"
     assert run.main(["--shapes", str(shapes), "--memory", "cold", "--json", str(target)]) == 1
     assert "ERROR" in capsys.readouterr().out

@@ -3,12 +3,22 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from ninefold import functional
 from ninefold.ops import bound
 from ninefold.planning.choose import choose
 
 _MATRIX: dict[tuple[str, str], dict[str, str]] = {}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Small problems on one thread: a parallel region that waits for a busy core costs more than the problem."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -12,7 +12,18 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, extend, fold, in_format
+from ninefold.engines.base import (
+    Engine,
+    Error,
+    Machine,
+    Runner,
+    Traits,
+    add_bias,
+    direct_error,
+    extend,
+    fold,
+    in_format,
+)
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
@@ -57,12 +68,20 @@ class Aten(Engine):
         if not _onednn(problem):
             columns = form.channels.inputs // form.channels.groups * prod(form.kernel) * prod(form.n_out)
             fallback = columns * problem.itemsize
-        reorder = 2 * size + (prod(form.input_shape(problem.batch)) + prod(form.output_shape(problem.batch))) * problem.itemsize
+        reorder = (
+            2 * size
+            + (prod(form.input_shape(problem.batch)) + prod(form.output_shape(problem.batch))) * problem.itemsize
+        )
         return border + max(fallback, reorder)
 
     def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
         run = {"c": _forward, "h": _transposed, "g": _weight}[problem.map](problem.form)
-        return _complex(run) if problem.is_complex else run
+        if problem.is_complex:
+            run = _complex(run)
+        elif problem.map != "h" or _unfolded(problem.form):
+            return run
+        last = problem.channels_last and problem.map != "g"
+        return lambda a, b, bias=None: in_format(run(a, b, bias), last)
 
     @staticmethod
     def _rate(problem: Problem, machine: Machine) -> float:
@@ -122,7 +141,8 @@ def _onednn(problem: Problem) -> bool:
 def _symmetric(form: Form) -> bool:
     """Whether torch's single number per axis states the border, and gives this many outputs."""
     return form.mode == "zeros" and all(
-        a.lo >= 0 and (a.n_in + 2 * a.lo - a.extent) // a.stride + 1 == a.n_out and a.n_in + 2 * a.lo >= a.extent for a in form.axes
+        a.lo >= 0 and (a.n_in + 2 * a.lo - a.extent) // a.stride + 1 == a.n_out and a.n_in + 2 * a.lo >= a.extent
+        for a in form.axes
     )
 
 
@@ -143,14 +163,23 @@ def _forward(form: Form) -> Runner:
     return run
 
 
+def _left_over(form: Form) -> tuple[int, ...]:
+    """Return torch's output padding."""
+    return tuple(a.n_in + 2 * a.lo - a.span for a in form.axes)
+
+
+def _unfolded(form: Form) -> bool:
+    """Whether torch's padding and output padding state the size of ``V``."""
+    return form.mode == "zeros" and all(
+        a.lo >= 0 and 0 <= p < max(a.stride, a.dilation) for a, p in zip(form.axes, _left_over(form), strict=True)
+    )
+
+
 def _transposed(form: Form) -> Runner:
     stride, dilation, groups = form.stride, form.dilation, form.channels.groups
-    left_over = tuple(a.n_in + 2 * a.lo - a.span for a in form.axes)
-    plain = form.mode == "zeros" and all(
-        a.lo >= 0 and 0 <= p < max(a.stride, a.dilation) for a, p in zip(form.axes, left_over, strict=True)
-    )
+    plain = _unfolded(form)
     none = (0,) * form.ndim
-    padding, output_padding = (tuple(a.lo for a in form.axes), left_over) if plain else (none, none)
+    padding, output_padding = (tuple(a.lo for a in form.axes), _left_over(form)) if plain else (none, none)
 
     def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
         fused = bias if plain else None

@@ -13,7 +13,21 @@ from ninefold.spec.axis import Axis
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
 
-__all__ = ["Engine", "Error", "Machine", "Runner", "Traits", "add_bias", "blocks", "direct_error", "empty", "extend", "fold", "in_format", "unit_roundoff"]
+__all__ = [
+    "Engine",
+    "Error",
+    "Machine",
+    "Runner",
+    "Traits",
+    "add_bias",
+    "blocks",
+    "direct_error",
+    "empty",
+    "extend",
+    "fold",
+    "in_format",
+    "unit_roundoff",
+]
 
 Runner = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Takes the operands in the map's order, ``(K, V)``, ``(K, G)`` or ``(V, G)``, and a bias or None."""
@@ -129,7 +143,9 @@ def direct_error(problem: Problem) -> Error:
 
 
 def _terms(form: Form) -> int:
-    return max(1, form.channels.connections // max(1, min(form.channels.inputs, form.channels.outputs))) * prod(form.kernel)
+    return max(1, form.channels.connections // max(1, min(form.channels.inputs, form.channels.outputs))) * prod(
+        form.kernel
+    )
 
 
 def empty(like: Tensor, shape: tuple[int, ...], channels_last: bool = False) -> Tensor:

@@ -34,10 +34,10 @@ from ninefold.engines.base import (
     empty,
     extend,
     fold,
+    in_format,
     unit_roundoff,
 )
 from ninefold.spec.channels import ChannelTable
-from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
 
 __all__ = ["FFT"]
@@ -71,7 +71,13 @@ class FFT(Engine):
         points = tiling.points * (kernels + tiles * (form.channels.inputs + form.channels.outputs))
         transforms = points * log2(max(2, tiling.points)) / machine.transform
         dense = form.channels.connections // max(form.channels.inputs, form.channels.outputs) > 1
-        products = tiling.points / 2 * tiles * form.channels.connections * (4 / machine.product if dense else 24 / machine.stream)
+        products = (
+            tiling.points
+            / 2
+            * tiles
+            * form.channels.connections
+            * (4 / machine.product if dense else 24 / machine.stream)
+        )
         passes = 4 * problem.itemsize * points / machine.stream
         return transforms + products + passes + 30 * machine.call
 
@@ -138,7 +144,10 @@ def _tiling(problem: Problem) -> _Tiling:
         points = prod(c[0] for c in choice)
         tiles = prod(c[2] for c in choice) * problem.batch
         slow = 1.0 + (points * problem.itemsize > 1 << 19) + 0.5 * (points * problem.itemsize > 1 << 23)
-        return points * (log2(points) + 6) * slow * (tiles * ends + kernels) + 2 * points * tiles * form.channels.connections
+        return (
+            points * (log2(points) + 6) * slow * (tiles * ends + kernels)
+            + 2 * points * tiles * form.channels.connections
+        )
 
     options = [_axis_tiling(t, e) for t, e in zip(totals, extents, strict=True)]
     best = min(product(*options), key=work)
@@ -179,7 +188,10 @@ def _layout(problem: Problem) -> _Layout:
     lines = max(1, left // (groups * line))
     batch = min(problem.batch, max(1, target // (groups * (kernels + padded + line * tiling.count[0]))))
     lines = tiling.count[0] if batch > 1 else min(tiling.count[0], lines)
-    return _Layout(groups, batch, lines, groups * (kernels + batch * (padded + lines * line)))
+    folded = problem.map == "h" and form.mode != "zeros"
+    whole = 2 * real * prod(tiling.total) * form.channels.inputs * problem.batch if folded else 0
+    kept = tile * form.channels.connections if problem.frozen else 0
+    return _Layout(groups, batch, lines, groups * (kernels + batch * (padded + lines * line)) + whole + kept)
 
 
 def _stuff(x: Tensor, steps: tuple[int, ...]) -> Tensor:
@@ -276,19 +288,21 @@ def _data_map(problem: Problem, weight: Tensor | None) -> Runner:
     def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
         folded = not forward and form.mode != "zeros"
         shape = (form.output_shape if forward else form.input_shape)(len(x))
-        out = empty(x, (*shape[:2], *tiling.total) if folded else shape, problem.channels_last)
+        out = empty(_wide(x[:0]), (*shape[:2], *tiling.total)) if folded else empty(x, shape, problem.channels_last)
         for k, chunk in enumerate(chunks):
             Kf = kernel(K, chunk) if kept is None else kept[k]
             channels = slice(chunk.start * outs, chunk.stop * outs)
             held: tuple[slice, Tensor] | None = None
             for n, lines in plan:
                 if held is None or held[0] != n:
+                    held = None  # before the next is made
                     held = n, source(x[n, chunk.start * ins : chunk.stop * ins])
                 seen = spectra.forward(_tiles(held[1], tiling, tiling.length, lines))
                 X = seen.reshape(len(held[1]), -1, ins, seen.shape[2:-1].numel(), seen.shape[-1])
                 y = spectra.inverse(_mix(Kf, X).reshape(len(held[1]), -1, *seen.shape[2:]))
                 _write(out[n, channels], y, tiling, (1,) * form.ndim if not forward else form.stride, lines)
-        out = fold(out, form).contiguous() if folded else out
+                del seen, X, y  # before the next tiles are made
+        out = in_format(fold(out, form).to(x.dtype), problem.channels_last) if folded else out
         return add_bias(out, bias)
 
     return run
@@ -316,7 +330,9 @@ def _write(out: Tensor, y: Tensor, tiling: _Tiling, stride: tuple[int, ...], lin
     d = len(tiling.step)
     y = y[(..., *(slice(b) for b in tiling.step))]
     order = (0, 1, *(axis for k in range(d) for axis in (2 + k, 2 + d + k)))
-    joined = y.permute(order).reshape(*y.shape[:2], *(c * b for c, b in zip(y.shape[2 : 2 + d], tiling.step, strict=True)))
+    joined = y.permute(order).reshape(
+        *y.shape[:2], *(c * b for c, b in zip(y.shape[2 : 2 + d], tiling.step, strict=True))
+    )
     start = lines.start * tiling.step[0]
     first = -(-start // stride[0])
     rest = (slice(0, t, s) for t, s in zip(tiling.total[1:], stride[1:], strict=True))
@@ -345,11 +361,13 @@ def _kernel_map(problem: Problem) -> Runner:
             held: tuple[slice, Tensor, Tensor] | None = None
             for n, lines in plan:
                 if held is None or held[0] != n:
+                    held = None  # before the next is made
                     data = source(V[n, chunk.start * ins : chunk.stop * ins])
                     grad = _stuff(_wide(G[n, chunk.start * outs : chunk.stop * outs]).conj(), form.stride)
                     held = n, data, _place(grad, (0,) * form.ndim, covered)
                 X = spectrum(held[1], tiling.length, lines, ins)
                 total = total + _correlate(X, spectrum(held[2], tiling.step, lines, outs))
+                del X  # before the next tiles are made
             taps = spectra.inverse(torch.as_tensor(total))
             taps = taps[(..., *(slice(0, a.extent, a.dilation) for a in form.axes))]
             D[chunk] = taps.flip(spectra.dims) if form.flip else taps

@@ -71,9 +71,18 @@ class Gemm(Engine):
         if _pointwise(form):
             return 0
         row = _column_bytes(problem) * _row(problem)
-        block = max(row, min(_budget(problem), row * (form.n_out[0] if form.n_out else 1)))
-        border = prod(a.span for a in form.axes) * form.channels.inputs * problem.batch * problem.itemsize
-        return 3 * block + (2 * border if any(a.border for a in form.axes) or _unshared(form) else 0)
+        rows = form.n_out[0] * (1 if _unshared(form) else problem.batch)
+        block = max(row, min(_budget(problem), row * rows))
+        return 3 * block + self._beside(problem)
+
+    @staticmethod
+    def _beside(problem: Problem) -> int:
+        """Return the bytes of the extended input, or of the result before its border is folded back."""
+        form = problem.form
+        extended = prod(a.span + max(-a.lo, 0) + max(-a.hi, 0) for a in form.axes)
+        border = extended * form.channels.inputs * problem.batch * max(problem.itemsize, 4)
+        moved = any(a.lo or a.hi for a in form.axes) if problem.map == "h" else any(a.border for a in form.axes)
+        return 2 * border if moved or _unshared(form) or problem.itemsize < 4 else 0
 
     def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:  # noqa: ARG002  nothing is kept
         if _pointwise(problem.form):
@@ -193,7 +202,9 @@ def _windows(X: Tensor, form: Form, residue: tuple[int, ...], period: tuple[int,
     taps = [a.dilation * s for a, s in zip(form.axes, steps, strict=True)]
     jumps = [a.stride * t * s for a, s, t in zip(form.axes, steps, period, strict=True)]
     first = sum(r * a.stride * s for r, a, s in zip(residue, form.axes, steps, strict=True))
-    return X.as_strided((*X.shape[:2], *form.kernel, *counts), (*X.stride()[:2], *taps, *jumps), X.storage_offset() + first)
+    return X.as_strided(
+        (*X.shape[:2], *form.kernel, *counts), (*X.stride()[:2], *taps, *jumps), X.storage_offset() + first
+    )
 
 
 def _of(x: Tensor, form: Form, residue: tuple[int, ...]) -> Tensor:
@@ -211,7 +222,11 @@ def _tile(K: Tensor, form: Form, residue: tuple[int, ...]) -> Tensor:
 
 def _columns(windows: Tensor, form: Form, wide: torch.dtype) -> Tensor:
     """Copy windows (batch, inputs, *kernel, *outputs) to columns (groups, inputs / groups * taps, batch * positions)."""
-    return windows.movedim(0, 1 + form.ndim).to(wide).reshape(form.channels.groups, -1, prod(windows.shape[2 + form.ndim :]) * len(windows))
+    return (
+        windows.movedim(0, 1 + form.ndim)
+        .to(wide)
+        .reshape(form.channels.groups, -1, prod(windows.shape[2 + form.ndim :]) * len(windows))
+    )
 
 
 def _grouped(G: Tensor, form: Form, wide: torch.dtype) -> Tensor:
@@ -228,7 +243,11 @@ def _columns_c(problem: Problem) -> Runner:
         X = extend(V, form)
         Z = empty(V, form.output_shape(len(V)), problem.channels_last)
         for residue in _residues(form):
-            windows, part, tile = _windows(X, form, residue, form.period), _of(Z, form, residue), _tile(K, form, residue).to(wide)
+            windows, part, tile = (
+                _windows(X, form, residue, form.period),
+                _of(Z, form, residue),
+                _tile(K, form, residue).to(wide),
+            )
             for n, rows in plan:
                 window, out = _rows(windows[n], rows, form), part[n][:, :, rows]
                 if out.numel():
@@ -258,7 +277,9 @@ def _columns_h(problem: Problem) -> Runner:
                 window, given = _rows(windows[n], rows, form), part[n][:, :, rows]
                 if given.numel():
                     columns = torch.bmm(tile, _grouped(given, form, wide))
-                    _scatter(window, columns.reshape(window.movedim(0, 1 + form.ndim).shape).movedim(1 + form.ndim, 0), form)
+                    _scatter(
+                        window, columns.reshape(window.movedim(0, 1 + form.ndim).shape).movedim(1 + form.ndim, 0), form
+                    )
         return add_bias(_finish(fold(R, form), G, problem), bias)
 
     return run

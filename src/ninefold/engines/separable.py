@@ -13,9 +13,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ninefold.errors import ArgumentError
 from ninefold.engines.aten import Aten
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, blocks, extend, fold, unit_roundoff
+from ninefold.errors import ArgumentError
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable, Grouped
 from ninefold.spec.conv import ConvSpec
@@ -25,7 +25,9 @@ from ninefold.spec.problem import Problem
 __all__ = ["Separable", "numerical_rank"]
 
 
-_LARGEST = 1 << 18  # entries of one group's matrix; beyond it a decomposition takes seconds, and dense layers are of full rank
+_LARGEST = (
+    1 << 18
+)  # entries of one group's matrix; beyond it a decomposition takes seconds, and dense layers are of full rank
 
 
 def numerical_rank(form: Form | ConvSpec, K: Tensor) -> int | None:
@@ -124,7 +126,11 @@ class Separable(Engine):
         first, second = _passes(problem)
         steps = [
             _pass(problem, first, b.to(weight.dtype).reshape(groups * rank, -1, 1, problem.form.kernel[1])),
-            _pass(problem, second, a.to(weight.dtype).reshape(problem.form.channels.outputs, rank, problem.form.kernel[0], 1)),
+            _pass(
+                problem,
+                second,
+                a.to(weight.dtype).reshape(problem.form.channels.outputs, rank, problem.form.kernel[0], 1),
+            ),
         ]
         if problem.map == "h":
             steps.reverse()

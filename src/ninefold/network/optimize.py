@@ -141,7 +141,13 @@ def optimize(
     rates = measure_rates()
     rows = tuple(_row(layer, trials[0].layers[k], fields, rates) for k, layer in enumerate(chosen.layers))
     report = Report(
-        "training" if train else "inference", rows, times[0], times[best + 1], chosen.format, *accuracy, unconverted(original)
+        "training" if train else "inference",
+        rows,
+        times[0],
+        times[best + 1],
+        chosen.format,
+        *accuracy,
+        unconverted(original),
     )
     result = _transplant(model, chosen, options, train) if inplace else chosen.model
     return result, report
@@ -151,7 +157,9 @@ def _copy(model: Module, train: bool) -> Module:
     try:
         return copy.deepcopy(model).train(train)
     except (RuntimeError, TypeError) as error:
-        raise ModelError(f"the model cannot be copied ({error}); detach stored activations, or optimize its parts") from error
+        raise ModelError(
+            f"the model cannot be copied ({error}); detach stored activations, or optimize its parts"
+        ) from error
 
 
 def _outputs(model: Module, inputs: tuple[Any, ...]) -> list[Tensor]:
@@ -168,7 +176,9 @@ def _outputs(model: Module, inputs: tuple[Any, ...]) -> list[Tensor]:
         buffer.copy_(state[name])
     found = [x for x in tree_leaves(out) if isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())]
     if not found:
-        raise ModelError(f"{type(model).__name__} returns no floating-point tensor to compare, but {type(out).__name__}")
+        raise ModelError(
+            f"{type(model).__name__} returns no floating-point tensor to compare, but {type(out).__name__}"
+        )
     return found
 
 
@@ -281,7 +291,9 @@ def _step(model: Module, inputs: tuple[Any, ...], train: bool) -> Callable[[], o
 
     def learn() -> object:
         out = model(*inputs)
-        loss = sum(x.float().square().mean() for x in tree_leaves(out) if isinstance(x, Tensor) and x.is_floating_point())
+        loss = sum(
+            x.float().square().mean() for x in tree_leaves(out) if isinstance(x, Tensor) and x.is_floating_point()
+        )
         return torch.autograd.grad(loss, parameters, allow_unused=True)  # type: ignore[arg-type]  at least one is a tensor
 
     return learn if train and parameters else infer
@@ -308,11 +320,21 @@ def _verify(
     scale = max(max(float(x.abs().amax()) for x in exact if x.numel()), 1e-30)
 
     def far(a: list[Tensor], b: list[Tensor]) -> float:
-        return max((float((x.double() - y.double()).abs().amax()) for x, y in zip(a, b, strict=True) if x.numel()), default=0.0) / scale
+        return (
+            max(
+                (float((x.double() - y.double()).abs().amax()) for x, y in zip(a, b, strict=True) if x.numel()),
+                default=0.0,
+            )
+            / scale
+        )
 
     difference, before, after = far(reference, outputs), far(reference, exact), far(outputs, exact)
     layers = max(1, len(chosen.layers))
-    allowed = layers * max(p.problem.tolerance for layer in chosen.layers for p in layer.plans.values()) if chosen.layers else 0.0
+    allowed = (
+        layers * max(p.problem.tolerance for layer in chosen.layers for p in layer.plans.values())
+        if chosen.layers
+        else 0.0
+    )
     if not after <= 100 * before + 100 * allowed:
         raise AccuracyError(
             f"the optimized network is off by {after:.1e} of its largest output where PyTorch's is off by {before:.1e}; "
@@ -376,4 +398,3 @@ def _transplant(model: Module, chosen: _Trial, options: Options, train: bool) ->
         _to_channels_last(model)
     model.train(train)
     return model if train else freeze(model)
-

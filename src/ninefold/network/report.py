@@ -150,7 +150,18 @@ class Report:
         share = f"{inside[0] / self.before:.0%}"
         ratio = f"{inside[0] / inside[1]:.2f}" if inside[1] else "-"
         table.add_row("convolutions", "", "", macs, share, "", _ms(inside[0]), _ms(inside[1]), ratio, "")
-        table.add_row("whole step", "", "", "", "", "", _ms(self.before), _ms(self.after), f"{self.ratio:.2f}", f"{self.difference:.0e}")
+        table.add_row(
+            "whole step",
+            "",
+            "",
+            "",
+            "",
+            "",
+            _ms(self.before),
+            _ms(self.after),
+            f"{self.ratio:.2f}",
+            f"{self.difference:.0e}",
+        )
         return table
 
     def _cells(self, row: Row) -> Sequence[str]:

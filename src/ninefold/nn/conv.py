@@ -14,7 +14,18 @@ from ninefold.spec.conv import ConvSpec
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Planned"]
 
 _SPEC_FIELDS = frozenset(
-    ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode", "output_padding", "flip_kernel")
+    (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+        "padding_mode",
+        "output_padding",
+        "flip_kernel",
+    )
 )
 _TORCH_MODES = ("zeros", "reflect", "replicate", "circular")
 

@@ -1,7 +1,6 @@
 """A vmap over a map is a map: folded into the batch where only the data varies, else into the groups."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import Tensor
 

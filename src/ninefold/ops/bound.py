@@ -92,7 +92,9 @@ class Bound:
         except NoEngineError:
             return False
 
-    def gradients(self, map_: Map, saved: tuple[Tensor, Tensor], up: Tensor, needed: tuple[bool, bool]) -> list[Tensor | None]:
+    def gradients(
+        self, map_: Map, saved: tuple[Tensor, Tensor], up: Tensor, needed: tuple[bool, bool]
+    ) -> list[Tensor | None]:
         """Return the gradients to both operands: other maps of the same form, themselves differentiable."""
         first, second = (x.conj_physical() if x.is_complex() else x for x in saved)
         named = {"first": first, "second": second, "up": up}
@@ -103,7 +105,9 @@ class Bound:
 
     def apply(self, map_: Map, a: Tensor, b: Tensor) -> Tensor:
         """Run a map, differentiably where a gradient is asked for."""
-        if not state.is_plain(a, b) or _batched(a) or _batched(b):  # backward alone may be transformed: is_grads_batched
+        if (
+            not state.is_plain(a, b) or _batched(a) or _batched(b)
+        ):  # backward alone may be transformed: is_grads_batched
             result: Tensor = getattr(torch.ops.ninefold, map_)(a, b, _text(self.form), self.form.n_in, self.form.n_out)
             return result
         if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):

@@ -21,14 +21,22 @@ def check_data(spec: ConvSpec, x: Tensor) -> None:
         With the shape, and the shape it must have.
     """
     channels = spec.out_channels if spec.transposed else spec.in_channels
-    wanted = f"({'batch'}, {channels}, {', '.join('DHW'[3 - spec.ndim :]) if spec.ndim <= 3 else '...'})"
     if x.ndim not in (spec.ndim + 1, spec.ndim + 2):
         raise ShapeError(
-            f"the input has shape {tuple(x.shape)}, {x.ndim} dimensions; a {spec.ndim}-D convolution takes {wanted}, or that without the batch"
+            f"the input has shape {tuple(x.shape)}, {x.ndim} dimensions; a {spec.ndim}-D convolution takes "
+            f"{_wanted(spec, channels)}, or that without the batch"
         )
     if x.shape[-spec.ndim - 1] != channels:
         hint = " (is it channels-last? use x.movedim(-1, 1))" if x.shape[-1] == channels else ""
-        raise ShapeError(f"the input has shape {tuple(x.shape)} and {x.shape[-spec.ndim - 1]} channels; this layer takes {wanted}{hint}")
+        raise ShapeError(
+            f"the input has shape {tuple(x.shape)} and {x.shape[-spec.ndim - 1]} channels; "
+            f"this layer takes {_wanted(spec, channels)}{hint}"
+        )
+
+
+def _wanted(spec: ConvSpec, channels: int) -> str:
+    sizes = "DHW"[3 - spec.ndim :] if spec.ndim <= 3 else ("...",)
+    return f"(batch, {channels}, {', '.join(sizes)})"
 
 
 def check_operands(form: Form, a: tuple[str, Tensor, tuple[int, ...]], b: tuple[str, Tensor, tuple[int, ...]]) -> None:
@@ -43,9 +51,13 @@ def check_operands(form: Form, a: tuple[str, Tensor, tuple[int, ...]], b: tuple[
             raise ShapeError(f"the {name} has shape {tuple(x.shape)}; this convolution needs {tuple(shape)}")
     (name_a, x, _), (name_b, y, _) = a, b
     if x.dtype != y.dtype:
-        raise DTypeError(f"the {name_a} is {x.dtype} but the {name_b} is {y.dtype}; convert one of them, e.g. {name_b}.to({x.dtype})")
+        raise DTypeError(
+            f"the {name_a} is {x.dtype} but the {name_b} is {y.dtype}; convert one of them, e.g. {name_b}.to({x.dtype})"
+        )
     if x.device != y.device:
-        raise DeviceError(f"the {name_a} is on {x.device} but the {name_b} is on {y.device}; move one, e.g. {name_b}.to('{x.device}')")
+        raise DeviceError(
+            f"the {name_a} is on {x.device} but the {name_b} is on {y.device}; move one, e.g. {name_b}.to('{x.device}')"
+        )
     if x.layout != torch.strided or y.layout != torch.strided:
         raise DTypeError(f"sparse operands ({x.layout}, {y.layout}) are not supported; call .to_dense() first")
     if max(prod(form.n_in), prod(form.n_out)) >= 2**62:

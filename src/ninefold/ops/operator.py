@@ -16,11 +16,11 @@ from torch.autograd.forward_ad import _set_fwd_grad_enabled
 from torch.autograd.function import _SingleLevelFunction
 from torch.utils.flop_counter import register_flop_formula
 
-from ninefold.options import CURRENT
-from ninefold.ops.bound import ADJOINT, Bound, bound_for
-from ninefold.ops.layout import result_strides
 from ninefold.engines.base import in_format
 from ninefold.ops.batching import fold_vmap
+from ninefold.ops.bound import ADJOINT, Bound, bound_for
+from ninefold.ops.layout import result_strides
+from ninefold.options import CURRENT
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Map
@@ -69,7 +69,10 @@ def _shape(map_: Map, text: str, n_in: Sequence[Any], n_out: Sequence[Any], b: T
 def _define(map_: Map) -> None:
     """Define one map: real kernel, fake kernel, gradient, vmap and flop count."""
     first, second = _OPERANDS[map_]
-    _LIBRARY.define(f"{map_}(Tensor {first}, Tensor {second}, str spec, SymInt[] n_in, SymInt[] n_out) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.define(
+        f"{map_}(Tensor {first}, Tensor {second}, str spec, SymInt[] n_in, SymInt[] n_out) -> Tensor",
+        tags=(torch.Tag.pt2_compliant_tag,),
+    )
 
     def run(a: Tensor, b: Tensor, spec: str, n_in: Sequence[int], n_out: Sequence[int]) -> Tensor:
         bound = _bound(map_, spec, n_in, n_out, a, b)
@@ -87,7 +90,9 @@ def _define(map_: Map) -> None:
             out: Tensor = _Differentiated.apply(a, b, map_, spec, n_in, n_out)
             return out
 
-    def batched(info: Any, dims: Any, a: Tensor, b: Tensor, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]) -> Any:
+    def batched(
+        info: Any, dims: Any, a: Tensor, b: Tensor, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]
+    ) -> Any:
         def run(a: Tensor, b: Tensor, wide: ConvSpec) -> Tensor:
             return call(map_, wide.to_text(), n_in, n_out, a, b)
 
@@ -109,7 +114,9 @@ class _Differentiated(_SingleLevelFunction):
     """The autograd kernel of the operators, handwritten: torch.library's own fails under func.grad and drops tangents."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, map_: Map, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]) -> Tensor:
+    def forward(
+        ctx: Any, a: Tensor, b: Tensor, map_: Map, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]
+    ) -> Tensor:
         """Run the map below autograd."""
         ctx.save_for_backward(a, b)
         ctx.save_for_forward(a, b)

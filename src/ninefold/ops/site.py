@@ -60,12 +60,18 @@ class Site:
         self.map: Map = "h" if spec.transposed else "c"
         self._runs: dict[Any, tuple[Run, Options]] = {}
 
-    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, size: tuple[int, ...] | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, size: tuple[int, ...] | None = None
+    ) -> Tensor:
         """Convolve; `size` is the output's spatial size where a transposed convolution leaves a choice."""
         if torch.compiler.is_compiling() or not state.is_plain(x, weight):
             return self._other_routes(x, weight, bias, size)
         options = self.options or CURRENT.get()
-        grad = (x.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad) if torch.is_grad_enabled() else None
+        grad = (
+            (x.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad)
+            if torch.is_grad_enabled()
+            else None
+        )
         key = (
             x.shape,
             x.stride(),
@@ -156,5 +162,7 @@ class Site:
         bound = self.bind(x, weight, size)
         problem = bound.problem(self.map)
         if reason := Aten().refuses(problem):
-            raise UnsupportedError(f"torch.jit.trace and the ONNX exporter built on it cannot hold this layer: {reason}")
+            raise UnsupportedError(
+                f"torch.jit.trace and the ONNX exporter built on it cannot hold this layer: {reason}"
+            )
         return Aten().prepare(problem)(weight, x, bias)

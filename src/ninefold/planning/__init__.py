@@ -77,7 +77,9 @@ def plan_problem(problem: Problem, mode: str = "estimate", weight: Tensor | None
     if mode == "estimate" or problem.batch == 0:
         return estimated
     measured = measure(problem, weight)
-    plan_cache().put(problem, measured.engine, {c.engine: c.measured for c in measured.candidates if c.measured is not None})
+    plan_cache().put(
+        problem, measured.engine, {c.engine: c.measured for c in measured.candidates if c.measured is not None}
+    )
     return measured
 
 

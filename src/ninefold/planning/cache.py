@@ -72,7 +72,9 @@ class PlanCache:
         key = self._key(problem)
 
         def find(db: sqlite3.Connection) -> tuple[str, str] | None:
-            row: tuple[str, str] | None = db.execute("SELECT engine, seconds FROM plans WHERE key = ?", (key,)).fetchone()
+            row: tuple[str, str] | None = db.execute(
+                "SELECT engine, seconds FROM plans WHERE key = ?", (key,)
+            ).fetchone()
             if row is not None and os.access(self.path, os.W_OK):
                 db.execute("UPDATE plans SET used = ? WHERE key = ?", (time.time(), key))
             return row
@@ -91,7 +93,9 @@ class PlanCache:
         def insert(db: sqlite3.Connection) -> None:
             db.execute(_TABLE)
             db.execute("INSERT OR REPLACE INTO plans VALUES (?, ?, ?, ?, ?)", row)
-            db.execute("DELETE FROM plans WHERE key IN (SELECT key FROM plans ORDER BY used DESC LIMIT -1 OFFSET ?)", (LIMIT,))
+            db.execute(
+                "DELETE FROM plans WHERE key IN (SELECT key FROM plans ORDER BY used DESC LIMIT -1 OFFSET ?)", (LIMIT,)
+            )
 
         self._transact(insert, None)
 
@@ -139,7 +143,9 @@ class PlanCache:
         if not isinstance(data, dict) or data.get("format") != _FORMAT or not isinstance(data.get("plans"), dict):
             raise PlanFileError(f"{path} is no plan file; 'ninefold cache export' writes one")
         if unknown := sorted({str(e) for e in data["plans"].values()} - names):
-            raise PlanFileError(f"{path} names engines {unknown} that this version does not have; it has {sorted(names)}")
+            raise PlanFileError(
+                f"{path} names engines {unknown} that this version does not have; it has {sorted(names)}"
+            )
         self.loaded |= data["plans"]
         return len(data["plans"])
 
@@ -164,7 +170,9 @@ class PlanCache:
             self._broken = True
             advice = "'ninefold cache clear' starts it anew, NINEFOLD_CACHE names another folder"
             warnings.warn(
-                f"the plan cache {self.path} cannot be used ({error}); plans are kept in memory. {advice}", CacheWarning, stacklevel=2
+                f"the plan cache {self.path} cannot be used ({error}); plans are kept in memory. {advice}",
+                CacheWarning,
+                stacklevel=2,
             )
             return otherwise
 

@@ -31,7 +31,9 @@ def measure(problem: Problem, weight: Tensor | None = None, seconds: float = 0.2
     """
     estimated = choose(problem)
     fastest = estimated.chosen.cost
-    timed = [c for c in estimated.candidates if c.reason is None and c.cost < _HOPELESS * fastest and c.engine != "reference"]
+    timed = [
+        c for c in estimated.candidates if c.reason is None and c.cost < _HOPELESS * fastest and c.engine != "reference"
+    ]
     if len(timed) < 2:
         return replace(estimated, source="measure")
     a, b = operands(problem, weight)

@@ -70,9 +70,13 @@ class Plan:
             if value != plain
         ]
         sizes = f"{'x'.join(map(str, f.input_shape(p.batch)))} -> {'x'.join(map(str, f.output_shape(p.batch)))}"
-        head = f"map {p.map} ({_MAPS[p.map]}) of a {kind} convolution{', ' if extras else ''}{', '.join(extras)}: {sizes}"
+        head = (
+            f"map {p.map} ({_MAPS[p.map]}) of a {kind} convolution{', ' if extras else ''}{', '.join(extras)}: {sizes}"
+        )
         layout = "channels-last" if p.channels_last else "contiguous"
-        work = f"{p.macs:,} multiply-adds, {p.bytes / 1e6:.1f} MB; {p.dtype} {layout} on {p.device}, {p.threads} threads"
+        work = (
+            f"{p.macs:,} multiply-adds, {p.bytes / 1e6:.1f} MB; {p.dtype} {layout} on {p.device}, {p.threads} threads"
+        )
         return f"{head}\n{work}\nengine {self.engine} ({self.source})"
 
     def _line(self, c: Candidate) -> str:

@@ -27,7 +27,7 @@ class Poisoned(TorchDispatchMode):
     tensor([nan, nan])
     """
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and fill what it allocates."""
         out = func(*args, **(kwargs or {}))
         fresh = getattr(func, "overloadpacket", None) in _PACKETS
@@ -69,7 +69,7 @@ class PeakMemory(TorchDispatchMode):
         self._live: dict[int, int] = {x.untyped_storage()._cdata: 0 for x in held}  # noqa: SLF001  no public name
         self._held = list(held)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and count what it returns."""
         out = func(*args, **(kwargs or {}))
         for x in tree_leaves(out):

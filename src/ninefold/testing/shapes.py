@@ -29,7 +29,7 @@ from ninefold.spec.problem import TOLERANCES
 
 __all__ = ["CONTRACT_MACS", "Shape", "load_shapes"]
 
-CONTRACT_MACS = 2_000_000
+CONTRACT_MACS = 1_200_000
 """Multiply-adds of the whole batch up to which a shape is small enough for the definition in NumPy."""
 
 _MAPS: tuple[Map, ...] = ("c", "h", "g")

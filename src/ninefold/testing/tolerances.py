@@ -6,6 +6,7 @@ largest value that an output could have, given the largest input.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,9 @@ def tolerance(dtype: torch.dtype | str) -> float:
 def defined(map_: Map, form: Form, a: Tensor, b: Tensor) -> Tensor:
     """Return what the definition gives, in double precision: `ninefold.reference` on tensors.
 
+    Operands in double precision that are not whole numbers are summed in NumPy's long double, so that the expected value is
+    more exact than any engine's.
+
     Examples
     --------
     >>> from ninefold.spec import ConvSpec
@@ -46,9 +50,13 @@ def defined(map_: Map, form: Form, a: Tensor, b: Tensor) -> Tensor:
     >>> defined("c", form, torch.tensor([[[-1, 1]]]), torch.tensor([[[1, 4, 9]]])).tolist()
     [[[3.0, 5.0]]]
     """
-    wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
-    operands = (x.detach().cpu().to(wide).resolve_conj().resolve_neg().numpy() for x in (a, b))
-    return torch.from_numpy(getattr(reference, map_)(form, *operands))
+    is_complex = a.is_complex() or b.is_complex()
+    wide = torch.complex128 if is_complex else torch.float64
+    arrays = [x.detach().cpu().to(wide).resolve_conj().resolve_neg().numpy() for x in (a, b)]
+    if a.dtype == wide and not all((np.round(x) == x).all() for x in arrays):
+        arrays = [x.astype(np.clongdouble if is_complex else np.longdouble) for x in arrays]
+    result = getattr(reference, map_)(form, *arrays)
+    return torch.from_numpy(result.astype(np.complex128 if is_complex else np.float64))
 
 
 def error_scale(map_: Map, form: Form, a: Tensor, b: Tensor) -> Tensor:

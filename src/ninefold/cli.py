@@ -1,0 +1,224 @@
+"""The command ``ninefold``: optimize a model, ask for a plan, look after the plan cache."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ninefold.errors import ArgumentError, ImageError, ModelError, NinefoldError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+__all__ = ["app", "main"]
+
+_Usage: Any = typer.BadParameter.__mro__[2]  # click's ClickException, wherever this version of typer keeps it
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
+cache_app = typer.Typer(no_args_is_help=True, help="Look after the measured plans that are remembered.")
+app.add_typer(cache_app, name="cache")
+
+
+@app.command()
+def optimize(
+    model: Annotated[str, typer.Argument(help="A built-in name, or package.module:callable that returns a model.")],
+    input: Annotated[str | None, typer.Option(help="Shape of the example, like 1x3x224x224.")] = None,  # noqa: A002
+    image: Annotated[Path | None, typer.Option(help="An image file to use as the example.")] = None,
+    train: Annotated[bool, typer.Option("--train", help="Tune a training step, not inference.")] = False,
+    tolerance: Annotated[str, typer.Option(help="default, strict, or a number.")] = "default",
+    max_scratch: Annotated[int | None, typer.Option(help="Bytes an engine may hold beside its operands.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
+) -> None:
+    """Run every convolution of MODEL by the fastest exact-enough engine, and say what that gained."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from ninefold.network import optimize as run
+
+    network = _model(model)
+    example = _example(network, input, image)
+    allowed: Any = tolerance if tolerance in ("default", "strict") else _number(tolerance)
+    console = Console()
+    columns = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("recording")
+        _, report = run(
+            network,
+            example,
+            tolerance=allowed,
+            max_scratch=max_scratch,
+            train=train,
+            inplace=True,
+            progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
+        )
+    console.print(report)
+    if json is not None:
+        _write(json, report.to_json())
+        console.print(f"report written to {json}")
+
+
+@app.command()
+def plan(
+    what: Annotated[str, typer.Argument(help="Like '1x128x56x56 -> 128 k=31 p=15 g=128'.")],
+    map: Annotated[str, typer.Option(help="c (output), h (input's gradient) or g (kernel's gradient).")] = "c",  # noqa: A002
+    dtype: Annotated[str, typer.Option(help="Such as float32.")] = "float32",
+    measure: Annotated[bool, typer.Option("--measure", help="Time the candidates instead of estimating.")] = False,
+    tolerance: Annotated[str, typer.Option(help="default, strict, or a number.")] = "default",
+    max_scratch: Annotated[int | None, typer.Option(help="Bytes an engine may hold beside its operands.")] = None,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Operands in channels-last memory.")] = False,
+) -> None:
+    """Say which engine runs a convolution, what that costs, and why each other one lost or refused."""
+    import torch
+
+    from ninefold.options import options
+    from ninefold.planning.ask import plan as ask
+    from ninefold.spec.text import from_description
+
+    spec, batch, size = from_description(what)
+    if map not in ("c", "h", "g"):
+        raise ArgumentError(f"--map {map!r} is not c, h or g")
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype):
+        raise ArgumentError(f"--dtype {dtype!r} is not a dtype of torch, such as float32 or bfloat16")
+    allowed: Any = tolerance if tolerance in ("default", "strict") else _number(tolerance)
+    with options(mode="measure" if measure else "estimate", tolerance=allowed, max_scratch=max_scratch):
+        typer.echo(str(ask(spec, size, batch=batch, map=map, dtype=kind, channels_last=channels_last)))  # type: ignore[arg-type]
+
+
+@cache_app.command("show")
+def cache_show() -> None:
+    """List the measured plans, most recently used first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ninefold.planning.cache import plan_cache
+
+    cache = plan_cache()
+    rows = cache.rows()
+    table = Table(
+        "engine", "seconds by engine", "problem", title=f"{len(rows)} plans in {cache.path}", title_justify="left"
+    )
+    for row in rows:
+        seconds = ", ".join(
+            f"{name} {value:.2e}" for name, value in sorted(row["seconds"].items(), key=lambda item: item[1])
+        )
+        table.add_row(row["engine"], seconds, row["problem"])
+    Console().print(table)
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Forget all plans; a damaged file is removed."""
+    from ninefold.planning.cache import plan_cache
+
+    cache = plan_cache()
+    typer.echo(f"{cache.clear()} plans forgotten; {cache.path} is gone")
+
+
+@cache_app.command("export")
+def cache_export(path: Annotated[Path, typer.Argument(help="The file to write.")]) -> None:
+    """Write this machine's plans to a file that nf.load_plans reads."""
+    from ninefold.planning.ask import export_plans
+
+    typer.echo(f"{export_plans(path)} plans written to {path}")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ArgumentError(f"--tolerance {text!r} is not 'default', 'strict' or a number") from None
+
+
+def _model(name: str) -> "Module":
+    """Return the model of a built-in name or of ``package.module:callable``."""
+    from torch.nn import Module
+
+    from ninefold.models import MODELS
+
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        if name not in MODELS:
+            raise ModelError(
+                f"{name!r} is no built-in model ({', '.join(MODELS)}) and not of the form package.module:callable"
+            )
+        return MODELS[name]()
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        make = getattr(importlib.import_module(module), attribute)
+        model = make() if not isinstance(make, Module) else make
+    except Exception as error:
+        raise ModelError(f"{name!r} gives no model: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(model, Module):
+        raise ModelError(f"{name!r} returned {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _example(model: "Module", shape: str | None, image: Path | None) -> "Tensor":
+    """Return the example: an image, or random numbers of the shape given or of the model's own."""
+    import torch
+
+    from ninefold.spec.text import shape_from_text
+
+    own = getattr(model, "input_size", None)
+    if shape is None and own is None:
+        raise ArgumentError("this model does not say what it takes; give --input, like --input 1x3x224x224")
+    sizes = shape_from_text(shape) if shape is not None else (1, *own)  # type: ignore[misc]  one of both is there
+    torch.manual_seed(0)
+    return torch.randn(sizes) if image is None else _picture(image, sizes)
+
+
+def _picture(path: Path, sizes: tuple[int, ...]) -> "Tensor":
+    """Return an image file as a batch of the given shape: resized, scaled to -1..1, repeated over the batch."""
+    import torch
+
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise ImageError("reading images needs Pillow: pip install 'ninefold[image]'") from None
+    if len(sizes) != 4 or sizes[1] not in (1, 3):
+        raise ArgumentError(f"--image fills an input of shape Nx3xHxW or Nx1xHxW, not {'x'.join(map(str, sizes))}")
+    try:
+        with Image.open(path) as file:
+            picture = file.convert("RGB" if sizes[1] == 3 else "L").resize((sizes[3], sizes[2]))
+    except UnidentifiedImageError:
+        raise ImageError(f"{path} is not an image that Pillow can decode") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path} cannot be read as an image: {error}") from error
+    values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).float() / 127.5 - 1
+    return values.view(1, sizes[2], sizes[3], sizes[1]).permute(0, 3, 1, 2).repeat(sizes[0], 1, 1, 1).contiguous()
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise ArgumentError(f"cannot write {path}: {error.strerror}") from error
+
+
+def main() -> None:
+    """Run the command; a mistake of the user's is one sentence and exit code 2."""
+    try:
+        app(standalone_mode=False)
+    except NinefoldError as error:
+        typer.echo(f"ninefold: {error}", err=True)
+        raise SystemExit(2) from None
+    except _Usage as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except typer.Exit as stop:
+        raise SystemExit(stop.exit_code) from None
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("ninefold: interrupted; finished measurements are kept, nothing else was changed", err=True)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
