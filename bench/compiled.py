@@ -85,7 +85,8 @@ def main() -> int:
     made = Table(title="torch.compile(convert(m)) against torch.compile(m)", title_justify="left")
     for heading in ("network", "mode", "ms torch / ninefold", "ratio", f"target >= {_LEAST}"):
         made.add_column(heading)
-    rows = [compare(name, train, options.seconds) for name in options.name or MODELS for train in (False, True)]
+    with machine.own_cache():
+        rows = [compare(name, train, options.seconds) for name in options.name or MODELS for train in (False, True)]
     for row in rows:
         made.add_row(*row)
     console.print(machine.line(machine.describe()))

@@ -1,6 +1,10 @@
 """What a measurement was made on: machine, versions, threads, date. Goes into every file and under every table."""
 
+import os
 import platform
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +34,21 @@ def _load() -> float | None:
         return float(Path("/proc/loadavg").read_text(encoding="ascii").split()[0])
     except (OSError, ValueError):
         return None
+
+
+@contextmanager
+def own_cache() -> Iterator[None]:
+    """Plan within the block from nothing: no plan that an earlier run remembered is used, and none is left behind."""
+    before = os.environ.get("NINEFOLD_CACHE")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["NINEFOLD_CACHE"] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop("NINEFOLD_CACHE")
+            else:
+                os.environ["NINEFOLD_CACHE"] = before
 
 
 def describe() -> dict[str, object]:

@@ -73,7 +73,7 @@ def main() -> int:
     for heading in ("", "torch min / median", "ninefold min / median", "over, min / median", "target", ""):
         made.add_column(heading)
     for name, target in _TARGETS.items():
-        with torch.set_grad_enabled(name != "no grad"):
+        with machine.own_cache(), torch.set_grad_enabled(name != "no grad"):
             times = microseconds({"torch": action(name, layer, x), "nine": action(name, twin, x)}, seconds)
         least, middle = ({k: f(v) for k, v in times.items()} for f in (min, median))
         over = (least["nine"] - least["torch"], middle["nine"] - middle["torch"])

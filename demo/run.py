@@ -31,7 +31,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 STRIP = 16  # output rows on which PyTorch is timed where the whole picture takes it most of a minute
-console = Console()
+console = Console(width=max(Console().width, 110))
 
 
 def photograph() -> Tensor:
@@ -102,11 +102,11 @@ def act_one(folder: Path, progress: Progress) -> Table:
             def ninefold(ours: nn.Conv2d = ours) -> Tensor:
                 return ours(image)
 
-            direct = pytorch()
+            exact = torch.conv2d(padded[:, :, : size + 1].double(), theirs.weight.double(), groups=3)
             figures = timed({"PyTorch": pytorch, "ninefold": ninefold}, seconds=0.5)
             plan = ours.site.bind(image, ours.weight).plan("c")
         factor = rows / STRIP if scaled else 1.0
-        error = float((out[:, :, : direct.shape[2]] - direct).abs().max() / (image.max() * kernel.abs().sum()))
+        error = float((out[:, :, :2] - exact).abs().max() / (image.max() * kernel.abs().sum()))
         (t, mb), (t2, mb2) = figures["PyTorch"], figures["ninefold"]
         mark = f"~{t * factor * 1e3:,.0f} *" if scaled else f"{t * 1e3:,.0f}"
         table.add_row(

@@ -82,7 +82,9 @@ def test_gradients_of_first_and_second_order(name, engine, map_, prefer):
 
 
 @pytest.mark.parametrize("map_", MAPS)
-@pytest.mark.parametrize(("name", "engine"), [("strided groups", "aten"), ("flipped, 1-D", "fft"), ("tiled", "gemm"), ("table", "reference")])
+@pytest.mark.parametrize(
+    ("name", "engine"), [("strided groups", "aten"), ("flipped, 1-D", "fft"), ("tiled", "gemm"), ("table", "reference")]
+)
 def test_gradients_of_complex_maps(name, engine, map_, prefer):
     spec, size = SPECS[name]
     prefer(engine)

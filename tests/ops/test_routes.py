@@ -1,89 +1,12 @@
 """Every transform of torch, by every route, over every kind of engine, against torch's own or the definition in torch."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
-import torch.nn.functional as tF
 from torch import func
 from torch.autograd import forward_ad
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
-from ninefold.errors import UnsupportedError
 from ninefold.ops import Site
-from ninefold.spec import ConvSpec
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A convolution, the engine that is made to run it, and the sizes of a small example."""
-
-    engine: str
-    spec: ConvSpec
-    size: tuple[int, ...]
-
-    def operands(self):
-        generator = torch.Generator().manual_seed(1)
-        channels = self.spec.out_channels if self.spec.transposed else self.spec.in_channels
-        outputs = self.spec.in_channels if self.spec.transposed else self.spec.out_channels
-        shapes = ((2, channels, *self.size), self.spec.weight_shape(self.size), (outputs,))
-        return [torch.randn(s, generator=generator, dtype=torch.double) for s in shapes]
-
-    def reference(self, x, w, b=None):
-        spec = self.spec
-        if spec.transposed:
-            pads = tuple(lo for lo, _ in spec.padding)
-            convolve = (tF.conv_transpose1d, tF.conv_transpose2d, tF.conv_transpose3d)[spec.ndim - 1]
-            return convolve(x, w, b, spec.stride, pads, spec.output_padding, spec.groups, spec.dilation)
-        pads = [p for lo_hi in spec.padding[::-1] for p in lo_hi]
-        x = tF.pad(x, pads, mode="constant" if spec.padding_mode == "zeros" else spec.padding_mode)
-        if spec.tiled:
-            return _position_by_position(spec, x, w, b)
-        if spec.table is not None:
-            dense = w.new_zeros(spec.out_channels * spec.in_channels, *spec.kernel_size)
-            at = torch.tensor([o * spec.in_channels + i for o, i in spec.table])
-            w = dense.index_add(0, at, w).unflatten(0, (spec.out_channels, spec.in_channels))
-        w = w.flip(tuple(range(2, w.ndim))) if spec.flip_kernel else w
-        convolve = (tF.conv1d, tF.conv2d, tF.conv3d)[spec.ndim - 1]
-        return convolve(x, w, b, spec.stride, 0, spec.dilation, spec.groups)
-
-
-def _position_by_position(spec, x, w, b):
-    """Sum windows times the kernel of their position: the definition of tiled and unshared convolution."""
-    d = spec.ndim
-    for axis, (extent, step, dilation) in enumerate(zip(spec.extent, spec.stride, spec.dilation, strict=True), start=2):
-        x = x.unfold(axis, extent, step)[..., ::dilation]
-    for axis, n in enumerate(x.shape[2 : 2 + d], start=1):
-        w = w.index_select(axis, torch.arange(n) % w.shape[axis])
-    x, w = x.unflatten(1, (spec.groups, -1)), w.unflatten(0, (spec.groups, -1))
-    out, taps = "xyz"[:d], "klm"[:d]
-    z = torch.einsum(f"ngi{out}{taps},go{out}i{taps}->ngo{out}", x, w).flatten(1, 2)
-    return z if b is None else z + b.view(-1, *(1,) * d)
-
-
-KINDS = {
-    "aten": Kind("aten", ConvSpec(4, 6, (3, 2), (2, 1), (1, 2), (1, 2), 2), (7, 8)),
-    "fft": Kind("fft", ConvSpec(4, 6, (3, 4), (2, 1), ((1, 2), (2, 0)), (1, 2), 2, "reflect"), (7, 9)),
-    "gemm": Kind("gemm", ConvSpec(2, 3, (2, 3, 1), (1, 2, 1), (1, 0, 1), flip_kernel=True), (3, 5, 4)),
-    "unshared": Kind("gemm", ConvSpec(4, 6, (3, 2), (2, 1), (1, 0), groups=2, period=None), (6, 5)),
-    "tiled": Kind("gemm", ConvSpec(2, 3, (4,), 1, 2, 2, period=(3,)), (13,)),
-    "transposed": Kind("aten", ConvSpec(4, 6, (3, 2), (2, 3), (1, 0), groups=2, transposed=True, output_padding=(0, 1)), (4, 5)),
-    "transposed-fft": Kind("fft", ConvSpec(3, 2, (5,), 2, 1, transposed=True, output_padding=1), (7,)),
-    "table": Kind("reference", ConvSpec(3, 2, (2, 3), (1, 2), table=((0, 0), (0, 2), (1, 1))), (4, 6)),
-}  # fmt: skip
-
-
-def _tensors(z):
-    return [z] if isinstance(z, torch.Tensor) else [t for y in z for t in _tensors(y)]
-
-
-def assert_same(got, want):
-    got, want = _tensors(got), _tensors(want)
-    assert len(got) == len(want)
-    for a, c in zip(got, want, strict=True):
-        assert a.shape == c.shape
-        assert (a - c).abs().max() <= 1e-10 * max(1.0, float(c.abs().max()))
 
 
 def _tracked(f, x, w, b):
@@ -214,38 +137,25 @@ INSIDE = {  # transforms that a compiler may see whole
 TRANSFORMS = OUTSIDE | INSIDE
 
 
-def _layer(kind, route):
-    site = Site(kind.spec)
-    if route == "eager":
-        return site
-    return lambda x, w, b=None: torch.ops.ninefold.conv(x, w, b, site.text, None)
-
-
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("route", ["eager", "operator"])
-def test_uncompiled(route, transform, kind, prefer, record):
-    prefer(KINDS[kind].engine)
-    operands, run = KINDS[kind].operands(), TRANSFORMS[transform]
-    want = run(KINDS[kind].reference, *operands)
-    record(transform, route, kind, "x")
-    assert_same(run(_layer(KINDS[kind], route), *operands), want)
-    record(transform, route, kind, "o")
+def test_uncompiled(route, transform, kind, record):
+    run, site = TRANSFORMS[transform], Site(kind.spec)
+    operator = lambda x, w, b=None: torch.ops.ninefold.conv(x, w, b, site.text, None)
+    with record(transform, route):
+        kind.check(run(site if route == "eager" else operator, *kind.operands()), run(kind.reference, *kind.operands()))
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("route", ["compiled", "dynamic"])
-def test_compiled(route, transform, kind, prefer, record):
-    prefer(KINDS[kind].engine)
+def test_compiled(route, transform, kind, record):
     torch._dynamo.reset()
-    operands, run, site = KINDS[kind].operands(), TRANSFORMS[transform], Site(KINDS[kind].spec)
-    want = run(KINDS[kind].reference, *operands)
-    record(transform, route, kind, "x")
+    run, site = TRANSFORMS[transform], Site(kind.spec)
     options = {"backend": "aot_eager", "fullgraph": True, "dynamic": route == "dynamic"}
-    if transform in INSIDE:
-        got = torch.compile(lambda *a: run(site, *a), **options)(*operands)
-    else:
-        got = run(torch.compile(site, **options), *operands)
-    assert_same(got, want)
-    record(transform, route, kind, "o")
+    want = run(kind.reference, *kind.operands())
+    with record(transform, route):
+        if transform in INSIDE:
+            got = torch.compile(lambda *a: run(site, *a), **options)(*kind.operands())
+        else:
+            got = run(torch.compile(site, **options), *kind.operands())
+        kind.check(got, want)

@@ -1,8 +1,8 @@
 """Whole models: convert, revert, freeze, optimize."""
 
-from ninefold.network.convert import convert, freeze, revert, unconverted
+from ninefold.network.twins import convert, freeze, revert, unconverted
 from ninefold.network.fields import own_fields, receptive_fields
-from ninefold.network.optimize import optimize
+from ninefold.network.tune import optimize
 from ninefold.network.report import Report, Row
 
 __all__ = [

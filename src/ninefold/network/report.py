@@ -93,7 +93,7 @@ class Report:
     @property
     def bound(self) -> float:
         """Seconds that the step cannot go below: the time outside convolutions and the floors of those inside."""
-        return min(self.before, self.outside + sum(min(r.floor, r.before) for r in self.rows))
+        return min(self.before, self.after, self.outside + sum(min(r.floor, r.before) for r in self.rows))
 
     @property
     def gained(self) -> float:
@@ -137,11 +137,11 @@ class Report:
     def _table(self) -> Any:
         from rich.table import Table  # noqa: PLC0415  rich is loaded when something is printed
 
-        table = Table(title=f"{self.mode}, {self.memory_format}", title_justify="left")
-        table.add_column("layer", overflow="fold")
-        table.add_column("what it is", overflow="fold")
+        table = Table(title=f"{self.mode}, {self.memory_format}", title_justify="left", padding=(0, 0), pad_edge=False)
+        table.add_column("layer", overflow="fold", min_width=14)
+        table.add_column("what it is", overflow="fold", min_width=16)
         for head in ("sees", "MMAC", "share", "engine", "before ms", "now ms", "ratio", "error"):
-            table.add_column(head, justify="right", no_wrap=True)
+            table.add_column(head, justify="right", no_wrap=head != "engine")
         for row in self.rows:
             table.add_row(*self._cells(row))
         inside = sum(r.before for r in self.rows), sum(r.after for r in self.rows)
@@ -173,7 +173,7 @@ class Report:
             sees,
             f"{row.macs / 1e6:.1f}",
             f"{row.before / self.before:.0%}",
-            "/".join(row.engines.values()) if len(engines) > 1 else engines[0],
+            ", ".join(row.engines.values()) if len(engines) > 1 else engines[0],
             _ms(row.before),
             _ms(row.after),
             f"{row.ratio:.2f}",

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ninefold.engines.base import in_format
 from ninefold.errors import AccuracyError, ModelError
-from ninefold.network.convert import TWINS, convert, freeze, swap, unconverted
+from ninefold.network.twins import TWINS, convert, freeze, swap, unconverted
 from ninefold.network.fields import receptive_fields
 from ninefold.network.report import Report, Row
 from ninefold.nn.conv import Planned
@@ -48,7 +48,7 @@ class _Layer:
     largest: float = 0.0
 
     def seconds(self, engine: str | None = None) -> float:
-        """The time of all maps, as chosen or with PyTorch's own engine throughout."""
+        """Return the time of all maps, as chosen or with PyTorch's own engine throughout."""
         return sum(_standing(plan, engine or plan.engine) for plan in self.plans.values())
 
     @property
@@ -164,7 +164,7 @@ def _copy(model: Module, train: bool) -> Module:
 
 def _outputs(model: Module, inputs: tuple[Any, ...]) -> list[Tensor]:
     """Run once without gradients, leaving the state as it was, and return the floating-point results."""
-    state = copy.deepcopy({k: v for k, v in model.named_buffers()})
+    state = copy.deepcopy(dict(model.named_buffers()))
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -317,16 +317,11 @@ def _verify(
 ) -> tuple[float, float, float]:
     """Return (difference, error before, error after), relative to the largest output; raise where the tolerance explains none of it."""
     exact = _outputs(convert(_copy(original, original.training).double()), _doubled(inputs))
-    scale = max(max(float(x.abs().amax()) for x in exact if x.numel()), 1e-30)
+    scale = max([1e-30, *(float(x.abs().amax()) for x in exact if x.numel())])
 
     def far(a: list[Tensor], b: list[Tensor]) -> float:
-        return (
-            max(
-                (float((x.double() - y.double()).abs().amax()) for x, y in zip(a, b, strict=True) if x.numel()),
-                default=0.0,
-            )
-            / scale
-        )
+        gaps = (float((x.double() - y.double()).abs().amax()) for x, y in zip(a, b, strict=True) if x.numel())
+        return max(gaps, default=0.0) / scale
 
     difference, before, after = far(reference, outputs), far(reference, exact), far(outputs, exact)
     layers = max(1, len(chosen.layers))

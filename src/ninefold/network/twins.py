@@ -16,7 +16,7 @@ TWINS: dict[type[Module], type[Planned]] = {
     getattr(torch.nn, name): getattr(nn, name)
     for name in ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
 }
-_PLAIN = {twin: plain for plain, twin in TWINS.items()}
+_PLAIN: dict[type[Module], type[Module]] = {twin: plain for plain, twin in TWINS.items()}
 _TORCH_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
