@@ -48,6 +48,7 @@ class Record:
     torch_single: bool = False
     other: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    least: dict[str, float] = field(default_factory=dict)
     singles: list[str] = field(default_factory=list)
     costs: dict[str, float] = field(default_factory=dict)
     faults: dict[str, float] = field(default_factory=dict)
@@ -261,6 +262,7 @@ def _fill(record: Record, times: dict[str, Times]) -> None:
     here = {who.partition("/")[0]: t for who, t in times.items() if who.endswith(f"/{record.format}")}
     torch_times = here.pop("torch", None)
     record.seconds = {name: t.median for name, t in here.items()}
+    record.least = {name: t.least for name, t in here.items()}
     record.singles = [name for name, t in here.items() if t.single]
     record.faults = {name: t.median_faults for name, t in here.items()}
     known = {*record.costs, "measure", "estimate"}

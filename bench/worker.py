@@ -9,7 +9,7 @@ from types import ModuleType
 
 import torch
 
-from bench.case import FORWARD_BACKWARD, run_case
+from bench.case import FORMATS, FORWARD_BACKWARD, Record, run_case
 from ninefold.memory import retain_memory
 from ninefold.testing.shapes import Shape, load_shapes
 
@@ -36,6 +36,15 @@ def maps_of(shape: Shape, wanted: list[str]) -> list[str]:
     return [m for m in wanted if (m in shape.maps) or (m == FORWARD_BACKWARD and whole)]
 
 
+def records(shape: Shape, name: str, seconds: float, peers: list[ModuleType]) -> list[Record]:
+    """Run a case; what breaks it as a whole is a record with an error, and the next case goes on."""
+    try:
+        return run_case(shape, name, seconds, peers)
+    except Exception as error:
+        what = f"the case raised {type(error).__name__}: {error}"
+        return [Record(shape.name, shape.group, name, FORMATS[0], "", errors=[what])]
+
+
 def main() -> int:
     """Run the cases that are named on stdin, one ``shape`` a line."""
     parser = argparse.ArgumentParser()
@@ -56,7 +65,7 @@ def main() -> int:
     for line in sys.stdin:
         shape = shapes[line.strip()]
         for name in maps_of(shape, arguments.maps.split(",")):
-            for record in run_case(shape, name, arguments.seconds, peers):
+            for record in records(shape, name, arguments.seconds, peers):
                 print(json.dumps(record.to_json() | {"memory": arguments.memory}), flush=True)
     return 0
 

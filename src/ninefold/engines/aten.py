@@ -76,11 +76,11 @@ class Aten(Engine):
 
     def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
         run = {"c": _forward, "h": _transposed, "g": _weight}[problem.map](problem.form)
+        last = problem.channels_last and problem.map != "g"
         if problem.is_complex:
             run = _complex(run)
-        elif problem.map != "h" or _unfolded(problem.form):
-            return run
-        last = problem.channels_last and problem.map != "g"
+        elif (problem.map != "h" or _unfolded(problem.form)) and not (last and problem.form.ndim == 3):
+            return run  # PyTorch itself keeps the format, save in three dimensions
         return lambda a, b, bias=None: in_format(run(a, b, bias), last)
 
     @staticmethod
@@ -105,7 +105,7 @@ class AtenOther(Aten):
         if problem.form.ndim > 3 or problem.is_complex:
             return f"channels-last is a format of real 2-D and 3-D images, not of {problem.form.ndim}-D {problem.dtype}"
         if problem.form.mode != "zeros":
-            return f"the border ({problem.form.mode}) is written out in the format given"
+            return f"the border ({problem.form.mode}) of {problem.form.n_in} is written out in the format given"
         return super().refuses(problem)
 
     def cost(self, problem: Problem, machine: Machine) -> float:

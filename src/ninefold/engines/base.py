@@ -139,7 +139,7 @@ def direct_error(problem: Problem) -> Error:
     form = problem.form
     terms = problem.batch * prod(form.n_out) if problem.map == "g" else _terms(form)
     u = unit_roundoff(problem.dtype)
-    return Error(bound=(terms + 1) * u, estimate=(1 + 0.25 * terms**0.5) * u)
+    return Error(bound=(terms + 1) * u, estimate=(1 + 0.75 * terms**0.5) * u)
 
 
 def _terms(form: Form) -> int:

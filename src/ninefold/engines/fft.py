@@ -85,7 +85,7 @@ class FFT(Engine):
         u, points = unit_roundoff("float32" if problem.itemsize <= 2 else problem.dtype), _tiling(problem).points
         stored = unit_roundoff(problem.dtype)
         depth = log2(max(2, points))
-        return Error(bound=8 * u * depth * points**0.5 + stored, estimate=0.5 * u * depth + stored)
+        return Error(bound=8 * u * depth * points**0.5 + stored, estimate=0.75 * u * depth + stored)
 
     def scratch(self, problem: Problem) -> int:
         return _layout(problem).bytes

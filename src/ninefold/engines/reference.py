@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ninefold import reference
-from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, in_format, unit_roundoff
+from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, in_format, unit_roundoff
 from ninefold.spec.problem import Problem
 
 __all__ = ["Reference"]
@@ -27,6 +27,8 @@ class Reference(Engine):
         return problem.macs * _PER_MAC + 100 * machine.call
 
     def error(self, problem: Problem) -> Error:
+        if problem.dtype in ("float64", "complex128"):
+            return direct_error(problem)
         u = unit_roundoff(problem.dtype)
         return Error(bound=2 * u, estimate=u)
 

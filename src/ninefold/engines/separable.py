@@ -72,7 +72,7 @@ class Separable(Engine):
         if problem.map == "g":
             return f"the gradient with respect to a {'x'.join(map(str, form.kernel))} kernel has full rank, whatever the kernel's"
         if not problem.frozen:
-            return "the weight is not frozen, so its rank may change; nf.freeze(model) says that it is final"
+            return f"the {'x'.join(map(str, form.kernel))} weight is not frozen, so its rank may change; nf.freeze(model) says that it is final"
         if problem.rank is None:
             return f"the rank over the axes is defined here for real 2-D kernels, this one is {form.ndim}-D {problem.dtype}"
         if 0 in (problem.batch, *form.n_in, *form.n_out):

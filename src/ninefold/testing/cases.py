@@ -128,12 +128,16 @@ def _low_rank(form: Form, draw: Any) -> Tensor:
     outs, ins = form.channels.outputs // groups, form.channels.inputs // groups
     rank = 2 if min(outs * rows, ins * columns) > 8 else 1
     a, b = draw((groups, outs * rows, rank)), draw((groups, rank, ins * columns))
-    matrix: Tensor = (a.to(torch.complex128) @ b.to(torch.complex128)).to(a.dtype) if a.is_complex() else a.double() @ b.double()
+    matrix: Tensor = (
+        (a.to(torch.complex128) @ b.to(torch.complex128)).to(a.dtype) if a.is_complex() else a.double() @ b.double()
+    )
     return matrix.to(a.dtype).view(groups, outs, rows, ins, columns).transpose(2, 3).reshape(form.weight_shape)
 
 
 @lru_cache(maxsize=128)
-def _posed(map_: Map, shape: Shape, dtype: str, values: Values, frozen: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, int | None]:
+def _posed(
+    map_: Map, shape: Shape, dtype: str, values: Values, frozen: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int | None]:
     form = shape.form
     a, b = operands(map_, form, shape.batch, dtype, values, low_rank=frozen)
     rank = numerical_rank(form, a) if frozen else None
@@ -159,7 +163,7 @@ def cases(
     --------
     >>> from ninefold.engines.fft import FFT
     >>> from ninefold.spec import ConvSpec
-    >>> shape = Shape("tiny", "dense", 2, (7, 9), ConvSpec(2, 3, (3, 5)), contract=True)
+    >>> shape = Shape("tiny", "dense", 2, (7, 9), ConvSpec(1, 2, (3, 5)), contract=True)
     >>> [str(case) for case in cases(FFT(), "c", shape)]
     ['fft c in float64', 'fft c in float64, frozen of rank 1']
     """

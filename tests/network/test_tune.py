@@ -1,0 +1,157 @@
+import copy
+import json
+
+import pytest
+import torch
+
+import ninefold as nf
+from ninefold import nn
+from ninefold.errors import AccuracyError, ModelError
+from ninefold.network import tune
+
+
+class Net(torch.nn.Module):
+    """A depthwise kernel large enough that PyTorch's loop loses, a branch, a normalisation."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 8, 3, padding=1, stride=2)
+        self.large = torch.nn.Conv2d(8, 8, (31, 29), padding=(15, 14), groups=8)
+        self.norm = torch.nn.BatchNorm2d(8)
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, x):
+        y = self.stem(x)
+        y = torch.relu(self.norm(self.large(y))) + y
+        return self.head(y.mean((2, 3)))
+
+
+@pytest.fixture
+def fft_wins(monkeypatch):
+    """Let estimates prefer transforms wherever they apply: what the clock prefers is no matter of correctness."""
+    from ninefold.engines.fft import FFT
+
+    monkeypatch.setattr(FFT, "cost", lambda *_: 0.0)
+
+
+def snapshot(model):
+    return {k: v.clone() for k, v in model.state_dict().items()}, {n: type(m) for n, m in model.named_modules()}
+
+
+def unchanged(model, before):
+    state, types = before
+    return all(torch.equal(v, state[k]) for k, v in model.state_dict().items()) and types == {
+        n: type(m) for n, m in model.named_modules()
+    }
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_optimize_keeps_the_numbers_and_the_model(train, fft_wins):
+    torch.manual_seed(0)
+    model = Net().train(train)
+    before = snapshot(model)
+    x = torch.randn(2, 3, 96, 90)
+    fast, report = nf.optimize(model, x, train=train, mode="estimate")
+    assert unchanged(model, before)
+    assert all(p.grad is None for p in model.parameters())
+    assert fast.training is train
+    assert not {id(p) for p in model.parameters()} & {id(p) for p in fast.parameters()}
+    torch.testing.assert_close(copy.deepcopy(fast)(x), copy.deepcopy(model)(x), rtol=1e-4, atol=1e-5)
+    assert [row.name for row in report.rows] == ["stem", "large"]
+    large = report.rows[1]
+    assert large.macs == 2 * 8 * 31 * 29 * 48 * 45
+    assert large.field == (63, 59)
+    assert set(large.engines) == ({"c", "h", "g"} if train else {"c"})
+    assert not large.kept
+    assert set(large.engines.values()) == {"fft"}
+    assert large.error is not None
+    assert large.error < 1e-5
+    assert report.error_after < 1e-4
+    assert 0 <= report.gained <= 1
+    assert report.bound <= report.before
+
+
+def test_the_report_prints_and_is_json():
+    model = Net().eval()
+    _, report = nf.optimize(model, torch.randn(1, 3, 64, 60), mode="estimate")
+    text = str(report)
+    for word in ("large", "depthwise 31x29, 8->8", "whole step", "double precision", "outside convolutions"):
+        assert word in text
+    data = json.loads(report.to_json())
+    assert data["rows"][0]["name"] == "stem"
+    assert data["ratio"] == pytest.approx(report.ratio)
+
+
+def test_inplace_changes_the_users_own_model(fft_wins):
+    torch.manual_seed(1)
+    model = Net().eval()
+    x = torch.randn(1, 3, 80, 76)
+    expected = model(x)
+    parameters = list(model.parameters())
+    result, _ = nf.optimize(model, x, inplace=True, mode="estimate")
+    assert result is model
+    assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
+    assert isinstance(model.large, nn.Conv2d)
+    assert model.large.frozen
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_each_distinct_problem_is_measured_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path))
+    asked = []
+    original = tune.plan_problem
+    from ninefold import planning
+
+    real = planning.measure
+    monkeypatch.setattr(planning, "measure", lambda problem, weight=None: asked.append(problem.key) or real(problem, weight))
+    same = torch.nn.Sequential(*(torch.nn.Conv1d(4, 4, 7, padding=3) for _ in range(3)))
+    nf.optimize(same.eval(), torch.randn(1, 4, 50))
+    assert original is tune.plan_problem
+    assert len(asked) == len(set(asked)) == 1
+
+
+def test_an_interrupt_leaves_everything_as_it_was(monkeypatch):
+    model = Net().eval()
+    before = snapshot(model)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune, "plan_problem", stop)
+    with pytest.raises(KeyboardInterrupt):
+        nf.optimize(model, torch.randn(1, 3, 40, 44), inplace=True)
+    assert unchanged(model, before)
+
+
+def test_a_wrong_engine_is_found_before_the_model_changes(monkeypatch):
+    from ninefold.engines.aten import Aten
+    from ninefold.engines.fft import FFT
+
+    real = FFT.prepare
+    model = Net().eval()
+    before = snapshot(model)
+    monkeypatch.setattr(FFT, "prepare", lambda self, p, w=None: lambda a, b, bias, run=real(self, p, w): 1.5 * run(a, b, bias))
+    monkeypatch.setattr(Aten, "cost", lambda *_: 10.0)
+    with nf.options(mode="estimate"), pytest.raises(AccuracyError, match="off by"):
+        nf.optimize(model, torch.randn(1, 3, 64, 60), mode="estimate", inplace=True)
+    assert unchanged(model, before)
+
+
+@pytest.mark.parametrize("example", [torch.randn(1, 4, 40, 44), torch.randn(3), torch.zeros(1, 3, 40, 44, dtype=torch.int64)])
+def test_an_example_that_does_not_fit_is_one_sentence(example):
+    model = Net().eval()
+    before = snapshot(model)
+    with pytest.raises(ModelError, match="cannot be called with the example"):
+        nf.optimize(model, example)
+    assert unchanged(model, before)
+
+
+def test_the_scratch_cap_is_kept_by_the_optimized_layers():
+    model = Net().eval()
+    x = torch.randn(1, 3, 96, 90)
+    fast, _ = nf.optimize(model, x, max_scratch=3_000_000)
+    for module in fast.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.plan_options.max_scratch == 3_000_000
+            inner = fast.stem(x) if module is fast.large else x
+            assert module.site.bind(inner, module.weight).plan("c").chosen.scratch <= 3_000_000

@@ -1,0 +1,114 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch.nn.utils import parametrize
+
+import ninefold as nf
+from ninefold import nn
+from ninefold.errors import UnsupportedError
+
+
+class Twice(torch.nn.Module):
+    """A model that calls one layer twice, holds it in a list too, and has a hook."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 3, (3, 5), padding="same", padding_mode="circular")
+        self.up = torch.nn.ConvTranspose2d(3, 4, 4, stride=2, padding=1)
+        self.norm = torch.nn.BatchNorm2d(4)
+        self.plain = [self.conv]
+        self.seen = []
+        self.conv.register_forward_hook(lambda m, a, out: self.seen.append(type(m)))
+
+    def forward(self, x):
+        return self.norm(self.up(self.conv(self.plain[0](x))))
+
+
+def test_convert_shares_tensors_and_gives_the_same_numbers():
+    torch.manual_seed(0)
+    model = Twice().eval()
+    twin = nf.convert(model)
+    assert isinstance(twin.conv, nn.Conv2d)
+    assert type(model.conv) is torch.nn.Conv2d
+    assert twin.plain[0] is twin.conv
+    assert all(a is b for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    assert all(a is b for a, b in zip(model.buffers(), twin.buffers(), strict=True))
+    x = torch.randn(2, 3, 9, 11)
+    torch.testing.assert_close(twin(x), model(x))
+    assert nn.Conv2d in twin.seen or nn.Conv2d in model.seen
+
+
+def test_convert_in_place_and_back():
+    model = Twice().eval()
+    x = torch.randn(1, 3, 8, 10)
+    expected = model(x)
+    assert nf.convert(model, inplace=True) is model
+    assert isinstance(model.conv, nn.Conv2d)
+    torch.testing.assert_close(model(x), expected)
+    nf.revert(model, inplace=True)
+    assert type(model.conv) is torch.nn.Conv2d
+    assert type(model.up) is torch.nn.ConvTranspose2d
+    torch.testing.assert_close(model(x), expected)
+    assert set(vars(model.conv)) == set(vars(torch.nn.Conv2d(3, 3, (3, 5))))
+
+
+def test_convert_survives_copy_and_pickle():
+    model = nf.convert(torch.nn.Sequential(torch.nn.Conv1d(4, 6, 3), torch.nn.ReLU()))
+    x = torch.randn(2, 4, 12)
+    expected = model(x)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(other(x), expected)
+
+
+def test_what_is_left_alone_is_named_with_the_reason():
+    class Own(torch.nn.Conv2d):
+        pass
+
+    parametrized = torch.nn.Conv2d(3, 4, 3)
+    parametrize.register_parametrization(parametrized, "weight", torch.nn.Identity())
+    model = torch.nn.Sequential(Own(3, 3, 3), parametrized, torch.nn.LazyConv2d(5, 3), torch.nn.Conv2d(3, 3, 1))
+    reasons = nf.unconverted(model)
+    assert list(reasons) == ["0", "1", "2"]
+    assert "subclass of Conv2d" in reasons["0"]
+    assert "parametrization" in reasons["1"]
+    assert "no weight yet" in reasons["2"]
+    twin = nf.convert(model)
+    assert type(twin[0]) is Own
+    assert isinstance(twin[3], nn.Conv2d)
+
+
+@pytest.mark.parametrize(
+    ("layer", "word"),
+    [
+        (nn.Conv2d(2, 3, 3, flip_kernel=True), "flip_kernel"),
+        (nn.Conv2d(2, 3, 3, padding=1, padding_mode="symmetric"), "symmetric"),
+        (nn.Conv2d(2, 3, 3, stride=2, padding="same"), "same_upper"),
+        (nn.Conv2d(2, 3, 3, padding=((0, 1), (1, 1))), "both sides"),
+    ],
+)
+def test_revert_refuses_what_torch_lacks_and_changes_nothing(layer, word):
+    model = torch.nn.Sequential(nn.Conv2d(2, 2, 3), layer)
+    with pytest.raises(UnsupportedError, match=word):
+        nf.revert(model, inplace=True)
+    assert isinstance(model[0], nn.Conv2d)
+
+
+def test_freeze_is_the_users_word_and_is_taken_back():
+    torch.manual_seed(0)
+    model = nf.freeze(nf.convert(torch.nn.Sequential(torch.nn.Conv2d(2, 2, (25, 21), groups=2))).eval())
+    x = torch.randn(1, 2, 60, 70)
+    with torch.no_grad(), nf.options(tolerance=1e-4):
+        before = model(x)
+        model[0].weight.mul_(2)
+        assert torch.equal(model(x), before) or model[0].site.bind(x, model[0].weight).plan("c").engine.startswith("aten")
+        model.load_state_dict(model.state_dict())
+        assert not model[0].frozen
+        after = model(x)
+    bias = model[0].bias.view(1, 2, 1, 1)
+    torch.testing.assert_close(after - bias, 2 * (before - bias), rtol=1e-3, atol=1e-4)
+    nf.freeze(model)
+    assert not model.double()[0].frozen
+    nf.freeze(model)
+    assert not model.train()[0].frozen

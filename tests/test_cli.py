@@ -1,0 +1,87 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+MODEL = """
+import torch
+class Tiny(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, (5, 3), padding="same")
+    def forward(self, x):
+        return self.conv(x)
+def make():
+    return Tiny()
+def broken():
+    raise RuntimeError("no weights here")
+not_a_model = len
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "mine.py").write_text(MODEL)
+
+    def call(*args):
+        environment = os.environ | {"NINEFOLD_CACHE": str(tmp_path / "cache"), "COLUMNS": "150"}
+        return subprocess.run(
+            [sys.executable, "-m", "ninefold.cli", *args], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+        )
+
+    return call
+
+
+def test_optimize_a_model_of_ones_own(run, tmp_path):
+    done = run("optimize", "mine:make", "--input", "1x3x20x24", "--json", "report.json")
+    assert done.returncode == 0, done.stderr
+    assert "5x3, 3->4" in done.stdout
+    assert "outside convolutions" in done.stdout
+    assert json.loads((tmp_path / "report.json").read_text())["rows"][0]["name"] == "conv"
+    shown = run("cache", "show")
+    assert "plans in" in shown.stdout
+    exported = run("cache", "export", "plans.json")
+    assert exported.returncode == 0
+    assert json.loads((tmp_path / "plans.json").read_text())["format"] == "ninefold-plans-1"
+    assert "plans forgotten" in run("cache", "clear").stdout
+    assert "0 plans" in run("cache", "show").stdout
+
+
+def test_plan_says_why(run):
+    done = run("plan", "4x256x2048 -> 256 k=1024 g=256")
+    assert done.returncode == 0
+    assert "engine fft" in done.stdout
+    assert "not frozen" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("optimize", "nothing"), ("'nothing' is no built-in model", "mobilenet_v1")),
+        (("optimize", "no.such:thing"), ("no.such:thing", "ModuleNotFoundError")),
+        (("optimize", "mine:missing"), ("mine:missing", "AttributeError")),
+        (("optimize", "mine:broken"), ("no weights here",)),
+        (("optimize", "mine:not_a_model"), ("gives no model",)),
+        (("optimize", "mine:make"), ("--input 1x3x224x224",)),
+        (("optimize", "mine:make", "--input", "1x3xbig"), ("'1x3xbig' is no shape",)),
+        (("optimize", "mine:make", "--input", "1x4x20x24"), ("cannot be called with the example", "(1, 4, 20, 24)")),
+        (("optimize", "mine:make", "--input", "1x3x9x9", "--image", "mine.py"), ("mine.py is not an image",)),
+        (("optimize", "mine:make", "--input", "1x3x9x9", "--image", "gone.png"), ("gone.png cannot be read",)),
+        (("optimize", "mine:make", "--input", "1x3x9x9", "--tolerance", "tiny"), ("--tolerance 'tiny'",)),
+        (("plan", "3x3"), ("describes no convolution", "k=31")),
+        (("plan", "1x3x9x8 -> 4 k=11"), ("spans 11 positions", "only 9")),
+        (("plan", "1x3x9x8 -> 4 k=3 g=2"), ("groups=2 must divide in_channels=3",)),
+        (("plan", "1x3x9x8 -> 4 k=3", "--map", "z"), ("'z' is not c, h or g",)),
+        (("cache", "export", "missing/folder/plans.json"), ("cannot write plans",)),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(run, args, words):
+    done = run(*args)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("ninefold: ")
+    for word in words:
+        assert word in lines[0]
