@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from bench import torch_peer
-from bench.timing import Times, interleave, ratio
+from bench.timing import Times, interleave, once, ratio
 from ninefold import reference
 from ninefold.ops import Site
 from ninefold.ops.layout import channels_last
-from ninefold.options import Options
+from ninefold.settings import Options
 from ninefold.planning.choose import choose, engine_named
 from ninefold.planning.plan import Plan
 from ninefold.spec import Form, Map
@@ -21,7 +21,7 @@ from ninefold.testing.shapes import Shape
 FORMATS = ("contiguous", "channels_last")
 FORWARD_BACKWARD = "fb"
 _TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "complex64": 1e-4, "complex128": 1e-10, "float16": 2e-2}
-_TOO_LONG = 10.0  # estimated seconds from which an engine is not even tried
+_TOO_LONG = 2.0  # estimated seconds from which an engine that nobody picks is not even tried
 _CHECKABLE = 20_000_000  # multiply-adds up to which the definition itself is the judge where PyTorch has nothing
 
 
@@ -129,10 +129,10 @@ def run_case(shape: Shape, name: str, seconds: float, peers: Sequence[Any] = ())
             contenders |= _engines(shape, name, record, by_format[record.format])  # type: ignore[arg-type]
     if name == ("h" if shape.spec.transposed else "c"):
         contenders |= _others(peers, shape, given, records[FORMATS[0]])
-    alive = _checked(contenders, expected, records)
+    alive, tried = _checked(contenders, expected, records)
     wanted = [f"torch/{f}" for f in names]
     wanted += [f"{pick}/{r.format}" for r in records.values() for pick in (r.measure, r.estimate)]
-    times = interleave(alive, seconds, [w for w in wanted if w in alive]) if alive else {}
+    times = interleave(alive, seconds, [w for w in wanted if w in alive], tried) if alive else {}
     for record in records.values():
         _fill(record, times)
     return list(records.values())
@@ -140,8 +140,8 @@ def run_case(shape: Shape, name: str, seconds: float, peers: Sequence[Any] = ())
 
 def _torch(
     shape: Shape, name: str, by_format: dict[str, Operands]
-) -> tuple[dict[str, Contender], dict[str, Record], Tensor | tuple[Tensor, ...] | None]:
-    """Return PyTorch's contenders, an empty record per format, and the expected result (None where nobody can say)."""
+) -> tuple[dict[str, Contender], dict[str, Record], Tensor | None]:
+    """Return PyTorch's contenders, an empty record per format, and what is expected (None: what the first one gives)."""
     spec, form = shape.spec, shape.form
     first = by_format[FORMATS[0]]
     try:
@@ -158,8 +158,7 @@ def _torch(
             run = torch_peer.runs(peer, spec, (given.K, given.V, given.G))[name]  # type: ignore[index]
             contenders[f"torch/{f}"] = Contender(run, peer.unpack if name == "g" else lambda r: r)
     records = {f: Record(shape.name, shape.group, name, f, peer.what) for f in by_format}
-    first_torch = contenders[f"torch/{FORMATS[0]}"]
-    return contenders, records, first_torch.finish(first_torch.run())
+    return contenders, records, None
 
 
 def _definition(shape: Shape, form: Form, name: str, given: Operands) -> Tensor | None:
@@ -236,13 +235,15 @@ def _others(peers: Sequence[Any], shape: Shape, given: Operands, record: Record)
 
 def _checked(
     contenders: dict[str, Contender], expected: Any, records: dict[str, Record]
-) -> dict[str, Callable[[], Any]]:
-    """Return who agrees with what is expected; who does not, or raises, is an error of its record."""
-    alive = {}
+) -> tuple[dict[str, Callable[[], Any]], dict[str, tuple[float, int]]]:
+    """Return who agrees with what is expected, and how long that run took; who does not is an error of its record."""
+    alive, tried = {}, {}
     for who, contender in contenders.items():
         name, _, format_ = who.partition("/")
         try:
-            result = contender.finish(contender.run())
+            results: list[Any] = []
+            tried[who] = once(lambda run=contender.run, into=results: into.append(run()))  # type: ignore[misc]
+            result = contender.finish(results[0])
         except Exception as error:
             records[format_].errors.append(f"{name} raised {type(error).__name__}: {error}")
             continue
@@ -254,7 +255,7 @@ def _checked(
             records[format_].errors.append(f"{name} {wrong[0]}")
         else:
             alive[who] = contender.run
-    return alive
+    return alive, tried
 
 
 def _fill(record: Record, times: dict[str, Times]) -> None:

@@ -1,6 +1,7 @@
 """Every named shape against PyTorch: ``python -m bench``, which ``make bench`` calls."""
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -88,12 +89,12 @@ def records_of(options: argparse.Namespace, shapes: list[Shape], memory: str, ca
 
 
 def collect(options: argparse.Namespace, shapes: list[Shape], console: Console) -> tuple[list[report.Json], list[str]]:
-    """Run everything behind a progress bar; return records and sentences."""
+    """Run everything behind a progress bar; return records and sentences. An interrupt keeps what there is."""
     memories = options.memory or ["cold", "kept"]
     records: list[report.Json] = []
     notes: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with contextlib.suppress(KeyboardInterrupt), Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("bench", total=len(shapes) * len(memories))
         for memory in memories:
             seen: set[str] = set()
@@ -115,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run, print, write; return 1 where a case is an error."""
     options = parse(arguments)
     console = Console(width=None if sys.stdout.isatty() else 200)
-    facts = machine.describe()
+    facts = machine.describe() | ({"threads": options.threads} if options.threads else {})
     shapes, left = chosen(options)
     if not shapes:
         console.print("no shape has such a name or group; see bench/shapes")

@@ -11,6 +11,7 @@ from ninefold.memory import faults
 HOPELESS = 20.0  # times the fastest: one run has to do
 _SLOW = 3.0  # times the fastest: a few runs have to do, unless it is one of a pair that is compared
 _FEW = 4
+_MOMENT = 0.2  # seconds
 
 
 @dataclass
@@ -40,7 +41,12 @@ class Times:
         return median(self.faults)
 
 
-def interleave(runs: dict[str, Callable[[], object]], seconds: float, pairs: Iterable[str] = ()) -> dict[str, Times]:
+def interleave(
+    runs: dict[str, Callable[[], object]],
+    seconds: float,
+    pairs: Iterable[str] = (),
+    tried: dict[str, tuple[float, int]] | None = None,
+) -> dict[str, Times]:
     """Time functions in turn for about `seconds` in all.
 
     Parameters
@@ -51,8 +57,10 @@ def interleave(runs: dict[str, Callable[[], object]], seconds: float, pairs: Ite
         Of timed runs; each contender runs at least three times unless it is hopeless.
     pairs : iterable of str
         Contenders that take part in every round, for they will be compared round by round.
+    tried : dict of str to (float, int), optional
+        Seconds and faults of runs that were made already; they are the trial of whoever takes long.
     """
-    trial = {name: _trial(run) for name, run in runs.items()}
+    trial = {name: _trial(run, (tried or {}).get(name)) for name, run in runs.items()}
     fastest = min(t for t, _ in trial.values())
     times = {name: Times([t], [f], single=t > HOPELESS * fastest) for name, (t, f) in trial.items()}
     alive = [name for name in runs if not times[name].single]
@@ -66,7 +74,7 @@ def interleave(runs: dict[str, Callable[[], object]], seconds: float, pairs: Ite
         order.shuffle(alive)
         for name in alive:
             if name in paired or k % max(1, rounds // _FEW) == 0:
-                spent_now, fresh = _once(runs[name])
+                spent_now, fresh = once(runs[name])
                 times[name].seconds.append(spent_now)
                 times[name].faults.append(fresh)
             else:
@@ -74,13 +82,14 @@ def interleave(runs: dict[str, Callable[[], object]], seconds: float, pairs: Ite
     return times
 
 
-def _trial(run: Callable[[], object]) -> tuple[float, int]:
+def _trial(run: Callable[[], object], first: tuple[float, int] | None) -> tuple[float, int]:
     """Warm up; a call that takes a moment is its own trial, a quick one is tried again."""
-    first = _once(run)
-    return first if first[0] > 0.5 else min(_once(run), _once(run))
+    first = once(run) if first is None else first
+    return first if first[0] > _MOMENT else min(once(run), once(run))
 
 
-def _once(run: Callable[[], object]) -> tuple[float, int]:
+def once(run: Callable[[], object]) -> tuple[float, int]:
+    """Run a function; return the seconds and the page faults it took."""
     before = faults()
     start = perf_counter()
     run()

@@ -4,7 +4,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from ninefold.errors import NinefoldError
-from ninefold.options import options
+from ninefold.settings import options
 from ninefold.spec.conv import ConvSpec
 
 if TYPE_CHECKING:

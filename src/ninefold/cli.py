@@ -73,7 +73,7 @@ def plan(
     """Say which engine runs a convolution, what that costs, and why each other one lost or refused."""
     import torch
 
-    from ninefold.options import options
+    from ninefold.settings import options
     from ninefold.planning.ask import plan as ask
     from ninefold.spec.text import from_description
 

@@ -85,7 +85,7 @@ def _assert_same(got, want):
     assert len(got) == len(want)
     for a, c in zip(got, want, strict=True):
         assert a.shape == c.shape
-        assert (a - c).abs().max() <= 1e-10 * max(1.0, float(c.abs().max()))
+        assert (a - c).detach().abs().max() <= 1e-10 * max(1.0, float(c.detach().abs().max()))
 
 
 _MATRIX: dict[tuple[str, str], dict[str, str]] = {}

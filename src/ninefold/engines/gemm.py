@@ -122,7 +122,7 @@ def _mix(matrix: Tensor, x: Tensor, out_channels: int, bias: Tensor | None) -> T
     elif groups == 1:
         torch.bmm(matrix.expand(x.shape[0], -1, -1), flat, out=out.flatten(2))
     else:
-        grouped = flat.reshape(x.shape[0], groups, -1, flat.shape[-1])
+        grouped = flat.unflatten(1, (groups, -1))
         out.copy_(torch.matmul(matrix, grouped).reshape(out.shape))
     return add_bias(out, bias)
 

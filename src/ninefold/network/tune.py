@@ -23,7 +23,7 @@ from ninefold.network.fields import receptive_fields
 from ninefold.network.report import Report, Row
 from ninefold.nn.conv import Planned
 from ninefold.ops.bound import Bound
-from ninefold.options import CURRENT, Options
+from ninefold.settings import CURRENT, Options
 from ninefold.planning import plan_problem
 from ninefold.planning.choose import engine_named
 from ninefold.planning.measure import interleaved, measure_rates

@@ -8,7 +8,7 @@ from torch import Tensor
 from ninefold.engines.separable import numerical_rank
 from ninefold.errors import UnsupportedError
 from ninefold.ops import Site
-from ninefold.options import Options
+from ninefold.settings import Options
 from ninefold.spec.conv import ConvSpec
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Planned"]

@@ -17,7 +17,7 @@ from ninefold.spec.form import Form
 from ninefold.spec.problem import Map, Problem
 
 if TYPE_CHECKING:
-    from ninefold.options import Options
+    from ninefold.settings import Options
 
 __all__ = ["ADJOINT", "Bound", "bound_for"]
 
@@ -80,6 +80,8 @@ class Bound:
 
     def runner(self, map_: Map) -> Runner:
         """Return the prepared runner of a map."""
+        if self.device.type == "meta":  # there is nothing to run, and the operator knows shapes and strides
+            return lambda a, b, bias=None: self._operator(map_, a, b)  # noqa: ARG005
         if map_ not in self._runners:
             with torch.no_grad():
                 self._runners[map_] = prepare(self.plan(map_), self.frozen)
@@ -108,12 +110,15 @@ class Bound:
         if (
             not state.is_plain(a, b) or _batched(a) or _batched(b)
         ):  # backward alone may be transformed: is_grads_batched
-            result: Tensor = getattr(torch.ops.ninefold, map_)(a, b, _text(self.form), self.form.n_in, self.form.n_out)
-            return result
+            return self._operator(map_, a, b)
         if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
             out: Tensor = ThinMap.apply(a, b, None, self, map_)
             return out
         return self.runner(map_)(a, b, None)
+
+    def _operator(self, map_: Map, a: Tensor, b: Tensor) -> Tensor:
+        out: Tensor = getattr(torch.ops.ninefold, map_)(a, b, _text(self.form), self.form.n_in, self.form.n_out)
+        return out
 
 
 @lru_cache(maxsize=1024)

@@ -20,7 +20,7 @@ from ninefold.engines.base import in_format
 from ninefold.ops.batching import fold_vmap
 from ninefold.ops.bound import ADJOINT, Bound, bound_for
 from ninefold.ops.layout import result_strides
-from ninefold.options import CURRENT
+from ninefold.settings import CURRENT
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Map
@@ -174,3 +174,5 @@ def _hint(n: Any) -> int:
 
 
 _LIBRARY.impl("conv", _conv, "CompositeImplicitAutograd")
+# Without this a vmap would run the layer example by example.
+_LIBRARY.impl("conv", _conv, "FuncTorchBatchedDecomposition")

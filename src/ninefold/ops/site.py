@@ -11,7 +11,7 @@ from ninefold.ops import operator, state
 from ninefold.ops.bound import Bound, ThinMap, bound_for
 from ninefold.ops.checks import check_data, check_operands
 from ninefold.ops.layout import result_strides
-from ninefold.options import CURRENT, Options
+from ninefold.settings import CURRENT, Options
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Map
@@ -156,13 +156,29 @@ class Site:
         return out
 
     def _traced(self, x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None) -> Tensor:
-        """Trace PyTorch's own convolution: a traced graph runs where ninefold is not."""
+        """Trace PyTorch's own convolution: a traced graph runs where ninefold is not, and at other sizes than these."""
         from ninefold.engines.aten import Aten  # noqa: PLC0415  only tracing needs an engine by name
 
         bound = self.bind(x, weight, size)
         problem = bound.problem(self.map)
-        if reason := Aten().refuses(problem):
-            raise UnsupportedError(
-                f"torch.jit.trace and the ONNX exporter built on it cannot hold this layer: {reason}"
-            )
+        if reason := Aten().refuses(problem) or _varies(self.spec):
+            raise UnsupportedError(f"torch.jit.trace and the ONNX exporter built on it cannot hold this layer: {reason}")
+        pads = tuple(self.spec.pads(bound.form.n_in))
+        if not self.spec.transposed and (self.spec.padding_mode != "zeros" or any(lo != hi or lo < 0 for lo, hi in pads)):
+            mode = "constant" if self.spec.padding_mode == "zeros" else self.spec.padding_mode
+            padded = torch.nn.functional.pad(x, [p for pair in reversed(pads) for p in pair], mode)
+            bare = Site(self.spec.replace(padding=0, padding_mode="zeros"), self.options)
+            return bare._traced(padded, weight, bias, None)
         return Aten().prepare(problem)(weight, x, bias)
+
+
+def _varies(spec: ConvSpec) -> str | None:
+    """Return why PyTorch's operations, fixed while tracing, would be wrong for inputs of another size; None if right."""
+    if isinstance(spec.padding, str) and spec.padding.startswith("same") and any(s > 1 for s in spec.stride):
+        return f"padding={spec.padding!r} with stride {spec.stride} depends on the input's size; give pads as numbers"
+    if spec.padding_mode == "symmetric":
+        return "PyTorch has no padding_mode='symmetric'"
+    uneven = isinstance(spec.padding, str) or any(lo != hi or lo < 0 for lo, hi in spec.padding)
+    if spec.transposed and (uneven or spec.padding_mode != "zeros"):
+        return f"PyTorch transposes with even zero padding only, not {spec.padding} of {spec.padding_mode}"
+    return None

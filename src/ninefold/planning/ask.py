@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ninefold.options import CURRENT
+from ninefold.settings import CURRENT
 from ninefold.planning import plan_problem, pose
 from ninefold.planning.cache import plan_cache
 from ninefold.planning.plan import Plan

@@ -14,7 +14,7 @@ from torch import Tensor
 from ninefold.engines.base import Engine, Runner
 from ninefold.ops.bound import Bound, ThinMap
 from ninefold.ops.layout import result_strides
-from ninefold.options import Options
+from ninefold.settings import Options
 from ninefold.spec import Form, Map
 from ninefold.testing.cases import Case, cases, operands
 from ninefold.testing.dot import dot_test

@@ -50,7 +50,7 @@ class Options:
             integer(self.max_scratch, "max_scratch", 0)
 
 
-CURRENT: ContextVar[Options] = ContextVar("ninefold.options", default=Options())  # noqa: B039  frozen
+CURRENT: ContextVar[Options] = ContextVar("ninefold.settings", default=Options())  # noqa: B039  frozen
 
 
 @contextmanager

@@ -1,0 +1,108 @@
+"""From a problem to its plan: as remembered, else measured or estimated; and from a plan to what runs it."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ninefold.engines.base import Runner
+from ninefold.settings import Options
+from ninefold.planning.cache import plan_cache
+from ninefold.planning.choose import choose, engine_named
+from ninefold.planning.measure import measure
+from ninefold.planning.plan import Candidate, Plan
+from ninefold.spec.form import Form
+from ninefold.spec.problem import TOLERANCES, Map, Problem
+
+__all__ = ["plan_problem", "pose", "prepare"]
+
+
+def pose(
+    map: Map,  # noqa: A002  the chapter's word
+    form: Form,
+    batch: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    options: Options,
+    *,
+    channels_last: bool = False,
+    rank: int | None = None,
+    frozen: bool = False,
+) -> Problem:
+    """Return the problem that a call under these options poses."""
+    name = str(dtype).removeprefix("torch.")
+    tolerance = options.tolerance
+    if tolerance == "default":
+        tolerance = TOLERANCES.get(name, 0.0)
+    return Problem(
+        map,
+        form,
+        batch,
+        name,
+        device.type if device.type == "cpu" else f"{device.type}:{_device_name(device)}",
+        channels_last,
+        torch.get_num_threads(),
+        0.0 if tolerance == "strict" else float(tolerance),
+        options.max_scratch,
+        options.deterministic or torch.are_deterministic_algorithms_enabled(),
+        options.check_finite,
+        rank,
+        frozen,
+    )
+
+
+@lru_cache(maxsize=16)
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def plan_problem(problem: Problem, mode: str = "estimate", weight: Tensor | None = None) -> Plan:
+    """Return the plan of a problem: as remembered, else measured or estimated.
+
+    Parameters
+    ----------
+    problem : Problem
+    mode : {"estimate", "measure"}
+    weight : Tensor, optional
+        The frozen weight; needed to measure engines that derive from it.
+    """
+    estimated = choose(problem)
+    found = plan_cache().get(problem)
+    if found is not None:
+        engine, seconds, source = found
+        standing = {c.engine: c for c in estimated.candidates}
+        if engine in standing and standing[engine].reason is None:
+            candidates = tuple(_timed(c, seconds) for c in estimated.candidates)
+            return Plan(problem, engine, candidates, source)
+    if mode == "estimate" or problem.batch == 0:
+        return estimated
+    measured = measure(problem, weight)
+    plan_cache().put(
+        problem, measured.engine, {c.engine: c.measured for c in measured.candidates if c.measured is not None}
+    )
+    return measured
+
+
+def _timed(c: Candidate, seconds: dict[str, float]) -> Candidate:
+    return Candidate(c.engine, c.reason, c.cost, c.error, c.scratch, seconds.get(c.engine))
+
+
+def prepare(plan: Plan, weight: Tensor | None = None) -> Runner:
+    """Return the runner of a plan.
+
+    Where the options ask for it (`check_finite`), a result of an engine that spreads NaN and infinity is looked through, and
+    computed directly if there is any.
+    """
+    engine = engine_named(plan.engine)
+    fast = engine.prepare(plan.problem, weight)
+    if not plan.problem.finite or engine.traits.local:
+        return fast
+    admitted = [engine_named(c.engine) for c in plan.candidates if c.reason is None]
+    direct = next((e for e in admitted if e.traits.local), engine_named("reference"))
+    careful = direct.prepare(plan.problem)
+
+    def run(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+        out = fast(a, b, bias)
+        return out if bool(out.isfinite().all()) else careful(a, b, bias)
+
+    return run

@@ -1,0 +1,108 @@
+import pytest
+import torch
+
+import ninefold as nf
+from ninefold.engines import ENGINES
+from ninefold.errors import NoEngineError
+from ninefold.planning import measure as measure_module
+from ninefold.planning import prepare
+from ninefold.planning.choose import choose, engine_named, judge
+from ninefold.spec import ConvSpec, Problem
+
+LONG = Problem("c", ConvSpec(64, 64, (511,), groups=64).form(2048), 2, threads=2)
+
+
+def test_every_engine_is_judged_and_the_fastest_admitted_one_runs():
+    plan = choose(LONG)
+    assert [c.engine for c in plan.candidates] == [e.name for e in ENGINES]
+    admitted = [c for c in plan.candidates if c.reason is None]
+    assert plan.chosen.cost == min(c.cost for c in admitted)
+    assert plan.engine == "fft"
+
+
+@pytest.mark.parametrize(
+    ("change", "engine", "words"),
+    [
+        ({"tolerance": 0.0}, "fft", ["exceeds the tolerance 0e+00"]),
+        ({"max_scratch": 1000}, "fft", ["bytes of scratch", "max_scratch=1,000"]),
+        ({}, "separable", ["not frozen"]),
+        ({"frozen": True, "rank": None}, "separable", ["1-D"]),
+    ],
+)
+def test_each_option_excludes_with_a_reason(change, engine, words):
+    fields = {"tolerance": 1e-5, "max_scratch": None, "frozen": False, "rank": None} | change
+    problem = Problem("c", LONG.form, 2, threads=2, **fields)
+    reason = judge(engine_named(engine), problem).reason
+    assert reason is not None
+    for word in words:
+        assert word in reason
+
+
+def test_strict_admits_direct_summation_only():
+    problem = Problem("c", LONG.form, 2, tolerance=0.0)
+    admitted = {c.engine for c in choose(problem).candidates if c.reason is None}
+    assert admitted == {e.name for e in ENGINES if e.traits.direct and e.refuses(problem) is None}
+
+
+def test_nothing_admitted_is_an_error_with_every_reason():
+    problem = Problem("c", LONG.form, 2, max_scratch=0)
+    with pytest.raises(NoEngineError, match="max_scratch=0") as caught:
+        choose(problem)
+    assert all(e.name in str(caught.value) for e in ENGINES)
+    assert isinstance(caught.value, RuntimeError)
+
+
+def test_a_determinism_that_is_asked_for_is_respected(monkeypatch):
+    fft = next(e for e in ENGINES if e.name == "fft")
+    monkeypatch.setattr(type(fft), "traits", type(fft.traits)(direct=False, exact=False, local=False, deterministic=False))
+    assert judge(fft, LONG).reason is None
+    reason = judge(fft, Problem("c", LONG.form, 2, deterministic=True)).reason
+    assert reason is not None
+    assert "same bits" in reason
+
+
+def test_an_estimate_never_runs_anything(monkeypatch):
+    def never(*_):
+        raise AssertionError("an estimate called a clock or an engine")
+
+    monkeypatch.setattr(measure_module, "perf_counter", never)
+    for engine in ENGINES:
+        monkeypatch.setattr(type(engine), "prepare", never)
+    assert nf.plan(ConvSpec(3, 5, (7, 3)), (40, 41)).source == "estimate"
+
+
+def test_measure_prefers_the_faster_and_forgives_the_earlier(monkeypatch):
+    times = {"aten": 1.0, "aten-other": 2.0, "fft": 0.97, "gemm": 5.0}
+    monkeypatch.setattr(measure_module, "interleaved", lambda runs, _: {name: [times[name]] * 3 for name in runs})
+    assert measure_module.measure(LONG).engine == "aten"
+    times["fft"] = 0.5
+    plan = measure_module.measure(LONG)
+    assert plan.engine == "fft"
+    assert plan.chosen.measured == 0.5
+
+
+def test_printing_a_plan_says_everything():
+    text = str(choose(LONG))
+    for words in ("map c (output) of a 511 convolution, groups 64", "2x64x2048 -> 2x64x1538", "engine fft (estimate)", "--> fft"):
+        assert words in text
+    assert "no: " in text
+    assert text.count("times the chosen one") >= 2
+
+
+def test_plan_takes_layers_and_specs_and_says_what_does_not_fit():
+    assert nf.plan(torch.nn.ConvTranspose2d(4, 6, 3, stride=2), (5, 7)).problem.map == "h"
+    assert nf.plan(torch.nn.Conv1d(4, 6, 3), 20, map="g").problem.form.n_out == (18,)
+    with pytest.raises(ValueError, match="spans 3 positions"):
+        nf.plan(torch.nn.Conv1d(4, 6, 3), 2)
+
+
+def test_check_finite_recomputes_directly():
+    problem = Problem("c", ConvSpec(2, 2, (33,), groups=2).form(200), 1, finite=True)
+    plan = choose(problem)
+    fft = type(plan)(problem, "fft", plan.candidates, "estimate")
+    x, w = torch.randn(1, 2, 200), torch.randn(2, 1, 33)
+    x[0, 1, 100] = float("nan")
+    out = prepare(fft)(w, x, None)
+    expected = torch.conv1d(x, w, groups=2)
+    assert torch.equal(out.isnan(), expected.isnan())
+    assert not out[0, 0].isnan().any()
