@@ -178,6 +178,16 @@ def test_dispatch_mode_sees_one_operator(kind, record):
         kind.check(z, kind.reference(*operands))
 
 
+@pytest.mark.parametrize("mapped", [0, 1])
+def test_vmap_is_one_call_and_not_one_per_example(mapped, kind):
+    x, w, b = kind.operands()
+    both = [(x, w), (torch.stack([x, x.sin(), x.cos()]), torch.stack([w, w.sin(), w.cos()]))]
+    given = [both[mapped == k][k] for k in range(2)]
+    with _Seen() as seen:
+        torch.func.vmap(lambda x, w: Site(kind.spec)(x, w, b), [0 if mapped == k else None for k in range(2)])(*given)
+    assert sum("convolution" in n or n.startswith("ninefold.") for n in seen.names) == 1
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_jit_trace_holds_torchs_own_convolution_or_is_refused(kind, record):
     operands = kind.operands()

@@ -144,6 +144,7 @@ INSIDE = {  # transforms that a compiler may see whole
 TRANSFORMS = OUTSIDE | INSIDE
 REFUSED_BY_TORCH = {  # of anything that is compiled, its own convolution included
     "double backward": (RuntimeError, "does not currently support double backward"),
+    "functionalize": (torch._dynamo.exc.BackendCompilerFailed, "must not already be a functional tensor"),
     "dual and gradient": (NotImplementedError, "jvp"),
 }
 

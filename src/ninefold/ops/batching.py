@@ -30,6 +30,7 @@ def fold_vmap(
 
 def widen(spec: ConvSpec, copies: int) -> ConvSpec:
     """Return the spec of `copies` independent copies side by side in the channels."""
+    copies = int(copies)  # a symbolic count is settled here: channels are part of a spec, which is text
     ends = {"in_channels": spec.in_channels * copies, "out_channels": spec.out_channels * copies}
     if spec.table is None:
         return spec.replace(**ends, groups=spec.groups * copies)

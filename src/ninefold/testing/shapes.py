@@ -173,7 +173,7 @@ def _build(table: dict[str, Any], stem: str) -> Shape:
         raise ArgumentError(f"group must be a string, got {group!r}")
     if dtype not in TOLERANCES:
         raise ArgumentError(f"dtype={dtype!r} is not one of {', '.join(TOLERANCES)}")
-    if contract not in (None, True, False):
+    if not (contract is None or isinstance(contract, bool)):
         raise ArgumentError(f"contract must be true or false, got {contract!r}")
     macs = spec.form(size).macs * batch
     small = macs <= CONTRACT_MACS if contract is None else bool(contract)

@@ -129,7 +129,7 @@ def scaled_error(result: Tensor, expected: Tensor, scale: Tensor) -> float:
     wide = torch.complex128 if expected.is_complex() else torch.float64
     error = (result.detach().cpu().to(wide) - expected).abs()
     relative = torch.where(error == 0, 0.0, error / scale)
-    return float(relative.nan_to_num(nan=float("inf")).max())
+    return float(relative.nan_to_num(nan=float("inf"), posinf=float("inf")).max())
 
 
 def assert_close(result: Tensor, expected: Tensor, scale: Tensor, allowed: float, what: Any = "the result") -> None:
@@ -157,7 +157,7 @@ def assert_close(result: Tensor, expected: Tensor, scale: Tensor, allowed: float
     error = scaled_error(result, expected, scale)
     if error <= allowed:
         return
-    off = (result.detach().cpu().to(expected.dtype) - expected).abs().nan_to_num(nan=float("inf"))
+    off = (result.detach().cpu().to(expected.dtype) - expected).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
     at = tuple(int(i) for i in torch.unravel_index(off.argmax(), off.shape))
     raise AssertionError(
         f"{what}: error {error:.0e} on the scale max|V| * ||K_o||_1, allowed are {allowed:.0e}; "
