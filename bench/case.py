@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from bench import torch_peer
-from bench.timing import Times, interleave, once, ratio
+from bench.timing import HOPELESS, Times, interleave, once, ratio
 from ninefold import reference
 from ninefold.ops import Site
 from ninefold.ops.layout import channels_last
-from ninefold.settings import Options
 from ninefold.planning.choose import choose, engine_named
 from ninefold.planning.plan import Plan
+from ninefold.settings import Options
 from ninefold.spec import Form, Map
 from ninefold.testing.shapes import Shape
 
@@ -22,6 +22,7 @@ FORMATS = ("contiguous", "channels_last")
 FORWARD_BACKWARD = "fb"
 _TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "complex64": 1e-4, "complex128": 1e-10, "float16": 2e-2}
 _TOO_LONG = 2.0  # estimated seconds from which an engine that nobody picks is not even tried
+_A_MOMENT = 0.05  # seconds above which an engine that the planner found hopeless is not run again
 _CHECKABLE = 20_000_000  # multiply-adds up to which the definition itself is the judge where PyTorch has nothing
 
 
@@ -191,16 +192,23 @@ def _plans(shape: Shape, given: Operands, map_: Map) -> tuple[Plan, Plan]:
 
 
 def _engines(shape: Shape, map_: Map, record: Record, given: Operands) -> dict[str, Contender]:
-    """Return every admitted engine that is not hopelessly slow by its own estimate."""
+    """Return every admitted engine; of those that nobody picks, not the hopeless ones that take a while.
+
+    Hopeless is who took 20 times the best of the planner's timing, or 30 times the best estimate where it was not timed.
+    """
     measured, estimated = _plans(shape, given, map_)
     record.measure, record.estimate = measured.engine, estimated.engine
     admitted = [c for c in estimated.candidates if c.reason is None]
     record.costs = {c.engine: c.cost for c in admitted}
     contenders: dict[str, Contender] = {}
     a, b = given.of(map_)
+    clock = {c.engine: c.measured for c in measured.candidates if c.measured is not None}
     for c in admitted:
         picked = c.engine in (measured.engine, estimated.engine)
-        if not picked and (c.engine == "reference" or c.cost > _TOO_LONG):
+        best = min(clock.values()) if c.engine in clock else estimated.chosen.cost * 1.5
+        seconds = clock.get(c.engine, c.cost)
+        hopeless = seconds > _A_MOMENT and seconds > HOPELESS * best
+        if not picked and (c.engine == "reference" or c.cost > _TOO_LONG or hopeless):
             continue
         runner = engine_named(c.engine).prepare(estimated.problem)
         contenders[f"{c.engine}/{record.format}"] = Contender(lambda runner=runner: runner(a, b, None))  # type: ignore[misc]
@@ -229,7 +237,7 @@ def _others(peers: Sequence[Any], shape: Shape, given: Operands, record: Record)
         except Exception as error:
             record.notes.append(f"{peer.NAME}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
             continue
-        contenders[f"{peer.NAME}/{FORMATS[0]}"] = Contender(run, torch.as_tensor)
+        contenders[f"{peer.NAME}/{FORMATS[0]}"] = Contender(run, torch.tensor)
     return contenders
 
 

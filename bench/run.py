@@ -33,7 +33,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--map", action="append", choices=MAPS, help="only this map; may be repeated")
     parser.add_argument("--memory", action="append", choices=("cold", "kept"), help="only this kind of memory")
     parser.add_argument(
-        "--seconds", type=float, default=0.3, help="of timed runs per case, about (default: %(default)s)"
+        "--seconds", type=float, default=0.2, help="of timed runs per case, about (default: %(default)s)"
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of a second per case, first two shapes per group")
     parser.add_argument("--threads", type=int, default=0, help="default: PyTorch's own choice")

@@ -11,7 +11,7 @@ from ninefold.memory import faults
 HOPELESS = 20.0  # times the fastest: one run has to do
 _SLOW = 3.0  # times the fastest: a few runs have to do, unless it is one of a pair that is compared
 _FEW = 4
-_MOMENT = 0.2  # seconds
+_MOMENT, _LONG = 0.2, 2.0  # seconds
 
 
 @dataclass
@@ -60,11 +60,12 @@ def interleave(
     tried : dict of str to (float, int), optional
         Seconds and faults of runs that were made already; they are the trial of whoever takes long.
     """
-    trial = {name: _trial(run, (tried or {}).get(name)) for name, run in runs.items()}
+    pairs = set(pairs)
+    trial = {name: _trial(run, (tried or {}).get(name), name in pairs) for name, run in runs.items()}
     fastest = min(t for t, _ in trial.values())
     times = {name: Times([t], [f], single=t > HOPELESS * fastest) for name, (t, f) in trial.items()}
     alive = [name for name in runs if not times[name].single]
-    paired = set(pairs) | {name for name in alive if trial[name][0] <= _SLOW * fastest}
+    paired = pairs | {name for name in alive if trial[name][0] <= _SLOW * fastest}
     spent = sum(trial[name][0] for name in alive if name in paired) or fastest
     rounds = max(3, min(100, int(seconds / spent)))
     for name in alive:
@@ -82,10 +83,12 @@ def interleave(
     return times
 
 
-def _trial(run: Callable[[], object], first: tuple[float, int] | None) -> tuple[float, int]:
-    """Warm up; a call that takes a moment is its own trial, a quick one is tried again."""
+def _trial(run: Callable[[], object], first: tuple[float, int] | None, matters: bool) -> tuple[float, int]:
+    """Warm up, then try; a warm-up that takes long is its own trial, sooner for those that nobody compares."""
     first = once(run) if first is None else first
-    return first if first[0] > _MOMENT else min(once(run), once(run))
+    if first[0] > (_LONG if matters else _MOMENT):
+        return first
+    return min(once(run), once(run)) if first[0] < _MOMENT else once(run)
 
 
 def once(run: Callable[[], object]) -> tuple[float, int]:

@@ -47,7 +47,9 @@ def test_all_maps_are_torchs_and_its_gradients(shape):
     except ShapeError:
         form = None
     assume(form is not None and 0 not in form.n_in)
-    assume(form.mode in ("zeros", "reflect", "replicate", "circular") and all(a.lo >= 0 and a.hi >= 0 for a in form.axes))
+    assume(
+        form.mode in ("zeros", "reflect", "replicate", "circular") and all(a.lo >= 0 and a.hi >= 0 for a in form.axes)
+    )
     fits = {"reflect": lambda a: max(a.lo, a.hi) < a.n_in, "circular": lambda a: max(a.lo, a.hi) <= a.n_in}
     assume(all(fits.get(form.mode, lambda a: True)(a) for a in form.axes))
     Kt, Vt = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (K, V))
@@ -86,7 +88,13 @@ def test_true_convolution_is_numpys(mode):
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [("reflect", "reflect"), ("symmetric", "symmetric"), ("replicate", "edge"), ("circular", "wrap"), ("zeros", "constant")],
+    [
+        ("reflect", "reflect"),
+        ("symmetric", "symmetric"),
+        ("replicate", "edge"),
+        ("circular", "wrap"),
+        ("zeros", "constant"),
+    ],
 )
 def test_borders_are_those_of_numpy_pad(ours, theirs):
     form, K, V, _ = problem(ConvSpec(2, 3, (3, 2), padding=((2, 3), (1, 4)), padding_mode=ours, stride=(2, 1)), (6, 5))

@@ -168,7 +168,7 @@ def _example(model: "Module", shape: str | None, image: Path | None) -> "Tensor"
     own = getattr(model, "input_size", None)
     if shape is None and own is None:
         raise ArgumentError("this model does not say what it takes; give --input, like --input 1x3x224x224")
-    sizes = shape_from_text(shape) if shape is not None else (1, *own)  # type: ignore[misc]  one of both is there
+    sizes = shape_from_text(shape) if shape is not None else (1, *tuple(own or ()))
     torch.manual_seed(0)
     return torch.randn(sizes) if image is None else _picture(image, sizes)
 

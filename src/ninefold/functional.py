@@ -7,16 +7,20 @@ mathematics; and the weight may change with the position (`locally_connected2d`,
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
+from operator import index
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ninefold.errors import ArgumentError, ShapeError
+from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
 from ninefold.ops import Site, trilinear
+from ninefold.ops.checks import check_operands
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
+from ninefold.spec.parse import integer, per_axis
 
 __all__ = [
     "conv1d",
@@ -45,32 +49,62 @@ def _site(spec: ConvSpec) -> Site:
     return Site(spec)
 
 
-@lru_cache(maxsize=4096)
+@dataclass(frozen=True, slots=True)
+class _Typed:
+    """``True`` or ``2.0``, which equal whole numbers and are none: a remembered spec must not answer for them."""
+
+    kind: type
+    value: Any
+
+
+@lru_cache(maxsize=4096, typed=True)
 def _spec(*fields: Any) -> ConvSpec:
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
     rest = ("flip_kernel", "period", "transposed", "output_padding")
-    return ConvSpec(**dict(zip((*names, *rest), fields, strict=True)))
+    return ConvSpec(**dict(zip((*names, *rest), map(_bare, fields), strict=True)))
 
 
 def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else value
+    return tuple(map(_nested, value)) if isinstance(value, (list, tuple)) else value
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  a spec is settled while tracing, whatever makes it
+def _nested(value: Any) -> Any:
+    if type(value) is int:
+        return value
+    return _Typed(type(value), value) if isinstance(value, (bool, float)) else _hashable(value)
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_bare, value))
+    return value.value if isinstance(value, _Typed) else value
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _constant_text(fields: tuple[Any, ...]) -> str:
-    return _spec(*fields).to_text()
+    return _spec(*map(_hashable, fields)).to_text()
 
 
-def _run(
-    x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None, fields: tuple[Any, ...]
-) -> Tensor:
-    if torch.compiler.is_compiling() and x.ndim == weight.ndim:
-        out: Tensor = torch.ops.ninefold.conv(x, weight, bias, _constant_text(fields), size)
-        return out
+def _settled(value: Any) -> Any:
+    """Return a value with its symbolic numbers settled: a spec is text."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_settled(v) for v in value)
+    return index(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _run(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None, fields: tuple[Any, ...]) -> Tensor:
+    if torch.compiler.is_compiling():
+        batched = x.ndim != len(fields[2]) + 1
+        text = _constant_text(_settled(fields))
+        out: Tensor = torch.ops.ninefold.conv(x if batched else x.unsqueeze(0), weight, bias, text, size)
+        return out if batched else out.squeeze(0)
     return _site(_spec(*map(_hashable, fields)))(x, weight, bias, size)
 
 
-def _check_weight(weight: Tensor, ndim: int, layout: str) -> None:
+def _check_weight(weight: Tensor, ndim: int, layout: str, groups: Any) -> None:
+    if not isinstance(weight, Tensor):
+        raise ArgumentTypeError(f"the weight must be a tensor {layout}, got type {type(weight).__name__}")
+    integer(groups, "groups", 1)
     if weight.ndim != ndim:
         raise ShapeError(f"the weight has shape {tuple(weight.shape)}, {weight.ndim} dimensions; it must be {layout}")
 
@@ -120,7 +154,7 @@ def _conv(
     >>> F.conv{n}d(torch.ones(1, 1, {example}), torch.ones(2, 1, {taps}), padding="full").shape
     torch.Size([1, 2, {result}])
     """
-    _check_weight(weight, ndim + 2, f"(out_channels, in_channels / groups, {ndim} kernel sizes)")
+    _check_weight(weight, ndim + 2, f"(out_channels, in_channels / groups, {ndim} kernel sizes)", groups)
     out, tail = weight.shape[:2]
     kernel = tuple(weight.shape[2:])
     fields = (tail * groups, out, kernel, stride, padding, dilation, groups, padding_mode, flip_kernel, 1, False, 0)
@@ -138,7 +172,7 @@ def _conv_transpose(
     groups: int = 1,
     dilation: Any = 1,
     *,
-    output_size: Sequence[int] | None = None,
+    output_size: Any = None,
     padding_mode: str = "zeros",
     flip_kernel: bool = False,
 ) -> Tensor:
@@ -154,8 +188,8 @@ def _conv_transpose(
     bias : Tensor of shape ``(out_channels,)``, optional
     stride, padding, output_padding, groups, dilation
         As in torch, in torch's order; `padding` of the convolution that is transposed.
-    output_size : sequence of int, optional
-        Spatial size of the result.
+    output_size : int or sequence of int, optional
+        Spatial size of the result, or its whole shape.
     padding_mode : str
         Of the convolution that is transposed: what a border continued is folded back. This is the exact adjoint; it is not
         a border put around the input.
@@ -176,10 +210,13 @@ def _conv_transpose(
     >>> F.conv_transpose{n}d(torch.ones(1, 2, {example}), torch.ones(2, 3, {taps}), stride=2).shape
     torch.Size([1, 3, {transposed}])
     """
-    _check_weight(weight, ndim + 2, f"(in_channels, out_channels / groups, {ndim} kernel sizes)")
+    _check_weight(weight, ndim + 2, f"(in_channels, out_channels / groups, {ndim} kernel sizes)", groups)
     inputs, tail = weight.shape[:2]
     if output_size is not None:
         output_padding = 0
+        if not isinstance(output_size, int):
+            output_size = tuple(output_size)
+            output_size = output_size[-ndim:] if len(output_size) in (ndim + 1, ndim + 2) else output_size
     kernel = tuple(weight.shape[2:])
     fields = (
         tail * groups,
@@ -195,7 +232,7 @@ def _conv_transpose(
         True,
         output_padding,
     )
-    return _run(input, weight, bias, None if output_size is None else tuple(output_size)[-ndim:], fields)
+    return _run(input, weight, bias, output_size, fields)
 
 
 def _conv_input(
@@ -236,10 +273,12 @@ def _conv_input(
     >>> F.conv{n}d_input((1, 1, {example}), torch.ones(2, 1, {taps}), torch.ones(1, 2, {valid})).shape
     torch.Size([1, 1, {example}])
     """
-    _check_weight(weight, ndim + 2, f"(out_channels, in_channels / groups, {ndim} kernel sizes)")
+    _check_weight(weight, ndim + 2, f"(out_channels, in_channels / groups, {ndim} kernel sizes)", groups)
     options = (stride, padding, dilation, groups, padding_mode, flip_kernel, 1, False, 0)
     spec = _spec(*map(_hashable, (weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]), *options)))
     form = _form(spec, tuple(input_size), grad_output, "input_size")
+    shape = form.output_shape(len(grad_output))
+    check_operands(form, ("weight", weight, form.weight_shape), ("grad_output", grad_output, shape))
     return trilinear("h", spec, form, weight, grad_output)
 
 
@@ -281,6 +320,7 @@ def _conv_weight(
     >>> F.conv{n}d_weight(torch.ones(1, 1, {example}), (2, 1, {taps}), torch.ones(1, 2, {valid})).shape
     torch.Size([2, 1, {taps}])
     """
+    integer(groups, "groups", 1)
     if len(weight_size) != ndim + 2:
         raise ShapeError(
             f"weight_size={tuple(weight_size)} must name {ndim + 2} sizes: (out, in / groups, {ndim} kernel sizes)"
@@ -288,11 +328,15 @@ def _conv_weight(
     options = (stride, padding, dilation, groups, padding_mode, flip_kernel, 1, False, 0)
     spec = _spec(*map(_hashable, (weight_size[1] * groups, weight_size[0], tuple(weight_size[2:]), *options)))
     form = _form(spec, tuple(input.shape), grad_output, "input's shape")
+    shape = form.output_shape(len(grad_output))
+    check_operands(form, ("input", input, form.input_shape(len(input))), ("grad_output", grad_output, shape))
     return trilinear("g", spec, form, input, grad_output)
 
 
 def _form(spec: ConvSpec, shape: tuple[int, ...], grad: Tensor, name: str) -> Form:
     """Return the form of an input's shape and an output gradient, checked against each other."""
+    for k, n in enumerate(shape):
+        integer(n, f"{name}[{k}]", 0)
     if len(shape) != spec.ndim + 2 or shape[1] != spec.in_channels:
         raise ShapeError(f"{name} {shape} must be (batch, {spec.in_channels}, {spec.ndim} sizes)")
     if grad.ndim != spec.ndim + 2:
@@ -344,7 +388,7 @@ def _locally_connected(
     torch.Size([1, 2, {valid}])
     """
     _check_weight(
-        weight, 2 * ndim + 2, f"(out_channels, {ndim} output sizes, in_channels / groups, {ndim} kernel sizes)"
+        weight, 2 * ndim + 2, f"(out_channels, {ndim} output sizes, in_channels / groups, {ndim} kernel sizes)", groups
     )
     kernel = tuple(weight.shape[2 + ndim :])
     ends = (weight.shape[1 + ndim] * groups, weight.shape[0])
@@ -395,9 +439,9 @@ def _tiled_conv(
     >>> F.tiled_conv{n}d(torch.ones(1, 1, {example}), torch.ones(2, {twos}, 1, {taps}), period=2).shape
     torch.Size([1, 2, {valid}])
     """
-    _check_weight(weight, 2 * ndim + 2, f"(out_channels, {ndim} periods, in_channels / groups, {ndim} kernel sizes)")
+    _check_weight(weight, 2 * ndim + 2, f"(out_channels, {ndim} periods, in_channels / groups, {ndim} kernel sizes)", groups)
     held = tuple(weight.shape[1 : 1 + ndim])
-    wanted = held if period is None else (period,) * ndim if isinstance(period, int) else tuple(period)
+    wanted = held if period is None else per_axis(period, ndim, "period", 1)
     if wanted != held:
         raise ArgumentError(
             f"period={period} but the weight {tuple(weight.shape)} holds {held} kernels; give it {wanted}, or leave period out"

@@ -1,7 +1,7 @@
 """Tilings and layouts: every output is in a tile, every tile fits its transform, and a cap leaves less in flight."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ninefold.engines.fft import FFT, _correlation, _good, _layout, _tiling

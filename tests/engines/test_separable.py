@@ -16,7 +16,12 @@ def kernel_of_rank(spec, rank, dtype=torch.double):
     return split.reshape(spec.weight_shape()).to(dtype)
 
 
-SPECS = [ConvSpec(2, 3, (7, 9)), ConvSpec(4, 6, (5, 7), groups=2), ConvSpec(5, 5, (9, 11), groups=5), ConvSpec(1, 1, (8, 6))]
+SPECS = [
+    ConvSpec(2, 3, (7, 9)),
+    ConvSpec(4, 6, (5, 7), groups=2),
+    ConvSpec(5, 5, (9, 11), groups=5),
+    ConvSpec(1, 1, (8, 6)),
+]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
@@ -29,7 +34,7 @@ def test_the_rank_of_a_product_is_found(spec, rank, dtype):
 def test_a_gaussian_has_rank_one_and_noise_full_rank():
     x, y = torch.arange(-5.0, 6), torch.arange(-3.0, 4)
     spec = ConvSpec(1, 1, (11, 7))
-    gaussian = torch.exp(-x[:, None] ** 2 / 8) * torch.exp(-y**2 / 3)
+    gaussian = torch.exp(-(x[:, None] ** 2) / 8) * torch.exp(-(y**2) / 3)
     assert numerical_rank(spec, gaussian[None, None]) == 1
     assert numerical_rank(spec, torch.randn(1, 1, 11, 7)) == 7
     perturbed = gaussian.clone()

@@ -101,7 +101,7 @@ def test_a_wrong_second_gradient_is_found(monkeypatch):
         return tuple(x.detach() if isinstance(x, torch.Tensor) else x for x in right(ctx, up))
 
     monkeypatch.setattr(contract.ThinMap, "backward", staticmethod(detached))
-    with pytest.raises(Exception, match=r"does not require grad|Jacobian mismatch|differentiated"):
+    with pytest.raises(Exception, match=r"expected to be zero"):
         check_gradients(Broken(), "c", SHAPE)
 
 

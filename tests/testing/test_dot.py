@@ -21,7 +21,8 @@ def test_the_definitions_are_adjoint():
 
 @pytest.mark.parametrize("broken", ["c", "h", "g"])
 @pytest.mark.parametrize(
-    "fault", [lambda x: -x, lambda x: x.flip(-1), lambda x: x.roll(1, 2), lambda x: x * 1.0001, lambda x: x * float("nan")]
+    "fault",
+    [lambda x: -x, lambda x: x.flip(-1), lambda x: x.roll(1, 2), lambda x: x * 1.0001, lambda x: x * float("nan")],
 )
 def test_a_broken_map_is_found(broken, fault):
     three = maps()
@@ -38,7 +39,9 @@ def test_a_wrong_shape_is_named():
     three = maps()
     right = three["h"]
     three["h"] = lambda a, b: right(a, b)[..., :-1]
-    with pytest.raises(AssertionError, match=r"h\(K, G\) has shape \(2, 2, 7, 4\), but what it pairs with has \(2, 2, 7, 5\)"):
+    with pytest.raises(
+        AssertionError, match=r"h\(K, G\) has shape \(2, 2, 7, 4\), but what it pairs with has \(2, 2, 7, 5\)"
+    ):
         dot_test(*three.values(), K, V, G)
 
 

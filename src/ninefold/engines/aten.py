@@ -20,6 +20,7 @@ from ninefold.engines.base import (
     Traits,
     add_bias,
     direct_error,
+    empty,
     extend,
     fold,
     in_format,
@@ -29,7 +30,7 @@ from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
 
-__all__ = ["Aten", "AtenOther"]
+__all__ = ["Aten", "AtenBackward", "AtenOther"]
 
 
 class Aten(Engine):
@@ -89,6 +90,39 @@ class Aten(Engine):
         wide = 1.0 if _onednn(problem) else 0.25
         per_group = min(form.channels.inputs, form.channels.outputs) // form.channels.groups
         return machine.product * wide * min(1.0, per_group / 16) if per_group > 1 else machine.loop * 4
+
+
+class AtenBackward(Aten):
+    """The input half of ``convolution_backward``: how PyTorch's autograd computes ``h``, where `Aten` transposes a convolution.
+
+    The two take different kernels of oneDNN, and either can be several times as fast as the other.
+    """
+
+    name = "aten-backward"
+    revision = 1
+
+    def refuses(self, problem: Problem) -> str | None:
+        if problem.map != "h":
+            return f"it computes the gradient to the input, h, not {problem.map}"
+        if not _symmetric(problem.form):
+            return "the border differs between the sides or is continued, so that PyTorch's backward is of another form"
+        if problem.is_complex:
+            return f"PyTorch's backward here is of real numbers, not {problem.dtype}"
+        return super().refuses(problem)
+
+    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+        form = problem.form
+        padding, none = [a.lo for a in form.axes], [0] * form.ndim
+
+        def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
+            shape_only = empty(G, form.input_shape(len(G)), problem.channels_last)  # never read, nor written
+            R = torch.ops.aten.convolution_backward(
+                G, shape_only, _kernel(form, K), None, form.stride, padding, form.dilation, False, none, form.channels.groups,
+                [True, False, False],
+            )[0]  # fmt: skip
+            return add_bias(R, bias)
+
+        return run
 
 
 class AtenOther(Aten):

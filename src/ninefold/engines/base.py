@@ -33,7 +33,7 @@ Runner = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Takes the operands in the map's order, ``(K, V)``, ``(K, G)`` or ``(V, G)``, and a bias or None."""
 
 BLOCK = 8 << 20
-"""Bytes that an engine cutting its work into blocks aims at: large enough to keep the product busy, small enough for the cache."""
+"""Bytes that an engine cutting its work into blocks aims at: enough to keep a product busy, few enough for the cache."""
 
 
 @dataclass(frozen=True, slots=True)

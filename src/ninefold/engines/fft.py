@@ -151,7 +151,8 @@ def _tiling(problem: Problem) -> _Tiling:
 
     options = [_axis_tiling(t, e) for t, e in zip(totals, extents, strict=True)]
     best = min(product(*options), key=work)
-    return _Tiling(*zip(*best, strict=True), total=totals)  # type: ignore[arg-type]
+    length, step, count = zip(*best, strict=True)
+    return _Tiling(length, step, count, totals)
 
 
 def _correlation(problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -226,7 +227,7 @@ def _tiles(x: Tensor, tiling: _Tiling, size: tuple[int, ...], lines: slice) -> T
 
 
 class _Spectra:
-    """The transforms of a problem, between tensors (batch, channels, *tiles, *space) and spectra with flat tiles and frequencies."""
+    """Transforms between tensors (batch, channels, *tiles, *space) and spectra with frequencies flat, and last."""
 
     def __init__(self, problem: Problem) -> None:
         self.length = _tiling(problem).length
@@ -237,12 +238,14 @@ class _Spectra:
     def forward(self, x: Tensor) -> Tensor:
         """Transform the last axes, zero-filled to the tile's length, and flatten them."""
         transform = torch.fft.rfftn if self.real else torch.fft.fftn
-        return transform(x, s=self.length, dim=self.dims).flatten(-len(self.length))
+        out: Tensor = transform(x, s=self.length, dim=self.dims)
+        return out.flatten(-len(self.length))
 
     def inverse(self, X: Tensor) -> Tensor:
         """Undo `forward`."""
         transform = torch.fft.irfftn if self.real else torch.fft.ifftn
-        return transform(X.unflatten(-1, self.half), s=self.length, dim=self.dims)
+        out: Tensor = transform(X.unflatten(-1, self.half), s=self.length, dim=self.dims)
+        return out
 
 
 def _mix(kernels: Tensor, X: Tensor) -> Tensor:
@@ -371,6 +374,7 @@ def _kernel_map(problem: Problem) -> Runner:
             taps = spectra.inverse(torch.as_tensor(total))
             taps = taps[(..., *(slice(0, a.extent, a.dilation) for a in form.axes))]
             D[chunk] = taps.flip(spectra.dims) if form.flip else taps
-        return D.flatten(0, 1)
+        kernels: Tensor = D.flatten(0, 1)
+        return kernels
 
     return run

@@ -369,7 +369,7 @@ def _local_columns(windows: Tensor, form: Form) -> Tensor:
 def _local_outputs(G: Tensor, form: Form) -> Tensor:
     """Copy a block of outputs to (groups * positions, outputs / groups, batch)."""
     flat = G.flatten(2)
-    return flat.permute(1, 2, 0).reshape(-1, 1, len(G)) if _lone(form) else flat.permute(2, 1, 0).contiguous()
+    return flat.permute(1, 2, 0).flatten(0, 1).unsqueeze(1) if _lone(form) else flat.permute(2, 1, 0).contiguous()
 
 
 def _straight(form: Form, K: Tensor) -> Tensor:
@@ -428,7 +428,8 @@ def _from_columns(columns: Tensor, shape: torch.Size, form: Form) -> Tensor:
     ins = form.channels.inputs // form.channels.groups
     split = columns.reshape(shape[1] // ins, *shape[2 + d :], ins, *shape[2 : 2 + d], shape[0])
     order = (2 * d + 2, 0, d + 1, *range(d + 2, 2 * d + 2), *range(1, d + 1))
-    return split.permute(order).flatten(1, 2)
+    windows: Tensor = split.permute(order).flatten(1, 2)
+    return windows
 
 
 def _unshared_g(problem: Problem) -> Runner:

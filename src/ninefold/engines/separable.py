@@ -7,7 +7,8 @@ Each pass is a banded (Toeplitz) matrix product over segments of the axis where 
 convolution where it is short.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import reduce
 from math import prod
 
 import torch
@@ -212,14 +213,19 @@ def _banded_c(form: Form, kernel: Tensor) -> Callable[[Tensor], Tensor]:
         for n in range(len(x)):
             for part, segment, band in bands:
                 if along_rows:
-                    y = sum(torch.bmm(band[:, i].transpose(1, 2), X[n, :, i, segment]) for i in range(X.shape[2]))
+                    y = _total(torch.bmm(band[:, i].transpose(1, 2), X[n, :, i, segment]) for i in range(X.shape[2]))
                     out[n, :, :, part] = y.unflatten(1, (out.shape[2], -1))
                 else:
-                    y = sum(torch.bmm(X[n, :, i, :, segment], band[:, i]) for i in range(X.shape[2]))
+                    y = _total(torch.bmm(X[n, :, i, :, segment], band[:, i]) for i in range(X.shape[2]))
                     out[n, ..., part] = y.unflatten(2, (out.shape[2], -1)).movedim(2, 1)
-        return out.flatten(1, 2)
+        result: Tensor = out.flatten(1, 2)
+        return result
 
     return run
+
+
+def _total(parts: Iterable[Tensor]) -> Tensor:
+    return reduce(Tensor.add_, parts)
 
 
 def _banded_h(form: Form, kernel: Tensor) -> Callable[[Tensor], Tensor]:

@@ -90,9 +90,17 @@ class Bound:
     def native(self, map_: Map, maps: tuple[Map, ...]) -> bool:
         """Return whether PyTorch's own convolution and its own gradients are the choice for these maps."""
         try:
-            return map_ != "g" and all(self.plan(m).engine == "aten" for m in (map_, *maps))
+            return map_ != "g" and all(self._is_native(m, forward=m == map_) for m in (map_, *maps))
         except NoEngineError:
             return False
+
+    def _is_native(self, map_: Map, *, forward: bool) -> bool:
+        """PyTorch's autograd takes h by its backward, its transposed layers by a transposed convolution."""
+        plan = self.plan(map_)
+        if map_ != "h":
+            return plan.engine == "aten"
+        own = "aten" if forward else "aten-backward"
+        return plan.engine == own or (plan.source == "estimate" and plan.engine in ("aten", "aten-backward"))
 
     def gradients(
         self, map_: Map, saved: tuple[Tensor, Tensor], up: Tensor, needed: tuple[bool, bool]

@@ -5,11 +5,11 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ninefold.errors import DeviceError, DTypeError, ShapeError
+from ninefold.errors import ArgumentTypeError, DeviceError, DTypeError, ShapeError
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 
-__all__ = ["check_data", "check_operands"]
+__all__ = ["check_data", "check_layer", "check_operands"]
 
 
 def check_data(spec: ConvSpec, x: Tensor) -> None:
@@ -21,6 +21,8 @@ def check_data(spec: ConvSpec, x: Tensor) -> None:
         With the shape, and the shape it must have.
     """
     channels = spec.out_channels if spec.transposed else spec.in_channels
+    if not isinstance(x, Tensor):
+        raise ArgumentTypeError(f"the input must be a tensor {_wanted(spec, channels)}, got type {type(x).__name__}")
     if x.ndim not in (spec.ndim + 1, spec.ndim + 2):
         raise ShapeError(
             f"the input has shape {tuple(x.shape)}, {x.ndim} dimensions; a {spec.ndim}-D convolution takes "
@@ -37,6 +39,19 @@ def check_data(spec: ConvSpec, x: Tensor) -> None:
 def _wanted(spec: ConvSpec, channels: int) -> str:
     sizes = "DHW"[3 - spec.ndim :] if spec.ndim <= 3 else ("...",)
     return f"(batch, {channels}, {', '.join(sizes)})"
+
+
+def check_layer(spec: ConvSpec, form: Form, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Check what a layer is called with, all but the input's sizes, which may be symbolic.
+
+    Raises
+    ------
+    ShapeError, DTypeError, DeviceError
+    """
+    outputs = spec.in_channels if spec.transposed else spec.out_channels
+    for name, operand, shape in (("weight", weight, form.weight_shape), ("bias", bias, (outputs,))):
+        if operand is not None:
+            check_operands(form, (name, operand, shape), ("input", x, tuple(x.shape)))
 
 
 def check_operands(form: Form, a: tuple[str, Tensor, tuple[int, ...]], b: tuple[str, Tensor, tuple[int, ...]]) -> None:

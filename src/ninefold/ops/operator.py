@@ -19,6 +19,7 @@ from torch.utils.flop_counter import register_flop_formula
 from ninefold.engines.base import in_format
 from ninefold.ops.batching import fold_vmap
 from ninefold.ops.bound import ADJOINT, Bound, bound_for
+from ninefold.ops.checks import check_data, check_layer, check_operands
 from ninefold.ops.layout import result_strides
 from ninefold.settings import CURRENT
 from ninefold.spec.conv import ConvSpec
@@ -76,6 +77,9 @@ def _define(map_: Map) -> None:
 
     def run(a: Tensor, b: Tensor, spec: str, n_in: Sequence[int], n_out: Sequence[int]) -> Tensor:
         bound = _bound(map_, spec, n_in, n_out, a, b)
+        given = (bound.form.input_shape(len(b)), bound.form.output_shape(len(b)))
+        shapes = given if map_ == "g" else (bound.form.weight_shape, given[map_ == "h"])
+        check_operands(bound.form, (first, a, shapes[0]), (second, b, shapes[1]))
         with torch.no_grad():
             # Compilers run kernels with the lazy-conjugation fallback off: what is lazy is settled here.
             out = bound.runner(map_)(a.resolve_conj().resolve_neg(), b.resolve_conj().resolve_neg(), None)
@@ -99,8 +103,8 @@ def _define(map_: Map) -> None:
         return fold_vmap(run, info.batch_size, dims[:2], a, b, map_, own(ConvSpec.from_text(spec)))
 
     def flops(a: Any, b: Any, spec: str, n_in: Any, n_out: Any, *_: Any, **__: Any) -> int:  # noqa: ARG001  torch's signature
-        batch = b[0]
-        return 2 * batch * form_of(spec, tuple(n_in), tuple(n_out)).macs
+        count: int = 2 * b[0] * form_of(spec, tuple(n_in), tuple(n_out)).macs
+        return count
 
     name = f"ninefold::{map_}"
     _LIBRARY.impl(map_, run, "CompositeExplicitAutograd")
@@ -120,7 +124,7 @@ class _Differentiated(_SingleLevelFunction):
         """Run the map below autograd."""
         ctx.save_for_backward(a, b)
         ctx.save_for_forward(a, b)
-        ctx.map, ctx.rest = map_, (spec, n_in, n_out)
+        ctx.map, ctx.spec, ctx.n_in, ctx.n_out = map_, spec, n_in, n_out
         # A Function's forward runs without gradients, but a transform one level out still wants its own.
         with torch._C._AutoDispatchBelowAutograd(), torch.enable_grad(), _set_fwd_grad_enabled(mode=True):  # noqa: SLF001
             return call(map_, spec, n_in, n_out, a, b)
@@ -131,7 +135,7 @@ class _Differentiated(_SingleLevelFunction):
         saved = [x.conj_physical() if x.is_complex() else x for x in ctx.saved_tensors]
         named = {"first": saved[0], "second": saved[1], "up": up}
         grads = [
-            call(other, *ctx.rest, named[x], named[y]) if need else None
+            call(other, ctx.spec, ctx.n_in, ctx.n_out, named[x], named[y]) if need else None
             for need, (other, x, y) in zip(ctx.needs_input_grad[:2], ADJOINT[ctx.map], strict=True)
         ]
         return (*grads, None, None, None, None)
@@ -140,7 +144,7 @@ class _Differentiated(_SingleLevelFunction):
     def jvp(ctx: Any, da: Tensor | None, db: Tensor | None, *_: Any) -> Tensor:
         """Apply the product rule."""
         a, b = ctx.saved_tensors
-        parts = [call(ctx.map, *ctx.rest, x, y) for x, y in ((da, b), (a, db)) if x is not None and y is not None]
+        parts = [call(ctx.map, ctx.spec, ctx.n_in, ctx.n_out, x, y) for x, y in ((da, b), (a, db)) if x is not None and y is not None]
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
@@ -153,20 +157,28 @@ _LIBRARY.define("conv(Tensor x, Tensor weight, Tensor? bias, str spec, SymInt[]?
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, spec: str, size: Sequence[Any] | None = None) -> Tensor:
     """Decompose a layer into PyTorch's convolution where the plan says so, and into the opaque maps elsewhere."""
     layer = ConvSpec.from_text(spec)
+    check_data(layer, x)
     map_: Map = "h" if layer.transposed else "c"
     n_in, n_out = layer.sizes(x.shape[2:], size)
-    form = form_of(spec, *(tuple(map(_hint, n)) for n in (n_in, n_out)))
+    form = _layer_form(spec, tuple(map(_hint, x.shape[2:])), None if size is None else tuple(map(_hint, size)))
+    check_layer(layer, form, x, weight, bias)
     bound = bound_for(
         form, _hint(x.shape[0]), x.dtype, x.device, result_strides(x, weight), CURRENT.get(), torch.get_num_threads()
     )
     needed: list[Map] = []
     if torch.is_grad_enabled():
-        needed += ["g"] * weight.requires_grad + ["c" if layer.transposed else "h"] * x.requires_grad
+        other: Map = "c" if layer.transposed else "h"
+        needed += [m for m, need in (("g", weight.requires_grad), (other, x.requires_grad)) if need]  # type: ignore[misc]
     fixed = all(type(n) is int for n in (*n_in, *n_out))
     if fixed and bound.native(map_, tuple(needed)):
         return bound.runner(map_)(weight, x, bias)
     out = call(map_, spec, n_in, n_out, weight, x)
     return out if bias is None else out + bias.view(-1, *(1,) * (out.ndim - 2))
+
+
+@lru_cache(maxsize=4096)
+def _layer_form(text: str, read: tuple[int, ...], size: tuple[int, ...] | None) -> Form:
+    return ConvSpec.from_text(text).form(read, size)
 
 
 def _hint(n: Any) -> int:

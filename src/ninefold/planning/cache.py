@@ -106,7 +106,8 @@ class PlanCache:
         def select(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
             return db.execute(f"SELECT {', '.join(columns)} FROM plans ORDER BY used DESC").fetchall()  # noqa: S608  constants
 
-        found = self._transact(select, []) if self.path.exists() else []
+        nothing: list[tuple[Any, ...]] = []
+        found = self._transact(select, nothing) if self.path.exists() else nothing
         return [dict(zip(columns, row, strict=True)) | {"seconds": json.loads(row[2])} for row in found]
 
     def clear(self) -> int:
