@@ -55,7 +55,7 @@ class Aten(Engine):
         return None
 
     def cost(self, problem: Problem, machine: Machine) -> float:
-        return problem.bytes / machine.stream + problem.macs / self._rate(problem, machine) + 2 * machine.call
+        return problem.bytes / machine.stream + problem.macs / _rate(problem, machine) + 2 * machine.call
 
     def error(self, problem: Problem) -> Error:
         return direct_error(problem)
@@ -84,12 +84,34 @@ class Aten(Engine):
             return run  # PyTorch itself keeps the format, save in three dimensions
         return lambda a, b, bias=None: in_format(run(a, b, bias), last)
 
-    @staticmethod
-    def _rate(problem: Problem, machine: Machine) -> float:
-        form = problem.form
-        wide = 1.0 if _onednn(problem) else 0.25
-        per_group = min(form.channels.inputs, form.channels.outputs) // form.channels.groups
-        return machine.product * wide * min(1.0, per_group / 16) if per_group > 1 else machine.loop * 4
+
+def _rate(problem: Problem, machine: Machine) -> float:
+    """Return PyTorch's multiply-adds per second, as a part of a large product's: fitted to bench/shapes, class by class."""
+    form, map_ = problem.form, problem.map
+    part = 1.0 if _onednn(problem) else 0.25
+    groups = form.channels.groups
+    if groups == form.channels.inputs == form.channels.outputs:
+        return machine.product * part / (_slow_one(form, map_) if groups == 1 else _slow_depthwise(form, map_, problem.channels_last))
+    width = (form.channels.inputs if map_ == "h" else form.channels.outputs) // groups
+    transposed_product = 0.5 if map_ == "h" and max(form.kernel) == 1 else 1.0
+    return machine.product * part * transposed_product * min(1.0, width / 16)
+
+
+def _slow_one(form: Form, map_: str) -> float:
+    """One channel: only the forward loop over images is vectorised."""
+    return 12 if map_ == "c" and form.ndim > 1 else 80
+
+
+def _slow_depthwise(form: Form, map_: str, channels_last: bool) -> float:
+    """Depthwise: kernels past 16 taps leave the vectorised path in contiguous memory; kernel gradients hardly have one."""
+    long = max(form.kernel) > 16
+    if map_ == "h":
+        return 40 if form.ndim == 3 else 2.4
+    if map_ == "g":
+        return 6 if max(form.kernel) <= 3 else 20 if channels_last and not long else 60
+    if form.ndim == 1:
+        return 2.5 if max(form.kernel) > 256 else 60
+    return 60 if long and not channels_last else 1.6
 
 
 class AtenBackward(Aten):
@@ -125,6 +147,9 @@ class AtenBackward(Aten):
         return run
 
 
+_ONE = Axis(kernel=1, stride=1, dilation=1, lo=0, n_in=1, n_out=1)
+
+
 class AtenOther(Aten):
     """PyTorch's own convolution in the other memory format than the operands come in, conversions included.
 
@@ -143,7 +168,12 @@ class AtenOther(Aten):
         return super().refuses(problem)
 
     def cost(self, problem: Problem, machine: Machine) -> float:
-        return super().cost(problem, machine) + 2 * problem.bytes / machine.stream + 4 * machine.call
+        form = problem.form
+        if form.ndim == 1:
+            form = replace(form, axes=(_ONE, *form.axes))
+        there = replace(problem, form=form, channels_last=not problem.channels_last)
+        conversions = 8 if problem.form.ndim == 1 else 2
+        return super().cost(there, machine) + conversions * problem.bytes / machine.stream + 4 * machine.call
 
     def scratch(self, problem: Problem) -> int:
         return super().scratch(problem) + problem.bytes
@@ -152,7 +182,7 @@ class AtenOther(Aten):
         lifted = problem.form.ndim == 1
         form = problem.form
         if lifted:
-            form = replace(form, axes=(Axis(1, 1, 1, 0, 1, 1), *form.axes))
+            form = replace(form, axes=(_ONE, *form.axes))
         last, ndim = not problem.channels_last, form.ndim + 2
         there = (torch.channels_last if ndim == 4 else torch.channels_last_3d) if last else torch.contiguous_format
         run = {"c": _forward, "h": _transposed, "g": _weight}[problem.map](form)

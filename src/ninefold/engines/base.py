@@ -78,16 +78,13 @@ class Machine:
         Bytes read or written while copying a large array.
     transform : float
         Elements times log2(length) in batched real Fourier transforms.
-    loop : float
-        Multiply-adds in PyTorch's fallback loops (large depthwise kernels, long 1-D ones).
     call : float
         Seconds of one small torch operation.
     """
 
     product: float = 1.2e11
     stream: float = 2.0e10
-    transform: float = 3.0e9
-    loop: float = 2.5e9
+    transform: float = 6.0e9
     call: float = 4e-6
 
 

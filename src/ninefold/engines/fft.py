@@ -76,9 +76,9 @@ class FFT(Engine):
             / 2
             * tiles
             * form.channels.connections
-            * (4 / machine.product if dense else 24 / machine.stream)
+            * (64 / machine.product if dense else 12 / machine.stream)
         )
-        passes = 4 * problem.itemsize * points / machine.stream
+        passes = 2 * problem.itemsize * points / machine.stream
         return transforms + products + passes + 30 * machine.call
 
     def error(self, problem: Problem) -> Error:

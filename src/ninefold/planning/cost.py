@@ -23,5 +23,4 @@ def machine_for(problem: Problem) -> Machine:
         product=_TWO_THREADS.product * threads / max(wide, 1.0),
         stream=_TWO_THREADS.stream * min(threads, 1.5),
         transform=_TWO_THREADS.transform * threads / max(wide, 1.0),
-        loop=_TWO_THREADS.loop * threads,
     )
