@@ -121,9 +121,7 @@ def all_figures(wanted: list[str] | None) -> Iterator[Figure]:
         "one channel, 31x31, 1024x1024": lambda: shared(
             "one channel, 31x31, 1024x1024", 5, ConvSpec(1, 1, (31, 31), padding=15), 1, (1024, 1024)
         ),
-        "1-D k=1001 on 1e6": lambda: shared(
-            "1-D k=1001 on 1e6", 20, ConvSpec(1, 1, (1001,), padding=500), 1, (1_000_000,)
-        ),
+        "1-D k=1001 on 1e6": lambda: shared("1-D k=1001 on 1e6", 20, ConvSpec(1, 1, (1001,), padding=500), 1, (1_000_000,)),
         "131x131 Gaussian, frozen, on china.jpg": gaussian,
         "unshared 3x3, 16->32, 16x32x32": unshared,
     }

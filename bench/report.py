@@ -159,9 +159,7 @@ def show(console: Console, records: list[Json]) -> Json:
         "single run, more than 20 times slower; M measured pick, E estimated pick; fb: forward and backward through a "
         "call site."
     )
-    found = {
-        memory: figures([r for r in records if r["memory"] == memory]) for memory in {r["memory"] for r in records}
-    }
+    found = {memory: figures([r for r in records if r["memory"] == memory]) for memory in {r["memory"] for r in records}}
     for memory, here in sorted(found.items()):
         console.print(f"[bold]{memory} memory[/]")
         for sentence in lines(here):

@@ -32,14 +32,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--name", action="append", help="only shapes whose name contains this; may be repeated")
     parser.add_argument("--map", action="append", choices=MAPS, help="only this map; may be repeated")
     parser.add_argument("--memory", action="append", choices=("cold", "kept"), help="only this kind of memory")
-    parser.add_argument(
-        "--seconds", type=float, default=0.2, help="of timed runs per case, about (default: %(default)s)"
-    )
+    parser.add_argument("--seconds", type=float, default=0.2, help="of timed runs per case, about (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="a tenth of a second per case, first two shapes per group")
     parser.add_argument("--threads", type=int, default=0, help="default: PyTorch's own choice")
-    parser.add_argument(
-        "--peers", action="store_true", help="add ONNX Runtime, OpenVINO, JAX, SciPy, OpenCV, forward only"
-    )
+    parser.add_argument("--peers", action="store_true", help="add ONNX Runtime, OpenVINO, JAX, SciPy, OpenCV, forward only")
     parser.add_argument("--shapes", type=Path, default=ROOT / "shapes", help="a TOML file or a folder of them")
     parser.add_argument("--json", type=Path, help="where to write the records (default: bench/results/DATE.json)")
     return parser.parse_args(arguments)

@@ -110,10 +110,7 @@ def _border(spec: ConvSpec, form: Form) -> tuple[tuple[int, ...] | None, Callabl
 
 def _indexed(form: Form, pads: tuple[tuple[int, int], ...]) -> Callable[[Tensor], Tensor]:
     """Return the border as one `index_select` per axis: what is left where `F.pad` lacks the mode."""
-    at = [
-        torch.tensor([a.source(k) for k in range(-lo, a.n_in + hi)])
-        for a, (lo, hi) in zip(form.axes, pads, strict=True)
-    ]
+    at = [torch.tensor([a.source(k) for k in range(-lo, a.n_in + hi)]) for a, (lo, hi) in zip(form.axes, pads, strict=True)]
 
     def extend(x: Tensor) -> Tensor:
         for dim, index in enumerate(at, start=2):
@@ -172,9 +169,7 @@ def _unfolded(form: Form) -> Peer:
     """Return unfold + bmm: a batch over positions where every one has its kernel, else a product per kernel."""
     pads = [n for a in reversed(form.axes) for n in (a.lo, a.hi)]
     groups, dims = form.channels.groups, tuple(range(-form.ndim, 0))
-    border = (
-        _indexed(form, tuple((a.lo, a.hi) for a in form.axes)) if form.mode != "zeros" else lambda x: F.pad(x, pads)
-    )
+    border = _indexed(form, tuple((a.lo, a.hi) for a in form.axes)) if form.mode != "zeros" else lambda x: F.pad(x, pads)
     outs, unshared = form.channels.outputs, all(a.period >= a.n_out for a in form.axes)
     tile = tuple(a.n_out if unshared else min(a.period, a.n_out) for a in form.axes)
 

@@ -88,11 +88,8 @@ def act_one(folder: Path, progress: Progress) -> Table:
         theirs, ours = layer(kernel, torch.nn.Conv2d), nf.freeze(layer(kernel, nn.Conv2d))
         size = kernel.shape[-1]
         scaled = size > 100
-        seen = (
-            torch.nn.functional.pad(image, [size // 2] * 4, mode="reflect")[:, :, : STRIP + size - 1]
-            if scaled
-            else image
-        )
+        padded = torch.nn.functional.pad(image, [size // 2] * 4, mode="reflect")
+        seen = padded[:, :, : STRIP + size - 1] if scaled else image
         with torch.no_grad(), nf.options(mode="measure"):
             out = ours(image)
 
@@ -121,9 +118,7 @@ def act_one(folder: Path, progress: Progress) -> Table:
         )
         picture(folder / f"1-{name.replace(' ', '-')}.png", image, kernel, out, name)
         progress.advance(task)
-    table.caption = (
-        f"* PyTorch timed on {STRIP} of {rows} output rows and scaled: the whole picture takes it most of a minute"
-    )
+    table.caption = f"* PyTorch timed on {STRIP} of {rows} output rows and scaled: the whole picture takes it most of a minute"
     return table
 
 
@@ -231,9 +226,7 @@ def main() -> None:
     folder: Path = parser.parse_args().output
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    console.print(
-        f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads; times are medians of interleaved runs"
-    )
+    console.print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads; times are medians of interleaved runs")
     with Progress(console=console, transient=True) as progress:
         progress.console.print(act_one(folder, progress))
         progress.console.print(act_two(progress))

@@ -9,8 +9,7 @@ import torch
 from torch import func
 
 import ninefold.functional as F
-import ninefold.nn as nn
-from ninefold import errors
+from ninefold import errors, nn
 from ninefold.errors import (
     ArgumentError,
     ArgumentTypeError,

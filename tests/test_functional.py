@@ -201,6 +201,14 @@ def test_a_period_of_one_is_a_convolution(n):
     same(getattr(F, f"tiled_conv{n}d")(x, w, None, STRIDES[n], PADS[n]), want)
 
 
+def test_the_input_map_compiles_whole():
+    torch._dynamo.reset()
+    w, g = draw(6, 4, 3, 2), draw(2, 6, 7, 7)
+    for size in ((2, 4, 9, 8), (2, 4, 9, 8)):
+        run = lambda w, g, size=size: F.conv2d_input(size, w, g)
+        same(torch.compile(run, backend="aot_eager", fullgraph=True)(w, g), run(w, g))
+
+
 def test_a_period_of_the_outputs_is_unshared():
     x, w = draw(2, 3, 6, 7), draw(4, 5, 4, 3, 2, 4)
     same(F.tiled_conv2d(x, w), F.locally_connected2d(x, w))
@@ -230,6 +238,7 @@ def test_every_function_has_its_own_name_and_documentation(name):
         ("conv2d", (6, 2, 3, 2), {"stride": (2, 1), "padding": "same", "groups": 2, "padding_mode": "reflect"}),
         ("conv_transpose2d", (4, 3, 3, 2), {"stride": (2, 3), "output_size": (19, 23)}),
         ("locally_connected2d", (6, 7, 7, 4, 3, 2), {}),
+        ("conv2d_weight", (2, 6, 7, 8), {"padding": ((1, 0), (0, 2)), "weight_size": (6, 4, 4, 3)}),
         ("tiled_conv2d", (6, 2, 3, 4, 3, 2), {"padding": ((1, 0), (0, 2))}),
     ],
 )
@@ -237,8 +246,10 @@ def test_functions_compile_whole(name, shape, rest, dynamic):
     torch._dynamo.reset()
     x, w = draw(2, 4, 9, 8), draw(*shape)
     function = lambda x, w: getattr(F, name)(x, w, **rest)
+    if name == "conv2d_weight":
+        function = lambda x, g: F.conv2d_weight(x, grad_output=g, **rest)
     compiled = torch.compile(function, backend="aot_eager", fullgraph=True, dynamic=dynamic)
     same(compiled(x, w), function(x, w))
-    if "locally" not in name and "transpose" not in name:
+    if name in ("conv2d", "tiled_conv2d"):
         wider = draw(3, 4, 11, 13)
         same(compiled(wider, w), function(wider, w))

@@ -73,8 +73,8 @@ def plan(
     """Say which engine runs a convolution, what that costs, and why each other one lost or refused."""
     import torch
 
-    from ninefold.settings import options
     from ninefold.planning.ask import plan as ask
+    from ninefold.settings import options
     from ninefold.spec.text import from_description
 
     spec, batch, size = from_description(what)
@@ -98,13 +98,9 @@ def cache_show() -> None:
 
     cache = plan_cache()
     rows = cache.rows()
-    table = Table(
-        "engine", "seconds by engine", "problem", title=f"{len(rows)} plans in {cache.path}", title_justify="left"
-    )
+    table = Table("engine", "seconds by engine", "problem", title=f"{len(rows)} plans in {cache.path}", title_justify="left")
     for row in rows:
-        seconds = ", ".join(
-            f"{name} {value:.2e}" for name, value in sorted(row["seconds"].items(), key=lambda item: item[1])
-        )
+        seconds = ", ".join(f"{name} {value:.2e}" for name, value in sorted(row["seconds"].items(), key=lambda item: item[1]))
         table.add_row(row["engine"], seconds, row["problem"])
     Console().print(table)
 
@@ -142,9 +138,7 @@ def _model(name: str) -> "Module":
     module, colon, attribute = name.partition(":")
     if not colon:
         if name not in MODELS:
-            raise ModelError(
-                f"{name!r} is no built-in model ({', '.join(MODELS)}) and not of the form package.module:callable"
-            )
+            raise ModelError(f"{name!r} is no built-in model ({', '.join(MODELS)}) and not of the form package.module:callable")
         return MODELS[name]()
     sys.path.insert(0, str(Path.cwd()))
     try:

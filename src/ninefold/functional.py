@@ -7,9 +7,7 @@ mathematics; and the weight may change with the position (`locally_connected2d`,
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from operator import index
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor
 from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
 from ninefold.ops import Site, trilinear
 from ninefold.ops.checks import check_operands
+from ninefold.ops.fields import call_traced, spec_of, text_of
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 from ninefold.spec.parse import integer, per_axis
@@ -49,56 +48,10 @@ def _site(spec: ConvSpec) -> Site:
     return Site(spec)
 
 
-@dataclass(frozen=True, slots=True)
-class _Typed:
-    """``True`` or ``2.0``, which equal whole numbers and are none: a remembered spec must not answer for them."""
-
-    kind: type
-    value: Any
-
-
-@lru_cache(maxsize=4096, typed=True)
-def _spec(*fields: Any) -> ConvSpec:
-    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-    rest = ("flip_kernel", "period", "transposed", "output_padding")
-    return ConvSpec(**dict(zip((*names, *rest), map(_bare, fields), strict=True)))
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(map(_nested, value)) if isinstance(value, (list, tuple)) else value
-
-
-def _nested(value: Any) -> Any:
-    if type(value) is int:
-        return value
-    return _Typed(type(value), value) if isinstance(value, (bool, float)) else _hashable(value)
-
-
-def _bare(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(map(_bare, value))
-    return value.value if isinstance(value, _Typed) else value
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _constant_text(fields: tuple[Any, ...]) -> str:
-    return _spec(*map(_hashable, fields)).to_text()
-
-
-def _settled(value: Any) -> Any:
-    """Return a value with its symbolic numbers settled: a spec is text."""
-    if isinstance(value, (list, tuple)):
-        return tuple(_settled(v) for v in value)
-    return index(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _run(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None, fields: tuple[Any, ...]) -> Tensor:
+def _run(x: Tensor, weight: Tensor, bias: Tensor | None, size: Any, fields: tuple[Any, ...]) -> Tensor:
     if torch.compiler.is_compiling():
-        batched = x.ndim != len(fields[2]) + 1
-        text = _constant_text(_settled(fields))
-        out: Tensor = torch.ops.ninefold.conv(x if batched else x.unsqueeze(0), weight, bias, text, size)
-        return out if batched else out.squeeze(0)
-    return _site(_spec(*map(_hashable, fields)))(x, weight, bias, size)
+        return call_traced(x, weight, bias, size, fields)
+    return _site(spec_of(fields))(x, weight, bias, size)
 
 
 def _check_weight(weight: Tensor, ndim: int, layout: str, groups: Any) -> None:
@@ -275,7 +228,11 @@ def _conv_input(
     """
     _check_weight(weight, ndim + 2, f"(out_channels, in_channels / groups, {ndim} kernel sizes)", groups)
     options = (stride, padding, dilation, groups, padding_mode, flip_kernel, 1, False, 0)
-    spec = _spec(*map(_hashable, (weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]), *options)))
+    fields = (weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]), *options)
+    if torch.compiler.is_compiling():
+        out: Tensor = torch.ops.ninefold.h(weight, grad_output, text_of(fields), input_size[2:], grad_output.shape[2:])
+        return out
+    spec = spec_of(fields)
     form = _form(spec, tuple(input_size), grad_output, "input_size")
     shape = form.output_shape(len(grad_output))
     check_operands(form, ("weight", weight, form.weight_shape), ("grad_output", grad_output, shape))
@@ -322,11 +279,13 @@ def _conv_weight(
     """
     integer(groups, "groups", 1)
     if len(weight_size) != ndim + 2:
-        raise ShapeError(
-            f"weight_size={tuple(weight_size)} must name {ndim + 2} sizes: (out, in / groups, {ndim} kernel sizes)"
-        )
+        raise ShapeError(f"weight_size={tuple(weight_size)} must name {ndim + 2} sizes: (out, in / groups, {ndim} kernel sizes)")
     options = (stride, padding, dilation, groups, padding_mode, flip_kernel, 1, False, 0)
-    spec = _spec(*map(_hashable, (weight_size[1] * groups, weight_size[0], tuple(weight_size[2:]), *options)))
+    fields = (weight_size[1] * groups, weight_size[0], tuple(weight_size[2:]), *options)
+    if torch.compiler.is_compiling():
+        out: Tensor = torch.ops.ninefold.g(input, grad_output, text_of(fields), input.shape[2:], grad_output.shape[2:])
+        return out
+    spec = spec_of(fields)
     form = _form(spec, tuple(input.shape), grad_output, "input's shape")
     shape = form.output_shape(len(grad_output))
     check_operands(form, ("input", input, form.input_shape(len(input))), ("grad_output", grad_output, shape))
@@ -343,9 +302,7 @@ def _form(spec: ConvSpec, shape: tuple[int, ...], grad: Tensor, name: str) -> Fo
         raise ShapeError(f"grad_output has shape {tuple(grad.shape)}; it must have {spec.ndim + 2} dimensions")
     form = spec.form(shape[2:], grad.shape[2:])
     if tuple(grad.shape) != form.output_shape(shape[0]):
-        raise ShapeError(
-            f"grad_output has shape {tuple(grad.shape)}; this convolution gives {form.output_shape(shape[0])}"
-        )
+        raise ShapeError(f"grad_output has shape {tuple(grad.shape)}; this convolution gives {form.output_shape(shape[0])}")
     return form
 
 
@@ -387,9 +344,7 @@ def _locally_connected(
     >>> F.locally_connected{n}d(torch.ones(1, 1, {example}), torch.ones(2, {valid}, 1, {taps})).shape
     torch.Size([1, 2, {valid}])
     """
-    _check_weight(
-        weight, 2 * ndim + 2, f"(out_channels, {ndim} output sizes, in_channels / groups, {ndim} kernel sizes)", groups
-    )
+    _check_weight(weight, 2 * ndim + 2, f"(out_channels, {ndim} output sizes, in_channels / groups, {ndim} kernel sizes)", groups)
     kernel = tuple(weight.shape[2 + ndim :])
     ends = (weight.shape[1 + ndim] * groups, weight.shape[0])
     fields = (*ends, kernel, stride, padding, dilation, groups, padding_mode, flip_kernel, None, False, 0)
@@ -492,9 +447,7 @@ def _make(template: Callable[..., Tensor], name: str, ndim: int) -> Any:
 
 
 conv1d, conv2d, conv3d = (_make(_conv, f"conv{n}d", n) for n in (1, 2, 3))
-conv_transpose1d, conv_transpose2d, conv_transpose3d = (
-    _make(_conv_transpose, f"conv_transpose{n}d", n) for n in (1, 2, 3)
-)
+conv_transpose1d, conv_transpose2d, conv_transpose3d = (_make(_conv_transpose, f"conv_transpose{n}d", n) for n in (1, 2, 3))
 conv1d_input, conv2d_input, conv3d_input = (_make(_conv_input, f"conv{n}d_input", n) for n in (1, 2, 3))
 conv1d_weight, conv2d_weight, conv3d_weight = (_make(_conv_weight, f"conv{n}d_weight", n) for n in (1, 2, 3))
 locally_connected1d, locally_connected2d, locally_connected3d = (

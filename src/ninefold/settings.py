@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ninefold.errors import ArgumentError
+from ninefold.errors import ArgumentError, ArgumentTypeError
 from ninefold.spec.parse import integer
 
 __all__ = ["CURRENT", "Options", "options"]
@@ -42,10 +42,13 @@ class Options:
             raise ArgumentError(f"mode={self.mode!r} is not 'estimate' or 'measure'")
         if isinstance(self.tolerance, str) and self.tolerance not in ("default", "strict"):
             raise ArgumentError(f"tolerance={self.tolerance!r} is not 'default', 'strict' or a number")
+        if not isinstance(self.tolerance, (str, int, float)) or isinstance(self.tolerance, bool):
+            raise ArgumentTypeError(f"tolerance must be 'default', 'strict' or a number, got {self.tolerance!r}")
+        for name in ("deterministic", "check_finite"):
+            if not isinstance(getattr(self, name), bool):
+                raise ArgumentTypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if not isinstance(self.tolerance, str) and not self.tolerance >= 0:
-            raise ArgumentError(
-                f"tolerance={self.tolerance!r} must be a number of at least 0; 1e-5 is the default in float32"
-            )
+            raise ArgumentError(f"tolerance={self.tolerance!r} must be a number of at least 0; 1e-5 is the default in float32")
         if self.max_scratch is not None:
             integer(self.max_scratch, "max_scratch", 0)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ninefold import planning
 from ninefold.engines.fft import FFT
+from ninefold.planning import decide
 from ninefold.spec import ConvSpec
 from ninefold.testing.shapes import Shape
 
@@ -19,7 +19,7 @@ def _bench_on_path(monkeypatch, tmp_path):
         pytest.skip("the benchmarks are not part of this installation")
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(planning, "measure", partial(planning.measure, seconds=0.002))
+    monkeypatch.setattr(decide, "measure", partial(decide.measure, seconds=0.002))
 
 
 ENGINES = {"aten", "fft", "gemm"}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as tF
 
 import ninefold.functional as F
-import ninefold.nn as nn
+from ninefold import nn
 from ninefold.errors import CacheWarning
 from ninefold.ops import Site
 from ninefold.settings import options

@@ -69,10 +69,7 @@ class Aten(Engine):
         if not _onednn(problem):
             columns = form.channels.inputs // form.channels.groups * prod(form.kernel) * prod(form.n_out)
             fallback = columns * problem.itemsize
-        reorder = (
-            2 * size
-            + (prod(form.input_shape(problem.batch)) + prod(form.output_shape(problem.batch))) * problem.itemsize
-        )
+        reorder = 2 * size + (prod(form.input_shape(problem.batch)) + prod(form.output_shape(problem.batch))) * problem.itemsize
         return border + max(fallback, reorder)
 
     def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
@@ -82,7 +79,11 @@ class Aten(Engine):
             run = _complex(run)
         elif (problem.map != "h" or _unfolded(problem.form)) and not (last and problem.form.ndim == 3):
             return run  # PyTorch itself keeps the format, save in three dimensions
-        return lambda a, b, bias=None: in_format(run(a, b, bias), last)
+
+        def formatted(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+            return in_format(run(a, b, bias), last)
+
+        return formatted
 
 
 def _rate(problem: Problem, machine: Machine) -> float:
@@ -91,7 +92,11 @@ def _rate(problem: Problem, machine: Machine) -> float:
     part = 1.0 if _onednn(problem) else 0.25
     groups = form.channels.groups
     if groups == form.channels.inputs == form.channels.outputs:
-        return machine.product * part / (_slow_one(form, map_) if groups == 1 else _slow_depthwise(form, map_, problem.channels_last))
+        return (
+            machine.product
+            * part
+            / (_slow_one(form, map_) if groups == 1 else _slow_depthwise(form, map_, problem.channels_last))
+        )
     width = (form.channels.inputs if map_ == "h" else form.channels.outputs) // groups
     transposed_product = 0.5 if map_ == "h" and max(form.kernel) == 1 else 1.0
     return machine.product * part * transposed_product * min(1.0, width / 16)
@@ -125,9 +130,10 @@ class AtenBackward(Aten):
 
     def refuses(self, problem: Problem) -> str | None:
         if problem.map != "h":
-            return f"it computes the gradient to the input, h, not {problem.map}"
+            return f"it computes the gradient to the input, h, of {problem.form.ndim} axes, not {problem.map}"
         if not _symmetric(problem.form):
-            return "the border differs between the sides or is continued, so that PyTorch's backward is of another form"
+            pads = [(a.lo, a.hi) for a in problem.form.axes]
+            return f"the border {pads} ({problem.form.mode}) is not PyTorch's one number per axis, of which its backward is"
         if problem.is_complex:
             return f"PyTorch's backward here is of real numbers, not {problem.dtype}"
         return super().refuses(problem)

@@ -140,9 +140,7 @@ def direct_error(problem: Problem) -> Error:
 
 
 def _terms(form: Form) -> int:
-    return max(1, form.channels.connections // max(1, min(form.channels.inputs, form.channels.outputs))) * prod(
-        form.kernel
-    )
+    return max(1, form.channels.connections // max(1, min(form.channels.inputs, form.channels.outputs))) * prod(form.kernel)
 
 
 def empty(like: Tensor, shape: tuple[int, ...], channels_last: bool = False) -> Tensor:

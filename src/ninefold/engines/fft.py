@@ -72,11 +72,7 @@ class FFT(Engine):
         transforms = points * log2(max(2, tiling.points)) / machine.transform
         dense = form.channels.connections // max(form.channels.inputs, form.channels.outputs) > 1
         products = (
-            tiling.points
-            / 2
-            * tiles
-            * form.channels.connections
-            * (64 / machine.product if dense else 12 / machine.stream)
+            tiling.points / 2 * tiles * form.channels.connections * (64 / machine.product if dense else 12 / machine.stream)
         )
         passes = 2 * problem.itemsize * points / machine.stream
         return transforms + products + passes + 30 * machine.call
@@ -144,10 +140,7 @@ def _tiling(problem: Problem) -> _Tiling:
         points = prod(c[0] for c in choice)
         tiles = prod(c[2] for c in choice) * problem.batch
         slow = 1.0 + (points * problem.itemsize > 1 << 19) + 0.5 * (points * problem.itemsize > 1 << 23)
-        return (
-            points * (log2(points) + 6) * slow * (tiles * ends + kernels)
-            + 2 * points * tiles * form.channels.connections
-        )
+        return points * (log2(points) + 6) * slow * (tiles * ends + kernels) + 2 * points * tiles * form.channels.connections
 
     options = [_axis_tiling(t, e) for t, e in zip(totals, extents, strict=True)]
     best = min(product(*options), key=work)
@@ -258,11 +251,12 @@ def _mix(kernels: Tensor, X: Tensor) -> Tensor:
     if outs == 1:
         return (X * kernels.transpose(1, 2)).sum(2, keepdim=True)
     b = X.permute(1, 4, 2, 0, 3).flatten(3)
-    return torch.matmul(kernels.permute(0, 3, 1, 2), b).unflatten(3, (X.shape[0], X.shape[3])).permute(3, 0, 2, 4, 1)
+    mixed: Tensor = torch.matmul(kernels.permute(0, 3, 1, 2), b).unflatten(3, (X.shape[0], X.shape[3]))
+    return mixed.permute(3, 0, 2, 4, 1)
 
 
 def _correlate(X: Tensor, G: Tensor) -> Tensor:
-    """Sum conj(G) X over batch and tiles, G transformed from its conjugate: (batch, groups, ins|outs, tiles, F) to (groups, outs, ins, F)."""
+    """Sum conj(G) X over batch and tiles, (batch, groups, ins|outs, tiles, F) to (groups, outs, ins, F); G comes conjugated."""
     if X.shape[2] == 1 or G.shape[2] == 1:
         return (G.conj_physical().unsqueeze(3) * X.unsqueeze(2)).sum((0, 4))
     a = G.permute(1, 4, 2, 0, 3).flatten(3)
@@ -333,9 +327,7 @@ def _write(out: Tensor, y: Tensor, tiling: _Tiling, stride: tuple[int, ...], lin
     d = len(tiling.step)
     y = y[(..., *(slice(b) for b in tiling.step))]
     order = (0, 1, *(axis for k in range(d) for axis in (2 + k, 2 + d + k)))
-    joined = y.permute(order).reshape(
-        *y.shape[:2], *(c * b for c, b in zip(y.shape[2 : 2 + d], tiling.step, strict=True))
-    )
+    joined = y.permute(order).reshape(*y.shape[:2], *(c * b for c, b in zip(y.shape[2 : 2 + d], tiling.step, strict=True)))
     start = lines.start * tiling.step[0]
     first = -(-start // stride[0])
     rest = (slice(0, t, s) for t, s in zip(tiling.total[1:], stride[1:], strict=True))

@@ -84,7 +84,7 @@ class Gemm(Engine):
         moved = any(a.lo or a.hi for a in form.axes) if problem.map == "h" else any(a.border for a in form.axes)
         return 2 * border if moved or _unshared(form) or problem.itemsize < 4 else 0
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:  # noqa: ARG002  nothing is kept
+    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
         if _pointwise(problem.form):
             return {"c": _pointwise_c, "h": _pointwise_h, "g": _pointwise_g}[problem.map](problem.form)
         if _unshared(problem.form):
@@ -202,9 +202,7 @@ def _windows(X: Tensor, form: Form, residue: tuple[int, ...], period: tuple[int,
     taps = [a.dilation * s for a, s in zip(form.axes, steps, strict=True)]
     jumps = [a.stride * t * s for a, s, t in zip(form.axes, steps, period, strict=True)]
     first = sum(r * a.stride * s for r, a, s in zip(residue, form.axes, steps, strict=True))
-    return X.as_strided(
-        (*X.shape[:2], *form.kernel, *counts), (*X.stride()[:2], *taps, *jumps), X.storage_offset() + first
-    )
+    return X.as_strided((*X.shape[:2], *form.kernel, *counts), (*X.stride()[:2], *taps, *jumps), X.storage_offset() + first)
 
 
 def _of(x: Tensor, form: Form, residue: tuple[int, ...]) -> Tensor:
@@ -277,9 +275,7 @@ def _columns_h(problem: Problem) -> Runner:
                 window, given = _rows(windows[n], rows, form), part[n][:, :, rows]
                 if given.numel():
                     columns = torch.bmm(tile, _grouped(given, form, wide))
-                    _scatter(
-                        window, columns.reshape(window.movedim(0, 1 + form.ndim).shape).movedim(1 + form.ndim, 0), form
-                    )
+                    _scatter(window, columns.reshape(window.movedim(0, 1 + form.ndim).shape).movedim(1 + form.ndim, 0), form)
         return add_bias(_finish(fold(R, form), G, problem), bias)
 
     return run
@@ -363,7 +359,8 @@ def _local_columns(windows: Tensor, form: Form) -> Tensor:
     split = windows.unflatten(1, (groups, -1))
     order = (1, *range(3 + d, 3 + 2 * d), 2, *range(3, 3 + d), 0)
     rows = split.shape[2] * prod(form.kernel)
-    return split.permute(order).reshape(groups * prod(windows.shape[2 + d :]), rows, len(windows))
+    columns: Tensor = split.permute(order).reshape(groups * prod(windows.shape[2 + d :]), rows, len(windows))
+    return columns
 
 
 def _local_outputs(G: Tensor, form: Form) -> Tensor:

@@ -20,7 +20,7 @@ class Reference(Engine):
     revision = 1
     traits = Traits(direct=True, exact=True, local=True)
 
-    def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002  it refuses nothing
+    def refuses(self, problem: Problem) -> str | None:
         return None
 
     def cost(self, problem: Problem, machine: Machine) -> float:
@@ -37,7 +37,7 @@ class Reference(Engine):
         per_tap = problem.batch * form.channels.connections * max(1, form.macs // max(1, form.channels.connections))
         return 16 * (2 * per_tap // max(1, len(form.kernel)) + problem.bytes // problem.itemsize)
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:  # noqa: ARG002  nothing is kept
+    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
         form, function = problem.form, getattr(reference, problem.map)
         last = problem.channels_last and problem.map != "g"
 

@@ -26,9 +26,7 @@ from ninefold.spec.problem import Problem
 __all__ = ["Separable", "numerical_rank"]
 
 
-_LARGEST = (
-    1 << 18
-)  # entries of one group's matrix; beyond it a decomposition takes seconds, and dense layers are of full rank
+_LARGEST = 1 << 18  # entries of one group's matrix; beyond it a decomposition takes seconds, and dense layers are of full rank
 
 
 def numerical_rank(form: Form | ConvSpec, K: Tensor) -> int | None:
@@ -73,14 +71,16 @@ class Separable(Engine):
         if problem.map == "g":
             return f"the gradient with respect to a {'x'.join(map(str, form.kernel))} kernel has full rank, whatever the kernel's"
         if not problem.frozen:
-            return f"the {'x'.join(map(str, form.kernel))} weight is not frozen, so its rank may change; nf.freeze(model) says that it is final"
+            kernel = "x".join(map(str, form.kernel))
+            return f"the {kernel} weight is not frozen, so its rank may change; nf.freeze(model) makes it final"
         if problem.rank is None:
             return f"the rank over the axes is defined here for real 2-D kernels, this one is {form.ndim}-D {problem.dtype}"
         if 0 in (problem.batch, *form.n_in, *form.n_out):
             return f"nothing to compute: batch {problem.batch}, sizes {form.n_in} and {form.n_out}"
         rows, columns = self._shape(form)
         if problem.rank * (rows + columns) >= rows * columns:
-            return f"rank {problem.rank} of a {rows}x{columns} matrix saves nothing: passes cost {problem.rank * (rows + columns)} of {rows * columns}"
+            passes = problem.rank * (rows + columns)
+            return f"rank {problem.rank} of a {rows}x{columns} matrix saves nothing: passes cost {passes} of {rows * columns}"
         return None
 
     @staticmethod

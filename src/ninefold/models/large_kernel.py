@@ -151,7 +151,5 @@ def large_kernel_net(
         raise ArgumentError(f"widths={widths} and depths={depths} must have one entry per stage each")
     for name, size in (("kernel_size", kernel_size), ("long_kernel_size", long_kernel_size)):
         if size % 2 == 0:
-            raise ArgumentError(
-                f"{name}={size} must be odd, so that the map keeps its size; take {size - 1} or {size + 1}"
-            )
+            raise ArgumentError(f"{name}={size} must be odd, so that the map keeps its size; take {size - 1} or {size + 1}")
     return LargeKernelNet(widths, depths, kernel_size, long_kernel_size, num_classes)

@@ -42,9 +42,7 @@ class MobileNetV1(nn.Module):
     Linear(in_features=256, out_features=10, bias=True)
     """
 
-    def __init__(
-        self, width: float = 1.0, resolution: int = 224, num_classes: int = 1000, *, separable: bool = True
-    ) -> None:
+    def __init__(self, width: float = 1.0, resolution: int = 224, num_classes: int = 1000, *, separable: bool = True) -> None:
         super().__init__()
         self.input_size = (3, resolution, resolution)
         channels = _scaled(32, width)
@@ -64,9 +62,7 @@ class MobileNetV1(nn.Module):
         return logits
 
 
-def mobilenet_v1(
-    width: float = 1.0, resolution: int = 224, num_classes: int = 1000, *, separable: bool = True
-) -> MobileNetV1:
+def mobilenet_v1(width: float = 1.0, resolution: int = 224, num_classes: int = 1000, *, separable: bool = True) -> MobileNetV1:
     """Return an untrained MobileNetV1 (Howard et al. 2017, arXiv 1704.04861), written with ``torch.nn`` layers.
 
     568,740,352 multiply-adds per 224x224 image, of which the 1x1 convolutions take 94.86%, the depthwise ones 3.06%,

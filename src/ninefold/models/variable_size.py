@@ -74,9 +74,7 @@ def figure_9_11(kind: str, num_classes: int = 1000, kernel_size: int = 3) -> Fig
     if kind not in _ENDS:
         raise ArgumentError(f"kind={kind!r} is none of {', '.join(map(repr, _ENDS))}")
     if kernel_size % 2 == 0:
-        raise ArgumentError(
-            f"kernel_size={kernel_size} must be odd, so that maps keep their size; take {kernel_size + 1}"
-        )
+        raise ArgumentError(f"kernel_size={kernel_size} must be odd, so that maps keep their size; take {kernel_size + 1}")
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=_same(3, _CHANNELS, kernel_size),
         relu1=nn.ReLU(),

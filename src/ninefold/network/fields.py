@@ -20,9 +20,7 @@ __all__ = ["own_fields", "receptive_fields"]
 Extent = tuple[int, ...] | None
 
 
-def receptive_fields(
-    model: nn.Module, example: Tensor | tuple[Any, ...], *, spatial: int | None = None
-) -> dict[str, Extent]:
+def receptive_fields(model: nn.Module, example: Tensor | tuple[Any, ...], *, spatial: int | None = None) -> dict[str, Extent]:
     """Return, for every convolution layer that runs, how far one of its output positions sees in the input.
 
     The network runs once, in evaluation mode and without gradients, and what each tensor reads is followed through
@@ -70,9 +68,7 @@ def receptive_fields(
     rank = tensors[0].dim()
     axes = max(rank - 2, 1) if spatial is None else spatial
     if not 1 <= axes <= rank:
-        raise ShapeError(
-            f"spatial={axes} must be between 1 and the {rank} dimensions of an example of {tensors[0].shape}"
-        )
+        raise ShapeError(f"spatial={axes} must be between 1 and the {rank} dimensions of an example of {tensors[0].shape}")
     sizes = tuple(tensors[0].shape[rank - axes :])
     follow = Follow(axes)
     for tensor in tensors:
@@ -93,9 +89,7 @@ def own_fields(model: nn.Module) -> dict[str, tuple[int, ...]]:
     {'0': (5, 9), '1': (2, 2)}
     """
     specs = {name: ConvSpec.from_module(m) for name, m in model.named_modules() if _is_convolution(m)}
-    return {
-        name: tuple(step(Reach()).extent() for step in _steps(spec, [0] * spec.ndim)) for name, spec in specs.items()
-    }
+    return {name: tuple(step(Reach()).extent() for step in _steps(spec, [0] * spec.ndim)) for name, spec in specs.items()}
 
 
 class _Watch:

@@ -14,7 +14,7 @@ from ninefold.network.follow_rules import CONSTANTS, RULES, Arguments, Places, e
 __all__ = ["Follow"]
 
 
-class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Follow(TorchDispatchMode):
     """Keep, for every tensor made while the mode is on, its `Places`; tensors that depend on no input have none.
 
     An operation without a rule is taken to read everything: a field is never reported smaller than it is.
@@ -32,7 +32,7 @@ class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, axes: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.axes = axes
         self.paused = 0
         self._places: MutableMapping[Tensor, Places | None] = WeakIdKeyDictionary()

@@ -67,9 +67,7 @@ def elementwise(known: Known, named: Arguments, out: Tensor) -> Places:
         offset = out.dim() - tensor.dim()
         # A dimension of size 1 that is spread over many positions gives all of them the same field.
         kept = {
-            a: (d + offset, r)
-            for a, (d, r) in places.items()
-            if d + offset >= 0 and out.shape[d + offset] == tensor.shape[d]
+            a: (d + offset, r) for a, (d, r) in places.items() if d + offset >= 0 and out.shape[d + offset] == tensor.shape[d]
         }
         if merged is None:
             merged = kept
@@ -204,9 +202,7 @@ def _moved(known: Known, out: Tensor, ndim: int, step: Callable[[Reach, int, int
     """Move the last `ndim` dimensions by ``step(reach, axis, old size, new size)``; None reads the axis whole."""
     tensor, places = known[0]
     first = tensor.dim() - ndim
-    moved = {
-        a: (d, step(r, d - first, tensor.shape[d], out.shape[d]) if d >= first else r) for a, (d, r) in places.items()
-    }
+    moved = {a: (d, step(r, d - first, tensor.shape[d], out.shape[d]) if d >= first else r) for a, (d, r) in places.items()}
     return {a: (d, r) for a, (d, r) in moved.items() if r is not None}
 
 
@@ -216,9 +212,7 @@ def _adaptive_pool(ndim: int) -> Rule:
         ratio = Fraction(n, o)
         if o == 1:
             return None
-        return reach.through(
-            lambda j: range(floor(j * ratio), ceil((j + 1) * ratio)), ratio.denominator, ratio.numerator
-        )
+        return reach.through(lambda j: range(floor(j * ratio), ceil((j + 1) * ratio)), ratio.denominator, ratio.numerator)
 
     def rule(known: Known, named: Arguments, out: Tensor) -> Places:
         del named
@@ -282,17 +276,13 @@ CONSTANTS = frozenset(f"{kind}_like" for kind in ("zeros", "ones", "empty", "ful
 """Operations that read a tensor's shape, not its values."""
 
 RULES: dict[str, Rule] = {
-    **_named(
-        elementwise, "clone", "detach", "alias", "lift_fresh", "_to_copy", "contiguous", "copy_", "expand", "repeat"
-    ),
+    **_named(elementwise, "clone", "detach", "alias", "lift_fresh", "_to_copy", "contiguous", "copy_", "expand", "repeat"),
     **_named(elementwise, "hardswish", "hardswish_", "_prelu_kernel", "rrelu_with_noise", "rrelu_with_noise_"),
     **_named(elementwise, "native_dropout", "to", "_conj", "resolve_conj", "resolve_neg"),
     **_named(_batch_norm, "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "batch_norm"),
     **_named(elementwise, "_native_batch_norm_legit_no_training", "_batch_norm_no_update"),
     **_named(_layer_norm, "native_layer_norm", "_fused_rms_norm"),
-    **_named(
-        _view, "view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze", "flatten", "unflatten"
-    ),
+    **_named(_view, "view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze", "flatten", "unflatten"),
     **_named(_permute, "permute"),
     **_named(_transpose, "transpose", "t"),
     **_named(_slice, "slice"),
@@ -309,11 +299,7 @@ RULES: dict[str, Rule] = {
     **_named(_convolution, "convolution", "_convolution", "convolution_overrideable"),
     **{f"{kind}_pool{n}d": _pool(n) for kind in ("max", "avg", "mkldnn_max") for n in (1, 2, 3)},
     **{f"max_pool{n}d_with_indices": _pool(n) for n in (1, 2, 3)},
-    **{
-        f"{kind}_pool{n}d": _adaptive_pool(n)
-        for kind in ("_adaptive_avg", "adaptive_avg", "adaptive_max")
-        for n in (1, 2, 3)
-    },
+    **{f"{kind}_pool{n}d": _adaptive_pool(n) for kind in ("_adaptive_avg", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)},
     **{f"upsample_nearest{n}d": _upsample(n, _nearest, centred=False) for n in (1, 2, 3)},
     **{f"_upsample_nearest_exact{n}d": _upsample(n, _nearest, centred=True) for n in (1, 2, 3)},
     **{

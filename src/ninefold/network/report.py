@@ -104,9 +104,10 @@ class Report:
     def summary(self) -> str:
         """Return the whole report in one line."""
         kept = sum(r.kept for r in self.rows)
+        most = self.before / self.bound
         return (
-            f"{self.mode}: {_ms(self.before)} -> {_ms(self.after)} ms, {self.ratio:.2f}x; at most {self.before / self.bound:.2f}x is "
-            f"possible ({_ms(self.outside)} ms are outside convolutions), {self.gained:.0%} of that gain reached; "
+            f"{self.mode}: {_ms(self.before)} -> {_ms(self.after)} ms, {self.ratio:.2f}x; at most {most:.2f}x is possible "
+            f"({_ms(self.outside)} ms are outside convolutions), {self.gained:.0%} of that gain reached; "
             f"{kept} of {len(self.rows)} convolutions kept as PyTorch's; {self.memory_format}"
         )
 

@@ -18,16 +18,16 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ninefold.engines.base import in_format
 from ninefold.errors import AccuracyError, ModelError
-from ninefold.network.twins import TWINS, convert, freeze, swap, unconverted
 from ninefold.network.fields import receptive_fields
 from ninefold.network.report import Report, Row
+from ninefold.network.twins import TWINS, convert, freeze, swap, unconverted
 from ninefold.nn.conv import Planned
 from ninefold.ops.bound import Bound
-from ninefold.settings import CURRENT, Options
 from ninefold.planning import plan_problem
 from ninefold.planning.choose import engine_named
 from ninefold.planning.measure import interleaved, measure_rates
 from ninefold.planning.plan import Plan
+from ninefold.settings import CURRENT, Options
 from ninefold.spec.problem import Map
 
 __all__ = ["optimize"]
@@ -162,9 +162,7 @@ def _copy(model: Module, train: bool) -> Module:
     try:
         return copy.deepcopy(model).train(train)
     except (RuntimeError, TypeError) as error:
-        raise ModelError(
-            f"the model cannot be copied ({error}); detach stored activations, or optimize its parts"
-        ) from error
+        raise ModelError(f"the model cannot be copied ({error}); detach stored activations, or optimize its parts") from error
 
 
 def _outputs(model: Module, inputs: tuple[Any, ...]) -> list[Tensor]:
@@ -181,9 +179,7 @@ def _outputs(model: Module, inputs: tuple[Any, ...]) -> list[Tensor]:
         buffer.copy_(state[name])
     found = [x for x in tree_leaves(out) if isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())]
     if not found:
-        raise ModelError(
-            f"{type(model).__name__} returns no floating-point tensor to compare, but {type(out).__name__}"
-        )
+        raise ModelError(f"{type(model).__name__} returns no floating-point tensor to compare, but {type(out).__name__}")
     return found
 
 
@@ -318,7 +314,7 @@ def _verify(
     chosen: _Trial,
     tolerance: float | str,
 ) -> tuple[float, float, float]:
-    """Return (difference, error before, error after), relative to the largest output; raise where the tolerance explains none of it."""
+    """Return (difference, error before, error after), relative to the largest output; raise past what is explained."""
     exact = _outputs(convert(_copy(original, original.training).double()), _doubled(inputs))
     scale = max([1e-30, *(float(x.abs().amax()) for x in exact if x.numel())])
 
@@ -328,11 +324,7 @@ def _verify(
 
     difference, before, after = far(reference, outputs), far(reference, exact), far(outputs, exact)
     layers = max(1, len(chosen.layers))
-    allowed = (
-        layers * max(p.problem.tolerance for layer in chosen.layers for p in layer.plans.values())
-        if chosen.layers
-        else 0.0
-    )
+    allowed = layers * max(p.problem.tolerance for layer in chosen.layers for p in layer.plans.values()) if chosen.layers else 0.0
     if not after <= 100 * before + 100 * allowed:
         raise AccuracyError(
             f"the optimized network is off by {after:.1e} of its largest output where PyTorch's is off by {before:.1e}; "

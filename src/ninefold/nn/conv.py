@@ -8,6 +8,7 @@ from torch import Tensor
 from ninefold.engines.separable import numerical_rank
 from ninefold.errors import UnsupportedError
 from ninefold.ops import Site
+from ninefold.ops.fields import call_traced
 from ninefold.settings import Options
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.parse import per_axis
@@ -78,6 +79,12 @@ class Planned(torch.nn.Module):
             return Site(spec, self.plan_options)
         weight: Tensor = self._parameters.get("weight")  # type: ignore[assignment]
         return Site(spec, self.plan_options, weight, None if weight is None else numerical_rank(spec, weight))
+
+    def _fields(self) -> tuple[Any, ...]:
+        """Return the spec as plain values, which a compiler can read."""
+        ends = (self.out_channels, self.in_channels) if self.transposed else (self.in_channels, self.out_channels)
+        how = (tuple(self.kernel_size), self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
+        return (*ends, *how, self.flip_kernel, 1, self.transposed, self.output_padding if self.transposed else 0)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _SPEC_FIELDS or name == "plan_options":
@@ -171,6 +178,8 @@ class _Conv(Planned):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Convolve; shapes as torch's, batched or not."""
+        if torch.compiler.is_compiling():  # what is remembered may not exist yet, and cannot be made while tracing
+            return call_traced(input, self.weight, self.bias, None, self._fields())
         held: dict[str, Any] = self._parameters  # a quarter of the time of self.weight
         weight = held["weight"] if "weight" in held else self.weight  # noqa: SIM401  a default would be looked up each time
         bias = held["bias"] if "bias" in held else self.bias  # noqa: SIM401
@@ -248,6 +257,8 @@ class _ConvTranspose(Planned):
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002  torch's name
         """Transpose a convolution; `output_size` chooses among the sizes that belong to the input's."""
         size = None if output_size is None else tuple(output_size)[-self._ndim :]
+        if torch.compiler.is_compiling():
+            return call_traced(input, self.weight, self.bias, size, self._fields())
         return self.site(input, self.weight, self.bias, size)
 
 
@@ -274,7 +285,7 @@ _FORWARD = """A {n}-D convolution, a drop-in for ``torch.nn.Conv{n}d``: same con
     >>> nn.Conv{n}d(3, 8, 5, stride=2, padding="same")(torch.zeros(2, 3, {nine})).shape
     torch.Size([2, 8, {five}])
     """
-_TRANSPOSED = """A transposed {n}-D convolution, a drop-in for ``torch.nn.ConvTranspose{n}d``: the map h of the chapter (eq. 9.13).
+_TRANSPOSED = """A transposed {n}-D convolution, a drop-in for ``torch.nn.ConvTranspose{n}d``: the map h (eq. 9.13).
 
     Parameters
     ----------

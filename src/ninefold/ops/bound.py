@@ -81,7 +81,7 @@ class Bound:
     def runner(self, map_: Map) -> Runner:
         """Return the prepared runner of a map."""
         if self.device.type == "meta":  # there is nothing to run, and the operator knows shapes and strides
-            return lambda a, b, bias=None: self._operator(map_, a, b)  # noqa: ARG005
+            return lambda a, b, _bias=None: self._operator(map_, a, b)  # type: ignore[misc]
         if map_ not in self._runners:
             with torch.no_grad():
                 self._runners[map_] = prepare(self.plan(map_), self.frozen)
@@ -102,9 +102,7 @@ class Bound:
         own = "aten" if forward else "aten-backward"
         return plan.engine == own or (plan.source == "estimate" and plan.engine in ("aten", "aten-backward"))
 
-    def gradients(
-        self, map_: Map, saved: tuple[Tensor, Tensor], up: Tensor, needed: tuple[bool, bool]
-    ) -> list[Tensor | None]:
+    def gradients(self, map_: Map, saved: tuple[Tensor, Tensor], up: Tensor, needed: tuple[bool, bool]) -> list[Tensor | None]:
         """Return the gradients to both operands: other maps of the same form, themselves differentiable."""
         first, second = (x.conj_physical() if x.is_complex() else x for x in saved)
         named = {"first": first, "second": second, "up": up}
@@ -115,9 +113,7 @@ class Bound:
 
     def apply(self, map_: Map, a: Tensor, b: Tensor) -> Tensor:
         """Run a map, differentiably where a gradient is asked for."""
-        if (
-            not state.is_plain(a, b) or _batched(a) or _batched(b)
-        ):  # backward alone may be transformed: is_grads_batched
+        if not state.is_plain(a, b) or _batched(a) or _batched(b):  # backward alone may be transformed: is_grads_batched
             return self._operator(map_, a, b)
         if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
             out: Tensor = ThinMap.apply(a, b, None, self, map_)
@@ -137,23 +133,21 @@ def _text(form: Form) -> str:
     pads = tuple((a.lo, a.hi) for a in form.axes)
     period = tuple(None if a.period == a.n_out else a.period for a in form.axes) if form.tiled else 1
     ends = (channels.inputs, channels.outputs, form.kernel)
-    return ConvSpec(
-        *ends, form.stride, pads, form.dilation, channels.groups, form.mode, form.flip, period, table
-    ).to_text()
+    return ConvSpec(*ends, form.stride, pads, form.dilation, channels.groups, form.mode, form.flip, period, table).to_text()
 
 
 class ThinMap(torch.autograd.Function):
     """One map of plain eager tensors with its gradients; the old style of Function, which costs least per call."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, bias: Tensor | None, bound: Bound, map_: Map) -> Tensor:  # type: ignore[no-untyped-def,override]  # noqa: ANN001
+    def forward(ctx, a: Tensor, b: Tensor, bias: Tensor | None, bound: Bound, map_: Map) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
         """Run the map."""
         ctx.save_for_backward(a, b)
         ctx.bound, ctx.map = bound, map_
         return bound.runner(map_)(a, b, bias)
 
     @staticmethod
-    def backward(ctx, up: Tensor):  # type: ignore[no-untyped-def,override]  # noqa: ANN001, ANN205
+    def backward(ctx, up: Tensor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
         """Run the adjoint maps."""
         need_a, need_b, need_bias = ctx.needs_input_grad[:3]
         da, db = ctx.bound.gradients(ctx.map, ctx.saved_tensors, up, (need_a, need_b))

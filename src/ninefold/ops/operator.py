@@ -91,12 +91,12 @@ def _define(map_: Map) -> None:
 
     def gradient(a: Tensor, b: Tensor, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]) -> Tensor:
         with _single_level():
-            out: Tensor = _Differentiated.apply(a, b, map_, spec, n_in, n_out)
+            out: Tensor = _Differentiated.apply(  # type: ignore[attr-defined]
+                a, b, map_, spec, n_in, n_out
+            )
             return out
 
-    def batched(
-        info: Any, dims: Any, a: Tensor, b: Tensor, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]
-    ) -> Any:
+    def batched(info: Any, dims: Any, a: Tensor, b: Tensor, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]) -> Any:
         def run(a: Tensor, b: Tensor, wide: ConvSpec) -> Tensor:
             return call(map_, wide.to_text(), n_in, n_out, a, b)
 
@@ -118,9 +118,7 @@ class _Differentiated(_SingleLevelFunction):
     """The autograd kernel of the operators, handwritten: torch.library's own fails under func.grad and drops tangents."""
 
     @staticmethod
-    def forward(
-        ctx: Any, a: Tensor, b: Tensor, map_: Map, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]
-    ) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, map_: Map, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]) -> Tensor:
         """Run the map below autograd."""
         ctx.save_for_backward(a, b)
         ctx.save_for_forward(a, b)
@@ -144,7 +142,9 @@ class _Differentiated(_SingleLevelFunction):
     def jvp(ctx: Any, da: Tensor | None, db: Tensor | None, *_: Any) -> Tensor:
         """Apply the product rule."""
         a, b = ctx.saved_tensors
-        parts = [call(ctx.map, ctx.spec, ctx.n_in, ctx.n_out, x, y) for x, y in ((da, b), (a, db)) if x is not None and y is not None]
+        parts = [
+            call(ctx.map, ctx.spec, ctx.n_in, ctx.n_out, x, y) for x, y in ((da, b), (a, db)) if x is not None and y is not None
+        ]
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 

@@ -60,17 +60,13 @@ class Site:
         self.map: Map = "h" if spec.transposed else "c"
         self._runs: dict[Any, tuple[Run, Options]] = {}
 
-    def __call__(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, size: tuple[int, ...] | None = None
-    ) -> Tensor:
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, size: tuple[int, ...] | None = None) -> Tensor:
         """Convolve; `size` is the output's spatial size where a transposed convolution leaves a choice."""
         if torch.compiler.is_compiling() or not state.is_plain(x, weight):
             return self._other_routes(x, weight, bias, size)
         options = self.options or CURRENT.get()
         grad = (
-            (x.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad)
-            if torch.is_grad_enabled()
-            else None
+            (x.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad) if torch.is_grad_enabled() else None
         )
         key = (
             x.shape,
@@ -124,7 +120,7 @@ class Site:
         if grad is None or not any(grad):
             return bound.runner(map_)
         other: Map = "c" if map_ == "h" else "h"
-        needed: tuple[Map, ...] = tuple(m for m, need in ((other, grad[0]), ("g", grad[1])) if need)  # type: ignore[misc]
+        needed: tuple[Map, ...] = tuple(m for m, need in ((other, grad[0]), ("g", grad[1])) if need)
         if bound.native(map_, needed):
             return bound.runner(map_)
         return lambda w, x, b: ThinMap.apply(w, x, b, bound, map_)
@@ -148,7 +144,7 @@ class Site:
         if (dtype := state.autocast_dtype(x)) is not None:
             with torch.autocast(x.device.type, enabled=False):
                 return self(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype), size)
-        if torch.jit.is_tracing():
+        if state.tracing():
             return self._traced(x, weight, bias, size)
         return self._operator(x, weight, bias, size)
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-__all__ = ["autocast_dtype", "is_plain"]
+__all__ = ["autocast_dtype", "is_plain", "tracing"]
 
 _functorch_active = torch._C._are_functorch_transforms_active  # noqa: SLF001  no public name
 _dispatch_modes = torch._C._len_torch_dispatch_stack  # noqa: SLF001  no public name
@@ -25,6 +25,11 @@ def is_plain(x: Tensor, weight: Tensor) -> bool:
         and not _autocasting()
         and _tracing() is None
     )
+
+
+def tracing() -> bool:
+    """Return whether torch.jit.trace, or an exporter built on it, records."""
+    return _tracing() is not None
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:

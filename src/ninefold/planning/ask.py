@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from ninefold.settings import CURRENT
 from ninefold.planning import plan_problem, pose
 from ninefold.planning.cache import plan_cache
 from ninefold.planning.plan import Plan
+from ninefold.settings import CURRENT
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.problem import Map
 

@@ -72,9 +72,7 @@ class PlanCache:
         key = self._key(problem)
 
         def find(db: sqlite3.Connection) -> tuple[str, str] | None:
-            row: tuple[str, str] | None = db.execute(
-                "SELECT engine, seconds FROM plans WHERE key = ?", (key,)
-            ).fetchone()
+            row: tuple[str, str] | None = db.execute("SELECT engine, seconds FROM plans WHERE key = ?", (key,)).fetchone()
             if row is not None and os.access(self.path, os.W_OK):
                 db.execute("UPDATE plans SET used = ? WHERE key = ?", (time.time(), key))
             return row
@@ -93,9 +91,7 @@ class PlanCache:
         def insert(db: sqlite3.Connection) -> None:
             db.execute(_TABLE)
             db.execute("INSERT OR REPLACE INTO plans VALUES (?, ?, ?, ?, ?)", row)
-            db.execute(
-                "DELETE FROM plans WHERE key IN (SELECT key FROM plans ORDER BY used DESC LIMIT -1 OFFSET ?)", (LIMIT,)
-            )
+            db.execute("DELETE FROM plans WHERE key IN (SELECT key FROM plans ORDER BY used DESC LIMIT -1 OFFSET ?)", (LIMIT,))
 
         self._transact(insert, None)
 
@@ -144,9 +140,7 @@ class PlanCache:
         if not isinstance(data, dict) or data.get("format") != _FORMAT or not isinstance(data.get("plans"), dict):
             raise PlanFileError(f"{path} is no plan file; 'ninefold cache export' writes one")
         if unknown := sorted({str(e) for e in data["plans"].values()} - names):
-            raise PlanFileError(
-                f"{path} names engines {unknown} that this version does not have; it has {sorted(names)}"
-            )
+            raise PlanFileError(f"{path} names engines {unknown} that this version does not have; it has {sorted(names)}")
         self.loaded |= data["plans"]
         return len(data["plans"])
 

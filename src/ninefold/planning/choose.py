@@ -27,9 +27,7 @@ def best(problem: Problem, candidates: tuple[Candidate, ...], source: str) -> Pl
     admitted = [c for c in candidates if c.reason is None]
     if not admitted:
         reasons = "; ".join(f"{c.engine}: {c.reason}" for c in candidates)
-        raise NoEngineError(
-            f"no engine may run map {problem.map} under these options, allow more scratch or error ({reasons})"
-        )
+        raise NoEngineError(f"no engine may run map {problem.map} under these options, allow more scratch or error ({reasons})")
     return Plan(problem, min(admitted, key=lambda c: c.seconds).engine, candidates, source)
 
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.base import Runner
-from ninefold.settings import Options
 from ninefold.planning.cache import plan_cache
 from ninefold.planning.choose import choose, engine_named
 from ninefold.planning.measure import measure
 from ninefold.planning.plan import Candidate, Plan
+from ninefold.settings import Options
 from ninefold.spec.form import Form
 from ninefold.spec.problem import TOLERANCES, Map, Problem
 
@@ -77,9 +77,7 @@ def plan_problem(problem: Problem, mode: str = "estimate", weight: Tensor | None
     if mode == "estimate" or problem.batch == 0:
         return estimated
     measured = measure(problem, weight)
-    plan_cache().put(
-        problem, measured.engine, {c.engine: c.measured for c in measured.candidates if c.measured is not None}
-    )
+    plan_cache().put(problem, measured.engine, {c.engine: c.measured for c in measured.candidates if c.measured is not None})
     return measured
 
 

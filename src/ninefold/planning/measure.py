@@ -31,9 +31,7 @@ def measure(problem: Problem, weight: Tensor | None = None, seconds: float = 0.2
     """
     estimated = choose(problem)
     fastest = estimated.chosen.cost
-    timed = [
-        c for c in estimated.candidates if c.reason is None and c.cost < _HOPELESS * fastest and c.engine != "reference"
-    ]
+    timed = [c for c in estimated.candidates if c.reason is None and c.cost < _HOPELESS * fastest and c.engine != "reference"]
     if len(timed) < 2:
         return replace(estimated, source="measure")
     a, b = operands(problem, weight)
@@ -106,5 +104,5 @@ def measure_rates() -> tuple[float, float]:
     """Return this machine's multiply-adds per second in a matrix product, and bytes per second in a copy, as they are now."""
     a = torch.randn(1024, 1024)
     b = torch.randn(8 << 20)
-    times = interleaved({"product": lambda: a @ a, "copy": lambda: b.clone()}, seconds=0.2)
+    times = interleaved({"product": lambda: a @ a, "copy": b.clone}, seconds=0.2)
     return 1024**3 / min(times["product"]), 2 * b.nbytes / min(times["copy"])

@@ -10,6 +10,9 @@ __all__ = ["Candidate", "Plan"]
 _MAPS = {"c": "output", "h": "input", "g": "kernel"}
 
 
+_UNKNOWN = Error(float("inf"), float("inf"))
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One engine's standing: refused (a sentence), or its numbers; `measured` is None where it was not timed."""
@@ -17,7 +20,7 @@ class Candidate:
     engine: str
     reason: str | None = None
     cost: float = float("inf")
-    error: Error = Error(float("inf"), float("inf"))
+    error: Error = _UNKNOWN
     scratch: int = 0
     measured: float | None = None
 
@@ -70,13 +73,9 @@ class Plan:
             if value != plain
         ]
         sizes = f"{'x'.join(map(str, f.input_shape(p.batch)))} -> {'x'.join(map(str, f.output_shape(p.batch)))}"
-        head = (
-            f"map {p.map} ({_MAPS[p.map]}) of a {kind} convolution{', ' if extras else ''}{', '.join(extras)}: {sizes}"
-        )
+        head = f"map {p.map} ({_MAPS[p.map]}) of a {kind} convolution{', ' if extras else ''}{', '.join(extras)}: {sizes}"
         layout = "channels-last" if p.channels_last else "contiguous"
-        work = (
-            f"{p.macs:,} multiply-adds, {p.bytes / 1e6:.1f} MB; {p.dtype} {layout} on {p.device}, {p.threads} threads"
-        )
+        work = f"{p.macs:,} multiply-adds, {p.bytes / 1e6:.1f} MB; {p.dtype} {layout} on {p.device}, {p.threads} threads"
         return f"{head}\n{work}\nengine {self.engine} ({self.source})"
 
     def _line(self, c: Candidate) -> str:

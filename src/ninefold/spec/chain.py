@@ -50,9 +50,7 @@ class ReceptiveField:
     def span(self, output: Sequence[int]) -> parse.Pads:
         """Return per axis the half-open range of input positions that the output at this position sees."""
         at = parse.per_axis(output, len(self.size), "output")
-        return tuple(
-            (s + j * a, s + j * a + n) for s, j, a, n in zip(self.start, self.jump, at, self.size, strict=True)
-        )
+        return tuple((s + j * a, s + j * a + n) for s, j, a, n in zip(self.start, self.jump, at, self.size, strict=True))
 
 
 def receptive_fields(specs: Sequence[Layer], input_size: Any = None) -> tuple[ReceptiveField, ...]:

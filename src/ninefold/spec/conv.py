@@ -113,9 +113,7 @@ class ConvSpec:
             if self.groups != 1:
                 raise ArgumentError(f"groups={self.groups} and a channel table exclude each other; leave groups at 1")
         if not self.transposed and any(self.output_padding):
-            raise ArgumentError(
-                f"output_padding={self.output_padding} belongs to transposed convolutions; leave it at 0"
-            )
+            raise ArgumentError(f"output_padding={self.output_padding} belongs to transposed convolutions; leave it at 0")
         if self._same and any(self.output_padding):
             raise ArgumentError(
                 f"output_padding={self.output_padding} has no place with padding={self.padding!r}, which gives "
@@ -320,9 +318,7 @@ class ConvSpec:
         if self._same:
             return tuple(n * s for n, s in zip(n_out, self.stride, strict=True))
         sizes = []
-        for axis, (n, e, p, (lo, hi)) in enumerate(
-            zip(n_out, self.extent, self.output_padding, self.pads(n_out), strict=True)
-        ):
+        for axis, (n, e, p, (lo, hi)) in enumerate(zip(n_out, self.extent, self.output_padding, self.pads(n_out), strict=True)):
             s, d = self.stride[axis], self.dilation[axis]
             if p >= max(s, d):
                 raise ArgumentError(
@@ -370,10 +366,7 @@ def _from_text(text: str) -> ConvSpec:
         fields = json.loads(text)
     except ValueError as error:
         raise ArgumentError(f"{text[:80]!r} is no spec as to_text writes it: {error}") from None
-    if (
-        not isinstance(fields, dict)
-        or not {"in_channels", "out_channels", "kernel_size"} <= fields.keys() <= _DEFAULTS.keys()
-    ):
+    if not isinstance(fields, dict) or not {"in_channels", "out_channels", "kernel_size"} <= fields.keys() <= _DEFAULTS.keys():
         raise ArgumentError(
             f"{text[:80]!r} is no spec as to_text writes it: it must name in_channels, out_channels and kernel_size, "
             f"and nothing but {', '.join(_DEFAULTS)}"

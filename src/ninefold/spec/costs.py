@@ -111,9 +111,7 @@ def _positions(n: int, m: int, whole: str, part: str) -> int:
     integer(n, whole, 1)
     integer(m, part, 1)
     if m > n:
-        raise ShapeError(
-            f"{part} of {m} does not fit into {whole} of {n} without padding; give {whole} of at least {m}"
-        )
+        raise ShapeError(f"{part} of {m} does not fit into {whole} of {n} without padding; give {whole} of at least {m}")
     return n - m + 1
 
 

@@ -78,9 +78,7 @@ def ndim_of(*values: Any) -> int:
     """
     ndim = next((len(v) for v in values if _is_sequence(v)), 2)
     if ndim == 0:
-        raise ArgumentError(
-            "a convolution needs at least 1 spatial axis, got (); give one number per axis, such as (3,)"
-        )
+        raise ArgumentError("a convolution needs at least 1 spatial axis, got (); give one number per axis, such as (3,)")
     return ndim
 
 

@@ -11,9 +11,7 @@ from ninefold.spec.padding import POLICIES
 __all__ = ["PoolSpec"]
 
 _REDUCTIONS = ("max", "average")
-_MODULES = {
-    f"{name}Pool{ndim}d": (red, ndim) for name, red in (("Max", "max"), ("Avg", "average")) for ndim in (1, 2, 3)
-}
+_MODULES = {f"{name}Pool{ndim}d": (red, ndim) for name, red in (("Max", "max"), ("Avg", "average")) for ndim in (1, 2, 3)}
 
 
 @dataclass(frozen=True)
@@ -140,9 +138,7 @@ class PoolSpec:
         names = [base.__name__ for base in type(module).__mro__]
         known = next((name for name in names if name in _MODULES), None)
         if known is None:
-            raise ArgumentTypeError(
-                f"{names[0]} is no pooling layer that is known here; give one of {', '.join(_MODULES)}"
-            )
+            raise ArgumentTypeError(f"{names[0]} is no pooling layer that is known here; give one of {', '.join(_MODULES)}")
         reduction, ndim = _MODULES[known]
         return cls(
             parse.per_axis(module.kernel_size, ndim, "kernel_size", 1),

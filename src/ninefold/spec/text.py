@@ -44,8 +44,9 @@ def from_description(text: str) -> tuple[ConvSpec, int, tuple[int, ...]]:
     Parameters
     ----------
     text : str
-        The input's shape with its batch, an arrow, the output channels, then ``k=`` kernel, ``s=`` stride, ``p=`` padding (a number or
-        a policy), ``d=`` dilation, ``g=`` groups, ``mode=`` padding mode, ``period=`` (``none`` for unshared), ``flip``.
+        The input's shape with its batch, an arrow, the output channels, then ``k=`` kernel, ``s=`` stride,
+        ``p=`` padding (a number or a policy), ``d=`` dilation, ``g=`` groups, ``mode=`` padding mode,
+        ``period=`` (``none`` for unshared), ``flip``.
 
     Raises
     ------
@@ -64,9 +65,7 @@ def from_description(text: str) -> tuple[ConvSpec, int, tuple[int, ...]]:
         raise ArgumentError(f"{text!r} describes no convolution; {_HELP}")
     shape = shape_from_text(head)
     if len(shape) < 3:
-        raise ArgumentError(
-            f"the input {head.strip()!r} must have a batch, channels and at least one spatial size; {_HELP}"
-        )
+        raise ArgumentError(f"the input {head.strip()!r} must have a batch, channels and at least one spatial size; {_HELP}")
     ndim = len(shape) - 2
     fields: dict[str, Any] = {"flip_kernel": "flip" in words}
     for word in words[1:]:

@@ -101,7 +101,7 @@ def check_gradients(engine: Engine, map_: Map, shape: Shape) -> Outcome:
             bound = _Forced(case)
 
             def run(a: Tensor, b: Tensor, bound: Bound = bound) -> Tensor:
-                out: Tensor = ThinMap.apply(a, b, None, bound, map_)  # type: ignore[no-untyped-call]
+                out: Tensor = ThinMap.apply(a, b, None, bound, map_)
                 return out
 
             pair = case.a.requires_grad_(not case.problem.frozen), case.b.requires_grad_()
@@ -219,9 +219,7 @@ def check_threads(engine: Engine, map_: Map, shape: Shape) -> Outcome:
                 first, second = case.run(), case.run()
                 case.check(first, f"on {threads} threads")
                 if engine.traits.deterministic and not torch.equal(first, second):
-                    raise AssertionError(
-                        f"{case}: two runs on {threads} threads differ, but the engine is deterministic"
-                    )
+                    raise AssertionError(f"{case}: two runs on {threads} threads differ, but the engine is deterministic")
                 outcome.runs += 1
     finally:
         torch.set_num_threads(before)
@@ -261,9 +259,7 @@ def _check_spread(case: Case, operand: int, value: float) -> None:
             f"{case}: {value} in operand {operand} misses {int((must & ~reached).sum())} outputs that it reaches"
         )
     if case.engine.traits.local and bool((reached & ~may).any()):
-        raise AssertionError(
-            f"{case}: {value} in operand {operand} reaches {int((reached & ~may).sum())} outputs too many"
-        )
+        raise AssertionError(f"{case}: {value} in operand {operand} reaches {int((reached & ~may).sum())} outputs too many")
 
 
 def check_scratch(engine: Engine, map_: Map, shape: Shape) -> Outcome:

@@ -43,9 +43,7 @@ def dot_test(c: Bilinear, h: Bilinear, g: Bilinear, K: Tensor, V: Tensor, G: Ten
     z, r, d = c(K, V), h(K, G), g(V, G)
     for name, result, like in (("c(K, V)", z, G), ("h(K, G)", r, V), ("g(V, G)", d, K)):
         if result.shape != like.shape:
-            raise AssertionError(
-                f"{name} has shape {tuple(result.shape)}, but what it pairs with has {tuple(like.shape)}"
-            )
+            raise AssertionError(f"{name} has shape {tuple(result.shape)}, but what it pairs with has {tuple(like.shape)}")
     sums = [_pair(z, G), _pair(V, r), _pair(K, d)]
     largest = float(V.abs().max()) if V.numel() else 0.0
     allowed = tolerance * largest * float(K.abs().sum()) * float(G.abs().sum())

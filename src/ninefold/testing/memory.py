@@ -14,7 +14,7 @@ __all__ = ["PeakMemory", "Poisoned"]
 _FRESH = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "empty_permuted")
 
 
-class Poisoned(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch annotates no __init_subclass__
+class Poisoned(TorchDispatchMode):
     """Within this mode, memory that an allocation leaves uninitialised holds NaN.
 
     A result that depends on such memory turns NaN, instead of being right as long as the memory happens to be zero.
@@ -28,7 +28,7 @@ class Poisoned(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ann
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and fill what it allocates."""
@@ -42,7 +42,7 @@ class Poisoned(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ann
 _PACKETS = frozenset(getattr(torch.ops.aten, name) for name in _FRESH)
 
 
-class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class PeakMemory(TorchDispatchMode):
     """Within this mode, the bytes of tensors that operations return are counted for as long as these live.
 
     What an operation allocates and frees internally is not seen.
@@ -67,7 +67,7 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, held: Sequence[Tensor] = ()) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.peak = self._now = 0
         self._live: dict[int, int] = {x.untyped_storage()._cdata: 0 for x in held}  # noqa: SLF001  no public name
         self._held = list(held)

@@ -33,9 +33,7 @@ def tolerance(dtype: torch.dtype | str) -> float:
     """
     name = str(dtype).removeprefix("torch.")
     if name not in TOLERANCES:
-        raise DTypeError(
-            f"{name} has no tolerance, there are {', '.join(TOLERANCES)}; compare integers with torch.equal"
-        )
+        raise DTypeError(f"{name} has no tolerance, there are {', '.join(TOLERANCES)}; compare integers with torch.equal")
     return TOLERANCES[name]
 
 

@@ -1,0 +1,94 @@
+"""From arguments as they are given to a remembered spec, and to the text of one while a compiler traces."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import index
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ninefold.spec.conv import ConvSpec
+
+__all__ = ["call_traced", "spec_of", "text_of"]
+
+_NAMES = (
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "padding_mode",
+    "flip_kernel",
+    "period",
+    "transposed",
+    "output_padding",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Typed:
+    """``True`` or ``2.0``, which equal whole numbers and are none: a remembered spec must not answer for them."""
+
+    kind: type
+    value: Any
+
+
+def spec_of(fields: tuple[Any, ...]) -> ConvSpec:
+    """Return the spec of its fields, in the order of `ConvSpec` without table and bias; remembered.
+
+    Examples
+    --------
+    >>> spec_of((3, 4, (2, 5), 1, "same", [1, 2], 1, "zeros", False, 1, False, 0)).dilation
+    (1, 2)
+    """
+    return _remembered(*map(_hashable, fields))
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _remembered(*fields: Any) -> ConvSpec:
+    return ConvSpec(**dict(zip(_NAMES, map(_bare, fields), strict=True)))
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_nested, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _nested(value: Any) -> Any:
+    if type(value) is int:
+        return value
+    return _Typed(type(value), value) if isinstance(value, (bool, float)) else _hashable(value)
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_bare, value))
+    return value.value if isinstance(value, _Typed) else value
+
+
+def call_traced(x: Tensor, weight: Tensor, bias: Tensor | None, size: Any, fields: tuple[Any, ...]) -> Tensor:
+    """Call a layer while a compiler traces: one operator, whatever the engine."""
+    batched = x.ndim != len(fields[2]) + 1
+    out: Tensor = torch.ops.ninefold.conv(x if batched else x.unsqueeze(0), weight, bias, text_of(fields), size)
+    return out if batched else out.squeeze(0)
+
+
+def text_of(fields: tuple[Any, ...]) -> str:
+    """Return the text of a spec while a compiler traces; symbolic numbers are settled, for they are part of the text."""
+    return _text(_settled(fields))
+
+
+def _settled(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_settled(v) for v in value)
+    return index(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _text(fields: tuple[Any, ...]) -> str:
+    return spec_of(fields).to_text()
+
+
+# What torch.compiler.assume_constant_result sets, which would import the whole compiler to do so.
+_text._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001
