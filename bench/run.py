@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -111,6 +112,7 @@ def collect(options: argparse.Namespace, shapes: list[Shape], console: Console) 
 def main(arguments: list[str] | None = None) -> int:
     """Run, print, write; return 1 where a case is an error."""
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that is ended keeps its records, however it is ended
     console = Console(width=None if sys.stdout.isatty() else 200)
     facts = machine.describe() | ({"threads": options.threads} if options.threads else {})
     shapes, left = chosen(options)

@@ -53,16 +53,16 @@ def pytest_terminal_summary(terminalreporter, config):
         return
     terminalreporter.section("contract: engine x map x shape")
     engines = list(dict.fromkeys(engine for engine, _, _ in counts))
-    terminalreporter.write_line(f"{'engine':<12}{'map':<5}{'shapes run':>11}{'refused':>9}{'runs compared':>15}")
+    terminalreporter.write_line(f"{'engine':<14}{'map':<5}{'shapes run':>11}{'refused':>9}{'runs compared':>15}")
     for engine in engines:
         for map_ in MAPS:
             run, refused, runs = (counts[engine, map_, what] for what in ("run", "refused", "runs"))
-            terminalreporter.write_line(f"{engine:<12}{map_:<5}{run:>11}{refused:>9}{runs:>15}")
+            terminalreporter.write_line(f"{engine:<14}{map_:<5}{run:>11}{refused:>9}{runs:>15}")
     total = {what: sum(n for (_, _, kind), n in counts.items() if kind == what) for what in ("run", "refused", "runs")}
-    terminalreporter.write_line(f"{'all':<17}{total['run']:>11}{total['refused']:>9}{total['runs']:>15}")
+    terminalreporter.write_line(f"{'all':<19}{total['run']:>11}{total['refused']:>9}{total['runs']:>15}")
     if ratios:
         terminalreporter.write_line("largest error against the engine's estimate, by dtype:")
         for engine in engines:
             found = {dtype: ratio for (name, dtype), ratio in ratios.items() if name == engine}
             line = ", ".join(f"{dtype} {ratio:.2f}" for dtype, ratio in sorted(found.items()))
-            terminalreporter.write_line(f"    {engine:<12}{line}")
+            terminalreporter.write_line(f"    {engine:<14}{line}")

@@ -174,9 +174,5 @@ def test_a_failed_call_leaves_its_operands_as_they_were():
 def test_each_error_is_ours_and_a_built_in_one(name):
     kind = getattr(errors, name)
     assert issubclass(kind, NinefoldError)
-    assert [
-        base
-        for base in kind.__mro__
-        if base.__module__ == "builtins" and base not in (Exception, BaseException, object)
-    ]
+    assert [base for base in kind.__mro__ if base.__module__ == "builtins" and base not in (Exception, BaseException, object)]
     assert inspect.getdoc(kind)

@@ -8,7 +8,7 @@ mathematics; and the weight may change with the position (`locally_connected2d`,
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -170,21 +170,8 @@ def _conv_transpose(
         if not isinstance(output_size, int):
             output_size = tuple(output_size)
             output_size = output_size[-ndim:] if len(output_size) in (ndim + 1, ndim + 2) else output_size
-    kernel = tuple(weight.shape[2:])
-    fields = (
-        tail * groups,
-        inputs,
-        kernel,
-        stride,
-        padding,
-        dilation,
-        groups,
-        padding_mode,
-        flip_kernel,
-        1,
-        True,
-        output_padding,
-    )
+    how = (stride, padding, dilation, groups, padding_mode, flip_kernel, 1, True, output_padding)
+    fields = (tail * groups, inputs, tuple(weight.shape[2:]), *how)
     return _run(input, weight, bias, output_size, fields)
 
 
@@ -229,14 +216,7 @@ def _conv_input(
     _check_weight(weight, ndim + 2, f"(out_channels, in_channels / groups, {ndim} kernel sizes)", groups)
     options = (stride, padding, dilation, groups, padding_mode, flip_kernel, 1, False, 0)
     fields = (weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]), *options)
-    if torch.compiler.is_compiling():
-        out: Tensor = torch.ops.ninefold.h(weight, grad_output, text_of(fields), input_size[2:], grad_output.shape[2:])
-        return out
-    spec = spec_of(fields)
-    form = _form(spec, tuple(input_size), grad_output, "input_size")
-    shape = form.output_shape(len(grad_output))
-    check_operands(form, ("weight", weight, form.weight_shape), ("grad_output", grad_output, shape))
-    return trilinear("h", spec, form, weight, grad_output)
+    return _map("h", weight, grad_output, tuple(input_size), fields)
 
 
 def _conv_weight(
@@ -282,14 +262,19 @@ def _conv_weight(
         raise ShapeError(f"weight_size={tuple(weight_size)} must name {ndim + 2} sizes: (out, in / groups, {ndim} kernel sizes)")
     options = (stride, padding, dilation, groups, padding_mode, flip_kernel, 1, False, 0)
     fields = (weight_size[1] * groups, weight_size[0], tuple(weight_size[2:]), *options)
+    return _map("g", input, grad_output, tuple(input.shape), fields)
+
+
+def _map(map_: Literal["h", "g"], a: Tensor, grad: Tensor, shape: tuple[int, ...], fields: tuple[Any, ...]) -> Tensor:
+    """Run h or g on an operand and an output gradient, for an input of this shape."""
     if torch.compiler.is_compiling():
-        out: Tensor = torch.ops.ninefold.g(input, grad_output, text_of(fields), input.shape[2:], grad_output.shape[2:])
+        out: Tensor = getattr(torch.ops.ninefold, map_)(a, grad, text_of(fields), shape[2:], grad.shape[2:])
         return out
-    spec = spec_of(fields)
-    form = _form(spec, tuple(input.shape), grad_output, "input's shape")
-    shape = form.output_shape(len(grad_output))
-    check_operands(form, ("input", input, form.input_shape(len(input))), ("grad_output", grad_output, shape))
-    return trilinear("g", spec, form, input, grad_output)
+    spec, name = spec_of(fields), ("input's shape", "input_size")[map_ == "h"]
+    form = _form(spec, shape, grad, name)
+    first = ("weight", a, form.weight_shape) if map_ == "h" else ("input", a, form.input_shape(shape[0]))
+    check_operands(form, first, ("grad_output", grad, form.output_shape(shape[0])))
+    return trilinear(map_, spec, form, a, grad)
 
 
 def _form(spec: ConvSpec, shape: tuple[int, ...], grad: Tensor, name: str) -> Form:

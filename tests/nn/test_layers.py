@@ -11,6 +11,7 @@ from torch.nn.utils import fuse_conv_bn_eval, parametrizations, parametrize, pru
 
 import ninefold.functional as F
 from ninefold import nn
+from ninefold.ops import site
 
 FORWARD = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -42,9 +43,7 @@ def same(got, want):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-@pytest.mark.parametrize(
-    ("kind", "settings"), [(FORWARD, s) for s in SETTINGS] + [(TRANSPOSED, s) for s in TRANSPOSED_SETTINGS]
-)
+@pytest.mark.parametrize(("kind", "settings"), [(FORWARD, s) for s in SETTINGS] + [(TRANSPOSED, s) for s in TRANSPOSED_SETTINGS])
 def test_a_layer_is_torchs_layer(kind, settings, n):
     theirs, ours = twins(kind, n, settings)
     assert isinstance(ours, type(theirs))
@@ -151,9 +150,7 @@ class _Lora(torch.nn.Module):
 
     def __init__(self, shape):
         super().__init__()
-        self.a, self.b = (
-            torch.nn.Parameter(torch.randn(n, 2, dtype=torch.double)) for n in (shape[0], shape[1:].numel())
-        )
+        self.a, self.b = (torch.nn.Parameter(torch.randn(n, 2, dtype=torch.double)) for n in (shape[0], shape[1:].numel()))
 
     def forward(self, weight):
         return weight + (self.a @ self.b.T).view_as(weight)

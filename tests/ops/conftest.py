@@ -149,11 +149,7 @@ def pytest_terminal_summary(terminalreporter):
     transforms = list(dict.fromkeys(transform for transform, _ in _MATRIX))
     write = terminalreporter.write_line
     terminalreporter.section("transform x route, one letter per kind of engine")
-    write(
-        "kinds: "
-        + ", ".join(kinds)
-        + "; o agrees with PyTorch, r refused in words, t refused by PyTorch, x wrong, . not run"
-    )
+    write("kinds: " + ", ".join(kinds) + "; o agrees with PyTorch, r refused in words, t refused by PyTorch, x wrong, . not run")
     write(f"{'':<22}" + "".join(f"{route:<{len(kinds) + 3}}" for route in routes))
     for transform in transforms:
         cells = ("".join(_MATRIX.get((transform, route), {}).get(kind, ".") for kind in kinds) for route in routes)

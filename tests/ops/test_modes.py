@@ -94,9 +94,7 @@ def test_export_with_a_dynamic_batch(kind, record):
     x, w, b = kind.operands()
     with record("export, any batch", "eager"):
         batch = {0: torch.export.Dim("batch", min=2, max=64)}
-        program = torch.export.export(
-            _Module(Site(kind.spec)), (x, w, b), dynamic_shapes=({"x": batch, "w": None, "b": None})
-        )
+        program = torch.export.export(_Module(Site(kind.spec)), (x, w, b), dynamic_shapes=({"x": batch, "w": None, "b": None}))
         more = torch.cat([x, x.sin(), x.cos()])
         kind.check(program.module()(more, w, b), kind.reference(more, w, b))
 
@@ -186,9 +184,7 @@ def test_vmap_is_one_call_and_not_one_per_example(mapped, kind):
     both = [(x, w), (torch.stack([x, x.sin(), x.cos()]), torch.stack([w, w.sin(), w.cos()]))]
     given = [both[mapped == k][k] for k in range(2)]
     with _Seen() as seen:
-        torch.func.vmap(lambda x, w: Site(kind.spec)(x, w, b), tuple(0 if mapped == k else None for k in range(2)))(
-            *given
-        )
+        torch.func.vmap(lambda x, w: Site(kind.spec)(x, w, b), tuple(0 if mapped == k else None for k in range(2)))(*given)
     assert sum("convolution" in n or n.startswith("ninefold.") for n in seen.names) == 1
 
 

@@ -180,9 +180,7 @@ def test_a_changed_weight_is_seen_by_the_next_call(mode, change, engine, prefer)
     torch.testing.assert_close(after.detach().clone(), want, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize(
-    "thaw", ["train", "load_state_dict", "double", "half", "to", "unfreeze", "new weight", "deepcopied"]
-)
+@pytest.mark.parametrize("thaw", ["train", "load_state_dict", "double", "half", "to", "unfreeze", "new weight", "deepcopied"])
 def test_a_frozen_weight_and_what_takes_it_back(thaw):
     layer = nn.Conv2d(2, 2, (9, 7), groups=2, padding="same", bias=False).eval()
     with torch.no_grad():
@@ -247,9 +245,7 @@ def test_several_threads_at_once(kind):
 def _child(queue):
     torch.set_num_threads(1)
     x, w = torch.ones(1, 2, 40, 50), torch.ones(3, 2, 5, 4)
-    queue.put(
-        [float(F.conv2d(x, w).sum()), float(F.locally_connected2d(x[..., :6, :5], torch.ones(3, 2, 2, 2, 5, 4)).sum())]
-    )
+    queue.put([float(F.conv2d(x, w).sum()), float(F.locally_connected2d(x[..., :6, :5], torch.ones(3, 2, 2, 2, 5, 4)).sum())])
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

@@ -148,7 +148,7 @@ class AtenBackward(Aten):
                 G, shape_only, _kernel(form, K), None, form.stride, padding, form.dilation, False, none, form.channels.groups,
                 [True, False, False],
             )[0]  # fmt: skip
-            return add_bias(R, bias)
+            return add_bias(in_format(R, problem.channels_last), bias)
 
         return run
 

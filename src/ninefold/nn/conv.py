@@ -83,7 +83,7 @@ class Planned(torch.nn.Module):
     def _fields(self) -> tuple[Any, ...]:
         """Return the spec as plain values, which a compiler can read."""
         ends = (self.out_channels, self.in_channels) if self.transposed else (self.in_channels, self.out_channels)
-        how = (tuple(self.kernel_size), self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
+        how = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
         return (*ends, *how, self.flip_kernel, 1, self.transposed, self.output_padding if self.transposed else 0)
 
     def __setattr__(self, name: str, value: Any) -> None:
