@@ -88,7 +88,7 @@ def _trial(run: Callable[[], object], first: tuple[float, int] | None, matters: 
     first = once(run) if first is None else first
     if first[0] > (_LONG if matters else _MOMENT):
         return first
-    return min(once(run), once(run)) if first[0] < _MOMENT else once(run)
+    return min(once(run), once(run)) if matters and first[0] < _MOMENT else once(run)
 
 
 def once(run: Callable[[], object]) -> tuple[float, int]:

@@ -28,7 +28,12 @@ def run(tmp_path):
     def call(*args):
         environment = os.environ | {"NINEFOLD_CACHE": str(tmp_path / "cache"), "COLUMNS": "150"}
         return subprocess.run(
-            [sys.executable, "-m", "ninefold.cli", *args], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+            [sys.executable, "-m", "ninefold.cli", *args],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+            check=False,
         )
 
     return call

@@ -47,9 +47,7 @@ def test_all_maps_are_torchs_and_its_gradients(shape):
     except ShapeError:
         form = None
     assume(form is not None and 0 not in form.n_in)
-    assume(
-        form.mode in ("zeros", "reflect", "replicate", "circular") and all(a.lo >= 0 and a.hi >= 0 for a in form.axes)
-    )
+    assume(form.mode in ("zeros", "reflect", "replicate", "circular") and all(a.lo >= 0 and a.hi >= 0 for a in form.axes))
     fits = {"reflect": lambda a: max(a.lo, a.hi) < a.n_in, "circular": lambda a: max(a.lo, a.hi) <= a.n_in}
     assume(all(fits.get(form.mode, lambda a: True)(a) for a in form.axes))
     Kt, Vt = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (K, V))
@@ -296,9 +294,7 @@ def test_the_form_is_trilinear_exactly(stride):
     }
     assert len(pairings) == 1
     K2, V2 = ints(*K.shape), ints(*V.shape)
-    assert np.array_equal(
-        reference.c(form, 2 * K - 3 * K2, V), 2 * reference.c(form, K, V) - 3 * reference.c(form, K2, V)
-    )
+    assert np.array_equal(reference.c(form, 2 * K - 3 * K2, V), 2 * reference.c(form, K, V) - 3 * reference.c(form, K2, V))
     assert np.array_equal(reference.c(form, K, V + 5 * V2), reference.c(form, K, V) + 5 * reference.c(form, K, V2))
 
 

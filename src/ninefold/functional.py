@@ -439,3 +439,6 @@ locally_connected1d, locally_connected2d, locally_connected3d = (
     _make(_locally_connected, f"locally_connected{n}d", n) for n in (1, 2, 3)
 )
 tiled_conv1d, tiled_conv2d, tiled_conv3d = (_make(_tiled_conv, f"tiled_conv{n}d", n) for n in (1, 2, 3))
+
+__test__ = {name: globals()[name].__doc__ for name in __all__}
+"""The examples, for doctest, which does not look into partial functions."""

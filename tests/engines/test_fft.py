@@ -35,9 +35,7 @@ def test_tiles_cover_the_outputs_and_fit_their_transforms(spec, size, map_):
     problem = Problem(map_, spec.form(size), 2)
     tiling = _tiling(problem)
     totals, extents = _correlation(problem)
-    for length, step, count, total, extent in zip(
-        tiling.length, tiling.step, tiling.count, totals, extents, strict=True
-    ):
+    for length, step, count, total, extent in zip(tiling.length, tiling.step, tiling.count, totals, extents, strict=True):
         assert step + extent - 1 <= length  # circular products are right where nothing wraps round
         assert count * step >= total
         assert (count - 1) * step < total  # no tile without an output

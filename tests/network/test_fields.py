@@ -155,9 +155,7 @@ NETS = {
         (1, 1, 40, 37),
     ),
     "transposed, dilated, with gaps": (
-        nn.Sequential(
-            nn.ConvTranspose1d(1, 2, 2, stride=5), nn.ConvTranspose1d(2, 1, 3, 2, dilation=3), nn.Conv1d(1, 1, 4)
-        ),
+        nn.Sequential(nn.ConvTranspose1d(1, 2, 2, stride=5), nn.ConvTranspose1d(2, 1, 3, 2, dilation=3), nn.Conv1d(1, 1, 4)),
         (1, 1, 30),
     ),
     "u-net": (
@@ -296,9 +294,7 @@ def test_adaptive_bins():
 
 
 def test_a_layer_that_runs_twice_has_its_larger_field():
-    net = Net(
-        lambda layers, x: layers["a"](layers["a"](x)) + 0 * layers["a"](x)[..., 2:, 4:], a=nn.Conv2d(1, 1, (3, 5))
-    )
+    net = Net(lambda layers, x: layers["a"](layers["a"](x)) + 0 * layers["a"](x)[..., 2:, 4:], a=nn.Conv2d(1, 1, (3, 5)))
     assert receptive_fields(net, torch.zeros(1, 1, 20, 30)) == {"layers.a": (5, 9)}
 
 
@@ -378,9 +374,7 @@ def test_a_layer_counts_as_a_whole_whatever_its_forward_does():
 
 
 def test_own_fields():
-    net = nn.ModuleDict(
-        {"a": nn.Conv2d(1, 1, (3, 5), dilation=(4, 1), padding="same"), "b": nn.ConvTranspose1d(1, 1, 7, 3)}
-    )
+    net = nn.ModuleDict({"a": nn.Conv2d(1, 1, (3, 5), dilation=(4, 1), padding="same"), "b": nn.ConvTranspose1d(1, 1, 7, 3)})
     assert own_fields(net) == {"a": (9, 5), "b": (3,)}
 
 

@@ -102,8 +102,6 @@ def test_nothing_to_continue(mode):
 
 def test_reflect_of_one_element():
     axis = Axis(3, 1, 1, 1, 1, 1, mode="reflect")
-    with pytest.raises(
-        ArgumentError, match=r"'reflect' needs at least 2 elements .* got 1 \(index -1\); use 'symmetric'"
-    ):
+    with pytest.raises(ArgumentError, match=r"'reflect' needs at least 2 elements .* got 1 \(index -1\); use 'symmetric'"):
         axis.reads(0)
     assert Axis(3, 1, 1, 1, 1, 1, mode="symmetric").reads(0) == (0, 0, 0)

@@ -199,9 +199,7 @@ def test_from_module(layer, size):
     assert (spec.transposed, spec.padding_mode) == (layer.transposed, layer.padding_mode)
     form = spec.form(size)
     ends = form.channels.outputs, form.channels.inputs
-    assert ends == (
-        (layer.in_channels, layer.out_channels) if spec.transposed else (layer.out_channels, layer.in_channels)
-    )
+    assert ends == ((layer.in_channels, layer.out_channels) if spec.transposed else (layer.out_channels, layer.in_channels))
 
 
 def test_from_module_takes_its_own_spec():
@@ -320,13 +318,9 @@ def test_unshared_weight_needs_a_size():
 
 
 def test_no_module():
-    with pytest.raises(
-        ArgumentTypeError, match=r"Linear is no convolution layer: it has no in_channels, .*padding_mode; give"
-    ):
+    with pytest.raises(ArgumentTypeError, match=r"Linear is no convolution layer: it has no in_channels, .*padding_mode; give"):
         ConvSpec.from_module(torch.nn.Linear(2, 3))
-    with pytest.raises(
-        ArgumentTypeError, match=r"MaxPool2d is no convolution layer: it has no in_channels, out_channels"
-    ):
+    with pytest.raises(ArgumentTypeError, match=r"MaxPool2d is no convolution layer: it has no in_channels, out_channels"):
         ConvSpec.from_module(torch.nn.MaxPool2d(3))
 
 

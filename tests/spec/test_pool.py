@@ -108,9 +108,7 @@ def test_from_module(layer, spec):
 
 @pytest.mark.parametrize("layer", [torch.nn.AdaptiveAvgPool2d(3), torch.nn.Conv2d(2, 3, 5), torch.nn.MaxUnpool2d(2)])
 def test_no_pooling(layer):
-    with pytest.raises(
-        ArgumentTypeError, match=rf"{type(layer).__name__} is no pooling layer .* MaxPool1d, .*AvgPool3d"
-    ):
+    with pytest.raises(ArgumentTypeError, match=rf"{type(layer).__name__} is no pooling layer .* MaxPool1d, .*AvgPool3d"):
         PoolSpec.from_module(layer)
 
 

@@ -39,9 +39,7 @@ def test_a_wrong_shape_is_named():
     three = maps()
     right = three["h"]
     three["h"] = lambda a, b: right(a, b)[..., :-1]
-    with pytest.raises(
-        AssertionError, match=r"h\(K, G\) has shape \(2, 2, 7, 4\), but what it pairs with has \(2, 2, 7, 5\)"
-    ):
+    with pytest.raises(AssertionError, match=r"h\(K, G\) has shape \(2, 2, 7, 4\), but what it pairs with has \(2, 2, 7, 5\)"):
         dot_test(*three.values(), K, V, G)
 
 
