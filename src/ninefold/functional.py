@@ -440,5 +440,7 @@ locally_connected1d, locally_connected2d, locally_connected3d = (
 )
 tiled_conv1d, tiled_conv2d, tiled_conv3d = (_make(_tiled_conv, f"tiled_conv{n}d", n) for n in (1, 2, 3))
 
+for _template in (_conv, _conv_transpose, _conv_input, _conv_weight, _locally_connected, _tiled_conv):
+    _template.__doc__ = None  # it holds places to fill, and the functions made from it have it filled
 __test__ = {name: globals()[name].__doc__ for name in __all__}
 """The examples, for doctest, which does not look into partial functions."""

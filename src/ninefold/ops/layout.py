@@ -15,6 +15,7 @@ def channels_last(x: Tensor) -> bool:
 
     Examples
     --------
+    >>> import torch
     >>> x = torch.zeros(2, 3, 4, 5)
     >>> channels_last(x), channels_last(x.contiguous(memory_format=torch.channels_last))
     (False, True)
