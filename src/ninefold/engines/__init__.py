@@ -1,6 +1,6 @@
 """HOW: one file per algorithm. The order is the order of preference at equal cost; the reference, last, accepts everything."""
 
-from ninefold.engines.aten import Aten, AtenBackward, AtenOther
+from ninefold.engines.aten import Aten, AtenBackward, AtenOther, AtenPadded
 from ninefold.engines.base import Engine
 from ninefold.engines.fft import FFT
 from ninefold.engines.gemm import Gemm
@@ -9,4 +9,4 @@ from ninefold.engines.separable import Separable
 
 __all__ = ["ENGINES"]
 
-ENGINES: tuple[Engine, ...] = (Aten(), AtenBackward(), AtenOther(), Separable(), FFT(), Gemm(), Reference())
+ENGINES: tuple[Engine, ...] = (Aten(), AtenBackward(), AtenPadded(), AtenOther(), Separable(), FFT(), Gemm(), Reference())

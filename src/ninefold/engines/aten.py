@@ -30,7 +30,7 @@ from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
 
-__all__ = ["Aten", "AtenBackward", "AtenOther"]
+__all__ = ["Aten", "AtenBackward", "AtenOther", "AtenPadded"]
 
 
 class Aten(Engine):
@@ -104,18 +104,19 @@ def _rate(problem: Problem, machine: Machine) -> float:
 
 def _slow_one(form: Form, map_: str) -> float:
     """One channel: only the forward loop over images is vectorised."""
-    return 12 if map_ == "c" and form.ndim > 1 else 80
+    padded = max(max(a.lo, a.hi) for a in form.axes) > 8
+    return 12 if map_ == "c" and not (padded and form.ndim == 1) else 80
 
 
 def _slow_depthwise(form: Form, map_: str, channels_last: bool) -> float:
-    """Depthwise: kernels past 16 taps leave the vectorised path in contiguous memory; kernel gradients hardly have one."""
-    long = max(form.kernel) > 16
+    """Depthwise: a padding past 8 leaves the vectorised path in contiguous memory; kernel gradients hardly have one."""
+    long = max(max(a.lo, a.hi) for a in form.axes) > 8
     if map_ == "h":
         return 40 if form.ndim == 3 else 2.4
     if map_ == "g":
         return 6 if max(form.kernel) <= 3 else 20 if channels_last and not long else 60
     if form.ndim == 1:
-        return 2.5 if max(form.kernel) > 256 else 60
+        return 60 if long else 2.5
     return 60 if long and not channels_last else 1.6
 
 
@@ -151,6 +152,48 @@ class AtenBackward(Aten):
             return add_bias(in_format(R, problem.channels_last), bias)
 
         return run
+
+
+class AtenPadded(Aten):
+    """PyTorch's own convolution on an input whose border is written out first, so that no padding is passed.
+
+    With a padding argument past 8, oneDNN leaves its vectorised kernels for depthwise and single-channel convolutions; one copy
+    of the input keeps them.
+    """
+
+    name = "aten-padded"
+    revision = 1
+
+    def refuses(self, problem: Problem) -> str | None:
+        if problem.map != "c":
+            return f"only the forward map c has a padding argument that matters, not {problem.map}"
+        if not any(a.border for a in problem.form.axes):
+            return "there is no border to write out"
+        return super().refuses(problem)
+
+    def cost(self, problem: Problem, machine: Machine) -> float:
+        form = problem.form
+        extended = prod(a.span for a in form.axes) * form.channels.inputs * problem.batch * problem.itemsize
+        inner = replace(problem, form=_written_out(form))
+        return super().cost(inner, machine) + 3 * extended / machine.stream
+
+    def scratch(self, problem: Problem) -> int:
+        extended = prod(a.span for a in problem.form.axes) * problem.form.channels.inputs * problem.batch * problem.itemsize
+        return super().scratch(problem) + extended
+
+    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+        form = problem.form
+        run = super().prepare(replace(problem, form=_written_out(form)))
+
+        def padded(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
+            return run(K, extend(V, form), bias)
+
+        return padded
+
+
+def _written_out(form: Form) -> Form:
+    """Return the form on the extended input: the same kernel, no border."""
+    return replace(form, axes=tuple(replace(a, lo=0, n_in=a.span) for a in form.axes))
 
 
 _ONE = Axis(kernel=1, stride=1, dilation=1, lo=0, n_in=1, n_out=1)
