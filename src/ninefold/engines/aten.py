@@ -166,9 +166,9 @@ class AtenPadded(Aten):
 
     def refuses(self, problem: Problem) -> str | None:
         if problem.map != "c":
-            return f"only the forward map c has a padding argument that matters, not {problem.map}"
+            return f"only 1 of the 3 maps, c, has a padding argument that matters, not {problem.map}"
         if not any(a.border for a in problem.form.axes):
-            return "there is no border to write out"
+            return f"there is no border to write out: pads are {[(a.lo, a.hi) for a in problem.form.axes]}"
         return super().refuses(problem)
 
     def cost(self, problem: Problem, machine: Machine) -> float:

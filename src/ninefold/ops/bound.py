@@ -54,7 +54,8 @@ class Bound:
 
     def problem(self, map_: Map) -> Problem:
         """Return the problem that a map poses."""
-        frozen = self.frozen is not None and map_ != "g"
+        # A complex gradient takes the conjugate of the weight, which nothing kept knows of.
+        frozen = self.frozen is not None and map_ != "g" and not self.dtype.is_complex
         return pose(
             map_,
             self.form,
@@ -84,7 +85,7 @@ class Bound:
             return lambda a, b, _bias=None: self._operator(map_, a, b)  # type: ignore[misc]
         if map_ not in self._runners:
             with torch.no_grad():
-                self._runners[map_] = prepare(self.plan(map_), self.frozen)
+                self._runners[map_] = prepare(self.plan(map_), self.frozen if self.problem(map_).frozen else None)
         return self._runners[map_]
 
     def native(self, map_: Map, maps: tuple[Map, ...]) -> bool:
