@@ -173,7 +173,9 @@ def _row(problem: Problem) -> int:
 
 
 def _budget(problem: Problem) -> int:
-    return BLOCK if problem.max_scratch is None else min(BLOCK, max(problem.max_scratch // 4, 1))
+    """Unshared blocks are read once, so that small ones cost nothing; shared kernels want long rows of columns."""
+    block = BLOCK // 8 if _unshared(problem.form) else BLOCK
+    return block if problem.max_scratch is None else min(block, max(problem.max_scratch // 4, 1))
 
 
 def _blocks_of(problem: Problem) -> Iterator[tuple[slice, slice]]:

@@ -87,8 +87,9 @@ class Report:
 
     @property
     def outside(self) -> float:
-        """Seconds of the step outside its convolutions, which nothing here changes."""
-        return max(0.0, self.before - sum(r.before for r in self.rows))
+        """Seconds of the step outside its convolutions, which nothing here changes: the smaller difference, before or now."""
+        gaps = (self.before - sum(r.before for r in self.rows), self.after - sum(r.after for r in self.rows))
+        return max(0.0, min(gaps))
 
     @property
     def bound(self) -> float:
