@@ -102,15 +102,22 @@ def _rate(problem: Problem, machine: Machine) -> float:
     return machine.product * part * transposed_product * min(1.0, width / 16)
 
 
+_VECTORISED = 8  # the padding up to which oneDNN keeps its vectorised kernels, measured
+
+
+def _most_padding(form: Form) -> int:
+    return max(max(a.lo, a.hi) for a in form.axes)
+
+
 def _slow_one(form: Form, map_: str) -> float:
     """One channel: only the forward loop over images is vectorised."""
-    padded = max(max(a.lo, a.hi) for a in form.axes) > 8
+    padded = _most_padding(form) > _VECTORISED
     return 12 if map_ == "c" and not (padded and form.ndim == 1) else 80
 
 
 def _slow_depthwise(form: Form, map_: str, channels_last: bool) -> float:
     """Depthwise: a padding past 8 leaves the vectorised path in contiguous memory; kernel gradients hardly have one."""
-    long = max(max(a.lo, a.hi) for a in form.axes) > 8
+    long = _most_padding(form) > _VECTORISED
     if map_ == "h":
         return 40 if form.ndim == 3 else 2.4
     if map_ == "g":
@@ -167,8 +174,8 @@ class AtenPadded(Aten):
     def refuses(self, problem: Problem) -> str | None:
         if problem.map != "c":
             return f"only 1 of the 3 maps, c, has a padding argument that matters, not {problem.map}"
-        if not any(a.border for a in problem.form.axes):
-            return f"there is no border to write out: pads are {[(a.lo, a.hi) for a in problem.form.axes]}"
+        if (most := _most_padding(problem.form)) <= _VECTORISED:
+            return f"pads up to {most} leave PyTorch its vectorised kernels; only past {_VECTORISED} is there something to gain"
         return super().refuses(problem)
 
     def cost(self, problem: Problem, machine: Machine) -> float:

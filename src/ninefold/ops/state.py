@@ -1,5 +1,7 @@
 """Which of the two routes a call takes: the one place that looks at torch's interpreter state."""
 
+import os
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -37,3 +39,12 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     kind = x.device.type
     eligible = x.dtype in (torch.float32, torch.float16, torch.bfloat16)
     return torch.get_autocast_dtype(kind) if eligible and torch.is_autocast_enabled(kind) else None
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+# A forked child has the parent's thread pool by name only and would wait for it for ever; torch itself does not guard this.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_one_thread)
