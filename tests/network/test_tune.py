@@ -153,3 +153,20 @@ def test_the_scratch_cap_is_kept_by_the_optimized_layers():
             assert module.plan_options.max_scratch == 3_000_000
             inner = fast.stem(x) if module is fast.large else x
             assert module.site.bind(inner, module.weight).plan("c").chosen.scratch <= 3_000_000
+
+
+def test_what_is_outside_convolutions_is_measured_even_where_a_layer_serves_two_sizes():
+    class Pyramid(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(2, 3, (3, 5), padding="same")
+
+        def forward(self, x):
+            half = torch.nn.functional.avg_pool2d(x, 2)
+            return torch.relu(self.conv(x)).mean((2, 3)) + torch.relu_(self.conv(half)).mean((2, 3))
+
+    for train in (False, True):
+        _, report = nf.optimize(Pyramid().train(train), torch.randn(1, 2, 24, 20), mode="estimate", train=train)
+        assert len(report.rows) == 2
+        assert report.outside > 0
+        assert report.bound <= report.before

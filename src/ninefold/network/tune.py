@@ -5,8 +5,9 @@ interrupt, or a check that fails, leaves model, weights and gradients as they we
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 from math import prod
 from statistics import median
 from typing import Any, Literal
@@ -150,6 +151,7 @@ def optimize(
         rows,
         times[0],
         times[best + 1],
+        times[-1],
         chosen.format,
         *accuracy,
         unconverted(original),
@@ -299,11 +301,49 @@ def _step(model: Module, inputs: tuple[Any, ...], train: bool) -> Callable[[], o
 
 
 def _step_times(original: Module, trials: list[_Trial], inputs: tuple[Any, ...], train: bool) -> list[float]:
-    """Return medians of the untouched network and of each trial, interleaved."""
-    models = [original, *(t.model for t in trials)]
+    """Return medians of the untouched network, of each trial, and of the network without its convolutions, interleaved."""
+    models = [original, *(t.model for t in trials), _hollowed(original, inputs)]
     runs = {str(k): _step(m, inputs, train) for k, m in enumerate(models)}
     times = interleaved(runs, seconds=1.0)
     return [median(times[str(k)]) for k in range(len(models))]
+
+
+class _Hollow(torch.autograd.Function):
+    """A convolution that computes nothing: memory of the right shapes, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, like: Tensor) -> Tensor:
+        ctx.gradients = x, weight, bias
+        return torch.empty_like(like)
+
+    @staticmethod
+    def backward(ctx: Any, _up: Tensor) -> tuple[Tensor | None, ...]:
+        return (*ctx.gradients, None)
+
+
+def _hollowed(original: Module, inputs: tuple[Any, ...]) -> Module:
+    """Copy a network with its convolutions replaced by ones that compute nothing."""
+    model = _copy(original, original.training)
+    layers = [m for m in model.modules() if type(m) in TWINS or isinstance(m, Planned)]
+    made: dict[Module, list[Tensor]] = {m: [] for m in layers}
+    handles = [m.register_forward_hook(lambda m, _, out: made[m].append(out.detach())) for m in layers]
+    _outputs(model, inputs)
+    for handle in handles:
+        handle.remove()
+    for module in layers:
+        if made[module]:
+            module.forward = _hollow_forward(module, cycle(made[module]))
+    return model
+
+
+def _hollow_forward(module: Any, outputs: Iterator[Tensor]) -> Callable[..., Tensor]:
+    """Give the outputs of a recorded run in turn, for a layer may be called with several sizes."""
+
+    def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
+        out: Tensor = _Hollow.apply(x, module.weight, module.bias, next(outputs))
+        return out
+
+    return forward
 
 
 def _verify(
