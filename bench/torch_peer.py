@@ -30,7 +30,9 @@ class Peer:
     pack, unpack : function
         From the library's arrangement of weights to the peer's, and back.
     plain : tuple, optional
-        Arguments of ``aten::convolution_backward`` where the layer is one convolution and nothing else.
+        Arguments of ``aten::convolution_backward`` where the layer is one convolution and nothing else but a border.
+    border : function, optional
+        What writes the border out before that, where PyTorch has no argument for it.
     """
 
     what: str
@@ -38,6 +40,7 @@ class Peer:
     pack: Callable[[Tensor], Tensor]
     unpack: Callable[[Tensor], Tensor]
     plain: tuple[object, ...] | None = None
+    border: Callable[[Tensor], Tensor] | None = None
 
 
 def torch_peer(spec: ConvSpec, form: Form) -> Peer:
@@ -54,8 +57,9 @@ def torch_peer(spec: ConvSpec, form: Form) -> Peer:
 def runs(peer: Peer, spec: ConvSpec, operands: tuple[Tensor, Tensor, Tensor]) -> dict[Map, Callable[[], Tensor]]:
     """Return a function per map, without and with autograd's help as the peer allows.
 
-    Gradients of a plain convolution are PyTorch's kernels called directly; those of anything else are backward passes
-    through a graph that was built before the clock started. Gradients of weights come in the peer's arrangement.
+    Gradients of a plain convolution are PyTorch's kernels called directly; of anything else they are a backward pass through
+    a graph that was built before the clock started, save that a weight's gradient writes its border out within the time.
+    Gradients of weights come in the peer's arrangement.
     """
     K, V, G = operands
     forward, to_input = ("h", "c") if spec.transposed else ("c", "h")
@@ -68,17 +72,14 @@ def runs(peer: Peer, spec: ConvSpec, operands: tuple[Tensor, Tensor, Tensor]) ->
 
     result: dict[Map, Callable[[], Tensor]] = {forward: layer}  # type: ignore[dict-item]
     if peer.plain is not None:
-        stride, padding, dilation, transposed, output_padding, groups = peer.plain
-        for name, mask in ((to_input, [True, False, False]), ("g", [False, True, False])):
-            which = mask.index(True)
 
-            def backward(mask: list[bool] = mask, which: int = which) -> Tensor:
-                return torch.ops.aten.convolution_backward(
-                    up, x, w, None, stride, padding, dilation, transposed, output_padding, groups, mask
-                )[which]
+        def backward(x: Tensor, mask: list[bool]) -> Tensor:
+            return torch.ops.aten.convolution_backward(up, x, w, None, *peer.plain, mask)[mask.index(True)]
 
-            result[name] = backward  # type: ignore[index]
-        return result
+        result["g"] = lambda: backward(x if peer.border is None else peer.border(x), [False, True, False])
+        if peer.border is None:
+            result[to_input] = lambda: backward(x, [True, False, False])  # type: ignore[index]
+            return result
     leaf_x, leaf_w = x.detach().requires_grad_(), w.detach().requires_grad_()
     out = peer.layer(leaf_x, leaf_w)
 
@@ -86,7 +87,7 @@ def runs(peer: Peer, spec: ConvSpec, operands: tuple[Tensor, Tensor, Tensor]) ->
         return torch.autograd.grad(out, leaf, up, retain_graph=True)[0]
 
     result[to_input] = lambda: gradient(leaf_x)  # type: ignore[index]
-    result["g"] = lambda: gradient(leaf_w)
+    result.setdefault("g", lambda: gradient(leaf_w))
     return result
 
 
@@ -134,10 +135,10 @@ def _convolution(spec: ConvSpec, form: Form) -> Peer:
         w = w.flip(dims) if form.flip else w
         return conv(border(x), w, None, form.stride, none if padding is None else padding, form.dilation, groups)
 
-    alone = padding is not None and table is None and not form.flip
-    plain = (form.stride, padding, form.dilation, False, none, groups) if alone else None
+    alone = table is None and not form.flip
+    plain = (form.stride, padding or none, form.dilation, False, none, groups) if alone else None
     what = "convolution" if table is None else "masked convolution"
-    return Peer(what if padding is not None else f"pad + {what}", layer, _same, _same, plain)
+    return Peer(what if padding is not None else f"pad + {what}", layer, _same, _same, plain, border if padding is None else None)
 
 
 def _transposed(spec: ConvSpec, form: Form) -> Peer:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ninefold.engines.base import blocks, extend, fold
+from ninefold.engines.base import blocks, extension, folding
 from ninefold.spec import ConvSpec
 from ninefold.spec.padding import MODES
 
@@ -13,6 +13,8 @@ PADS = {
     "one side": ((0, 3), (2, 0)),
     "crop": ((-2, -1), (-1, 0)),
     "crop and border": ((-2, 3), (3, -1)),
+    "one element": ((1, 0), (1, 1)),
+    "only the border": ((9, -9), (0, 0)),
     "wider than the input": ((9, 4), (0, 8)),
 }
 
@@ -29,7 +31,7 @@ def ints(*shape):
 @pytest.mark.parametrize("pads", PADS.values(), ids=PADS)
 def test_extend_is_the_border_of_the_definition(mode, pads):
     form, V = form_of(pads, mode), ints(2, 2, 7, 5)
-    X = extend(V.clone(), form)
+    X = extension(form)(V.clone())
     assert X.shape[2:] == tuple(a.span for a in form.axes)
     rows, columns = form.axes
     for i in range(rows.span):
@@ -45,16 +47,16 @@ def test_extend_is_the_border_of_the_definition(mode, pads):
 def test_fold_is_adjoint_to_extend(mode, pads, stride):
     form = form_of(pads, mode, stride)
     V, R = ints(2, 2, 7, 5), ints(2, 2, *(a.span for a in form.axes))
-    folded = fold(R.clone(), form)
+    folded = folding(form)(R.clone())
     assert folded.shape == V.shape
-    assert (extend(V.clone(), form) * R).sum() == (V * folded).sum()
+    assert (extension(form)(V.clone()) * R).sum() == (V * folded).sum()
 
 
 def test_extend_leaves_the_input_alone():
     V = ints(2, 2, 7, 5)
     before = V.clone()
     for mode in MODES:
-        extend(V, form_of(((2, 1), (3, 2)), mode))
+        extension(form_of(((2, 1), (3, 2)), mode))(V)
     assert torch.equal(V, before)
 
 

@@ -112,7 +112,7 @@ def prefer(monkeypatch):
         def plan(problem, mode="estimate", weight=None):
             found = choose(problem)
             admitted = any(c.engine == name and c.reason is None for c in found.candidates)
-            return replace(found, engine=name) if admitted else found
+            return replace(found, engine=name, source="file") if admitted else found
 
         monkeypatch.setattr(bound, "plan_problem", plan)
         forget()

@@ -21,8 +21,8 @@ from ninefold.engines.base import (
     add_bias,
     direct_error,
     empty,
-    extend,
-    fold,
+    extension,
+    folding,
     in_format,
 )
 from ninefold.spec.axis import Axis
@@ -139,24 +139,23 @@ class AtenBackward(Aten):
     def refuses(self, problem: Problem) -> str | None:
         if problem.map != "h":
             return f"it computes the gradient to the input, h, of {problem.form.ndim} axes, not {problem.map}"
-        if not _symmetric(problem.form):
-            pads = [(a.lo, a.hi) for a in problem.form.axes]
-            return f"the border {pads} ({problem.form.mode}) is not PyTorch's one number per axis, of which its backward is"
         if problem.is_complex:
             return f"PyTorch's backward here is of real numbers, not {problem.dtype}"
         return super().refuses(problem)
 
     def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
         form = problem.form
-        padding, none = [a.lo for a in form.axes], [0] * form.ndim
+        plain, border, none = _symmetric(form), folding(form), [0] * form.ndim
+        padding = [a.lo for a in form.axes] if plain else none
+        shape = form.n_in if plain else tuple(a.span for a in form.axes)
 
         def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
-            shape_only = empty(G, form.input_shape(len(G)), problem.channels_last)  # never read, nor written
+            shape_only = empty(G, (len(G), form.channels.inputs, *shape), problem.channels_last)  # never read, nor written
             R = torch.ops.aten.convolution_backward(
                 G, shape_only, _kernel(form, K), None, form.stride, padding, form.dilation, False, none, form.channels.groups,
                 [True, False, False],
             )[0]  # fmt: skip
-            return add_bias(in_format(R, problem.channels_last), bias)
+            return add_bias(in_format(R if plain else border(R), problem.channels_last), bias)
 
         return run
 
@@ -190,10 +189,10 @@ class AtenPadded(Aten):
 
     def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
         form = problem.form
-        run = super().prepare(replace(problem, form=_written_out(form)))
+        run, border = super().prepare(replace(problem, form=_written_out(form))), extension(form)
 
         def padded(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
-            return run(K, extend(V, form), bias)
+            return run(K, border(V), bias)
 
         return padded
 
@@ -272,12 +271,12 @@ def _kernel(form: Form, K: Tensor) -> Tensor:
 
 def _forward(form: Form) -> Runner:
     stride, dilation, groups = form.stride, form.dilation, form.channels.groups
-    plain = _symmetric(form)
+    plain, border = _symmetric(form), extension(form)
     padding = tuple(a.lo for a in form.axes) if plain else (0,) * form.ndim
     none = (0,) * form.ndim
 
     def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
-        V = V if plain else extend(V, form)
+        V = V if plain else border(V)
         return torch.convolution(V, _kernel(form, K), bias, stride, padding, dilation, False, none, groups)
 
     return run
@@ -297,28 +296,33 @@ def _unfolded(form: Form) -> bool:
 
 def _transposed(form: Form) -> Runner:
     stride, dilation, groups = form.stride, form.dilation, form.channels.groups
-    plain = _unfolded(form)
+    plain, border = _unfolded(form), folding(form)
     none = (0,) * form.ndim
     padding, output_padding = (tuple(a.lo for a in form.axes), _left_over(form)) if plain else (none, none)
 
     def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
         fused = bias if plain else None
         R = torch.convolution(G, _kernel(form, K), fused, stride, padding, dilation, True, output_padding, groups)
-        return R if plain else add_bias(fold(R, form), bias)
+        return R if plain else add_bias(border(R), bias)
 
     return run
 
 
 def _weight(form: Form) -> Runner:
     stride, dilation, groups = form.stride, form.dilation, form.channels.groups
-    plain = _symmetric(form)
+    plain, border = _symmetric(form), extension(form)
     padding = [a.lo for a in form.axes] if plain else [0] * form.ndim
 
+    shape_only: list[
+        Tensor
+    ] = []  # never read, nor written; made once, for PyTorch takes a weight of no strides for channels-last
+
     def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
-        V = V if plain else extend(V, form)
-        shape_only = V.new_empty(1).expand(form.weight_shape)
+        V = V if plain else border(V)
+        if not shape_only:
+            shape_only.append(V.new_empty(form.weight_shape))
         D = torch.ops.aten.convolution_backward(
-            G, V, shape_only, None, stride, padding, dilation, False, [0] * form.ndim, groups, [False, True, False]
+            G, V, shape_only[0], None, stride, padding, dilation, False, [0] * form.ndim, groups, [False, True, False]
         )[1]
         return _kernel(form, D)
 

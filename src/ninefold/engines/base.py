@@ -1,5 +1,6 @@
 """What every engine promises: refuse in words, state cost, error and scratch, prepare once, then run without thinking."""
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ __all__ = [
     "blocks",
     "direct_error",
     "empty",
-    "extend",
-    "fold",
+    "extension",
+    "folding",
     "in_format",
     "unit_roundoff",
 ]
@@ -163,47 +164,118 @@ def add_bias(out: Tensor, bias: Tensor | None) -> Tensor:
     return out if bias is None else out.add_(bias.view(-1, *(1,) * (out.ndim - 2)))
 
 
-def extend(V: Tensor, form: Form) -> Tensor:
-    """Return ``V`` with its border: along each axis exactly the positions that the outputs read, ``axis.span`` of them.
+def extension(form: Form) -> Callable[[Tensor], Tensor]:
+    """Return what gives ``V`` its border: along each axis exactly the positions that the outputs read, ``axis.span`` of them.
 
-    What remains is a form without padding. The adjoint is `fold`. The result may share memory with `V`.
+    What remains is a form without padding. The adjoint is `folding`. The result may share memory with ``V``; gradients flow
+    through it as through PyTorch's own operations.
     """
-    pads = [p for axis in reversed(form.axes) for p in (max(axis.lo, 0), max(axis.hi, 0))]
-    if any(pads):
-        V = torch.nn.functional.pad(V, pads)
+    pads = [p for axis in reversed(form.axes) for p in (axis.lo, axis.hi)]
+    if not any(pads):
+        return lambda V: V
+    if _plain(form):
+        return lambda V: torch.constant_pad_nd(V, pads)
+    mode = _mode_of_torch(form)
+
+    def extend(V: Tensor) -> Tensor:
+        if mode is not None and V.numel() and not torch.are_deterministic_algorithms_enabled():
+            return torch.nn.functional.pad(V, pads, mode)
         for dim, axis in enumerate(form.axes, start=2):
-            for outside, inside in _slabs(axis):
-                V.narrow(dim, outside, len(inside)).copy_(V.index_select(dim, torch.tensor(inside, device=V.device)))
-    for dim, axis in enumerate(form.axes, start=2):
-        V = V.narrow(dim, max(-axis.lo, 0), axis.span)
+            V = _extended(V, dim, axis)
+        return V
+
+    return extend
+
+
+def folding(form: Form) -> Callable[[Tensor], Tensor]:
+    """Return the adjoint of `extension`: what lies on the border is added to where it came from. May change its argument."""
+    crops = [-p for axis in reversed(form.axes) for p in (axis.lo, axis.hi)]
+    if not any(crops):
+        return lambda R: R
+    if _plain(form):
+        return lambda R: torch.constant_pad_nd(R, crops)
+
+    def fold(R: Tensor) -> Tensor:
+        for dim, axis in reversed(list(enumerate(form.axes, start=2))):
+            R = _folded(R, dim, axis)
+        return R
+
+    return fold
+
+
+def _plain(form: Form) -> bool:
+    """Whether one call that pads with zeros, or crops, gives the border."""
+    return form.mode == "zeros" and all(min(axis.lo, axis.hi) > -axis.n_in for axis in form.axes)
+
+
+_REACH: dict[str, Callable[[int], int]] = {"reflect": lambda n: n - 1, "circular": lambda n: n, "replicate": lambda _: 2**62}
+
+
+def _mode_of_torch(form: Form) -> str | None:
+    """Return the mode of ``torch.nn.functional.pad`` that gives this border, or None."""
+    if form.ndim > 3 or any(min(axis.lo, axis.hi) < 0 for axis in form.axes):
+        return None
+    most = [max(axis.lo, axis.hi) for axis in form.axes]
+    mode = "replicate" if form.mode == "symmetric" and max(most) == 1 else form.mode
+    reach = _REACH.get(mode)
+    return mode if reach and all(n <= reach(axis.n_in) for n, axis in zip(most, form.axes, strict=True)) else None
+
+
+def _extended(V: Tensor, dim: int, axis: Axis) -> Tensor:
+    """Write out the border along one axis: kept in the middle, repeated on both sides."""
+    first, start, stop = _kept(axis)
+    kept = V.narrow(dim, first, stop - start)
+    if axis.mode == "zeros":
+        return torch.constant_pad_nd(kept, [0, 0] * (V.ndim - 1 - dim) + [start, axis.span - stop])
+    parts = [_taken(V, dim, _sources(axis, 0, start)), kept, _taken(V, dim, _sources(axis, stop, axis.span))]
+    return torch.cat([x for x in parts if x.shape[dim]], dim) if axis.border else kept
+
+
+def _folded(R: Tensor, dim: int, axis: Axis) -> Tensor:
+    """Fold the border back along one axis."""
+    first, start, stop = _kept(axis)
+    V = R.narrow(dim, start, stop - start)
+    if stop - start < axis.n_in:
+        V = torch.constant_pad_nd(V, [0, 0] * (R.ndim - 1 - dim) + [first, axis.n_in - first - (stop - start)])
+    if axis.mode != "zeros":
+        for begin, end in ((0, start), (stop, axis.span)):
+            _add_to(V, dim, _sources(axis, begin, end), R.narrow(dim, begin, end - begin))
     return V
 
 
-def fold(R: Tensor, form: Form) -> Tensor:
-    """Return the adjoint of `extend`: what lies on the border is added to where it came from. May change `R`."""
-    crops = [p for axis in reversed(form.axes) for p in (max(-axis.lo, 0), max(-axis.hi, 0))]
-    if any(crops):
-        R = torch.nn.functional.pad(R, crops)
-    for dim, axis in reversed(list(enumerate(form.axes, start=2))):
-        for outside, inside in _slabs(axis):
-            slab = R.narrow(dim, outside, len(inside))
-            R.index_add_(dim, torch.tensor(inside, device=R.device), slab.clone())
-        R = R.narrow(dim, max(axis.lo, 0), axis.n_in)
-    return R
+def _kept(axis: Axis) -> tuple[int, int, int]:
+    """Return what is read of the input itself: its first position, and the extended positions from there to past the last."""
+    start, stop = (min(max(k, 0), axis.span) for k in (axis.lo, axis.lo + axis.n_in))
+    return min(max(start - axis.lo, 0), axis.n_in), start, stop
 
 
 @lru_cache(maxsize=1024)
-def _slabs(axis: Axis) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """Return the two border slabs as (first extended position, extended positions they repeat); none for zeros."""
-    lo, hi = max(axis.lo, 0), max(axis.hi, 0)
-    if axis.mode == "zeros":
-        return ()
+def _sources(axis: Axis, begin: int, end: int) -> tuple[int, ...]:
+    """Return the input positions that extended positions of the border repeat."""
+    return tuple(i for k in range(begin, end) if (i := axis.source(k - axis.lo)) is not None)
 
-    def inside(first: int, last: int) -> tuple[int, ...]:
-        return tuple(lo + i for i in map(axis.source, range(first, last)) if i is not None)
 
-    slabs = ((0, inside(-lo, 0)), (lo + axis.n_in, inside(axis.n_in, axis.n_in + hi)))
-    return tuple(slab for slab in slabs if slab[1])
+def _step(at: tuple[int, ...]) -> int:
+    """Return 1 or -1 where positions are consecutive, upwards or downwards, and 0 elsewhere."""
+    return next((step for step in (1, -1) if all(b - a == step for a, b in itertools.pairwise(at))), 0)
+
+
+def _taken(V: Tensor, dim: int, at: tuple[int, ...]) -> Tensor:
+    """Return ``V`` at these positions: nearly always consecutive ones, one way or the other."""
+    step = _step(at)
+    if step == 0:
+        return V.index_select(dim, torch.tensor(at, device=V.device))
+    part = V.narrow(dim, min(at, default=0), len(at))
+    return part if step > 0 else part.flip(dim)
+
+
+def _add_to(V: Tensor, dim: int, at: tuple[int, ...], slab: Tensor) -> None:
+    """Add a slab at these positions: the adjoint of `_taken`."""
+    step = _step(at)
+    if step == 0:
+        V.index_add_(dim, torch.tensor(at, device=V.device), slab)
+    else:
+        V.narrow(dim, min(at, default=0), len(at)).add_(slab if step > 0 else slab.flip(dim))
 
 
 def blocks(total: int, size: int) -> Iterator[slice]:

@@ -32,8 +32,8 @@ from ninefold.engines.base import (
     add_bias,
     blocks,
     empty,
-    extend,
-    fold,
+    extension,
+    folding,
     in_format,
     unit_roundoff,
 )
@@ -272,7 +272,7 @@ def _data_map(problem: Problem, weight: Tensor | None) -> Runner:
     ins, outs = (n // groups for n in (ends if forward else ends[::-1]))
     chunks = list(blocks(groups, layout.groups))
     plan = [(n, lines) for n in blocks(problem.batch, layout.batch) for lines in blocks(tiling.count[0], layout.lines)]
-    source = _source(problem)
+    source, border = _source(problem), folding(form)
 
     def kernel(K: Tensor, chunk: slice) -> Tensor:
         part = K.unflatten(0, (groups, -1))[chunk]
@@ -299,7 +299,7 @@ def _data_map(problem: Problem, weight: Tensor | None) -> Runner:
                 y = spectra.inverse(_mix(Kf, X).reshape(len(held[1]), -1, *seen.shape[2:]))
                 _write(out[n, channels], y, tiling, (1,) * form.ndim if not forward else form.stride, lines)
                 del seen, X, y  # before the next tiles are made
-        out = in_format(fold(out, form).to(x.dtype), problem.channels_last) if folded else out
+        out = in_format(border(out).to(x.dtype), problem.channels_last) if folded else out
         return add_bias(out, bias)
 
     return run
@@ -309,13 +309,13 @@ def _source(problem: Problem) -> Callable[[Tensor], Tensor]:
     """Return what turns the data operand of c or h into the array that the tiles are cut from."""
     form, reach = problem.form, _reach(_tiling(problem))
     if problem.map == "h":
-        border = form.mode != "zeros"
-        left = tuple(a.extent - 1 - (0 if border else a.lo) for a in form.axes)
+        left = tuple(a.extent - 1 - (0 if form.mode != "zeros" else a.lo) for a in form.axes)
         return lambda G: _place(_stuff(_wide(G), form.stride), left, reach)
     if form.mode == "zeros":
         lo = tuple(a.lo for a in form.axes)
         return lambda V: _place(_wide(V), lo, reach)
-    return lambda V: _place(extend(_wide(V), form), (0,) * form.ndim, reach)
+    border = extension(form)
+    return lambda V: _place(border(_wide(V)), (0,) * form.ndim, reach)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ every weight exactly once.
 from collections.abc import Iterator
 from itertools import product
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,9 +29,10 @@ from ninefold.engines.base import (
     blocks,
     direct_error,
     empty,
-    extend,
-    fold,
+    extension,
+    folding,
 )
+from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
@@ -60,7 +62,8 @@ class Gemm(Engine):
         columns = _column_bytes(problem) * prod(form.n_out) * problem.batch
         moved = 4 * problem.bytes / machine.stream + 2 * columns / machine.stream
         narrow = min(1.0, form.channels.outputs / form.channels.groups / 16)
-        calls = len(list(_blocks_of(problem))) * 6 if _unshared(form) else (prod(form.period) + columns // BLOCK) * 8
+        cuts = len(_rows_of(problem)) if _unshared(form) else len(list(_blocks_of(problem)))
+        calls = cuts * (8 + (prod(form.kernel) if problem.map == "h" else 0))
         return moved + problem.macs / (machine.product * max(narrow, 0.05)) + calls * machine.call
 
     def error(self, problem: Problem) -> Error:
@@ -71,18 +74,17 @@ class Gemm(Engine):
         if _pointwise(form):
             return 0
         row = _column_bytes(problem) * _row(problem)
-        rows = form.n_out[0] * (1 if _unshared(form) else problem.batch)
-        block = max(row, min(_budget(problem), row * rows))
-        return 3 * block + self._beside(problem)
+        rows = -(-prod(form.n_out) * max(problem.batch, 1) // max(1, prod(form.n_out[1:])))
+        return 3 * max(row, min(_budget(problem), row * rows)) + self._beside(problem)
 
     @staticmethod
     def _beside(problem: Problem) -> int:
-        """Return the bytes of the extended input, or of the result before its border is folded back."""
+        """Return the bytes of the extended input, in its own order and another; or of the result before its border is folded."""
         form = problem.form
         extended = prod(a.span + max(-a.lo, 0) + max(-a.hi, 0) for a in form.axes)
-        border = extended * form.channels.inputs * problem.batch * max(problem.itemsize, 4)
-        moved = any(a.lo or a.hi for a in form.axes) if problem.map == "h" else any(a.border for a in form.axes)
-        return 2 * border if moved or _unshared(form) or problem.itemsize < 4 else 0
+        reordered = problem.map == "h" or _unshared(form) or problem.itemsize < 4 or _worth_reordering(form)
+        copies = any(a.lo or a.hi for a in form.axes) + reordered
+        return copies * extended * form.channels.inputs * problem.batch * max(problem.itemsize, 4)
 
     def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
         if _pointwise(problem.form):
@@ -158,7 +160,17 @@ def _pointwise_g(form: Form) -> Runner:
     return run
 
 
-# Columns: blocks of rows of the first axis (and of the batch), residue by residue
+# Columns: blocks of kernels of the tile, of the batch, and of rows of the first axis
+
+
+class _Block(NamedTuple):
+    """Outputs ``j = first + r + t q`` per axis, r in ``range(many)``, q in ``range(outputs)``; of the first axis q in `rows`."""
+
+    first: tuple[int, ...]
+    many: tuple[int, ...]
+    outputs: tuple[int, ...]
+    batch: slice
+    rows: slice
 
 
 def _column_bytes(problem: Problem) -> int:
@@ -167,9 +179,12 @@ def _column_bytes(problem: Problem) -> int:
 
 
 def _row(problem: Problem) -> int:
-    """Return the positions of one row of outputs: the least that a block holds."""
-    rest = prod(problem.form.n_out[1:])
-    return max(1, rest * (problem.batch if _unshared(problem.form) else 1))
+    """Return the positions of one row of outputs of one kernel: the least that a block holds."""
+    form = problem.form
+    if _unshared(form):
+        wide = form.channels.outputs // form.channels.groups if problem.map == "g" else 1  # the result of a block counts too
+        return max(1, prod(form.n_out[1:]) * max(problem.batch, wide))
+    return prod(-(-a.n_out // a.period) for a in form.axes[1:])
 
 
 def _budget(problem: Problem) -> int:
@@ -178,115 +193,163 @@ def _budget(problem: Problem) -> int:
     return block if problem.max_scratch is None else min(block, max(problem.max_scratch // 4, 1))
 
 
-def _blocks_of(problem: Problem) -> Iterator[tuple[slice, slice]]:
-    """Yield (batch, first axis) blocks of the outputs, each under the budget where one row allows it."""
-    form = problem.form
-    t = max(form.axes[0].period, 1) if not _unshared(form) else 1
+def _rows_of(problem: Problem) -> list[slice]:
+    """Cut the first axis of an unshared form into blocks under the budget, where one row allows it."""
     rows = max(1, _budget(problem) // max(1, _column_bytes(problem) * _row(problem)))
-    count = -(-form.n_out[0] // t)
-    if _unshared(form):
-        batches: list[slice] = [slice(0, problem.batch)]
-    else:
-        batches = list(blocks(problem.batch, max(1, rows // max(count, 1))))
-    for n in batches:
-        for block in blocks(count, rows):
-            yield n, block
+    return list(blocks(problem.form.n_out[0], rows))
 
 
-def _residues(form: Form) -> Iterator[tuple[int, ...]]:
-    yield from product(*(range(min(a.period, a.n_out)) for a in form.axes))
+def _blocks_of(problem: Problem) -> Iterator[_Block]:
+    """Cut the outputs into blocks under the budget, where one row of one kernel allows it."""
+    allowed = max(1, _budget(problem) // max(1, _column_bytes(problem)))
+    for parts in product(*(_runs(a) for a in problem.form.axes)):
+        first, many, count = zip(*parts, strict=True)
+        row = prod(count[1:])
+        sizes: list[int] = []
+        for size in many:
+            sizes.append(max(1, min(size, allowed // max(1, row * prod(sizes)))))
+        rows = max(1, allowed // max(1, row * prod(sizes)))
+        for starts in product(*(range(0, m, s) for m, s in zip(many, sizes, strict=True))):
+            here = tuple(f + s for f, s in zip(first, starts, strict=True))
+            some = tuple(min(size, m - s) for size, m, s in zip(sizes, many, starts, strict=True))
+            for n in blocks(problem.batch, max(1, rows // count[0])):
+                for part in blocks(count[0], rows):
+                    yield _Block(here, some, count, n, part)
 
 
-def _windows(X: Tensor, form: Form, residue: tuple[int, ...], period: tuple[int, ...]) -> Tensor:
-    """View the extended input as (batch, inputs, *kernel, *outputs of this residue), overlapping."""
+def _runs(axis: Axis) -> Iterator[tuple[int, int, int]]:
+    """Cut the kernels of an axis into runs (first, how many, outputs of each) of equally many outputs."""
+    period = min(axis.period, axis.n_out)
+    whole, more = divmod(axis.n_out, max(period, 1))
+    if more:
+        yield 0, more, whole + 1
+    if period > more:
+        yield more, period - more, whole
+
+
+def _windows(X: Tensor, form: Form, b: _Block) -> Tensor:
+    """View a block of the extended input, overlapping, as (*many, batch, *count, *kernel, groups, inputs / groups)."""
     steps = X.stride()[2:]
-    counts = [-(-(a.n_out - r) // t) for a, r, t in zip(form.axes, residue, period, strict=True)]
     taps = [a.dilation * s for a, s in zip(form.axes, steps, strict=True)]
-    jumps = [a.stride * t * s for a, s, t in zip(form.axes, steps, period, strict=True)]
-    first = sum(r * a.stride * s for r, a, s in zip(residue, form.axes, steps, strict=True))
-    return X.as_strided((*X.shape[:2], *form.kernel, *counts), (*X.stride()[:2], *taps, *jumps), X.storage_offset() + first)
-
-
-def _of(x: Tensor, form: Form, residue: tuple[int, ...]) -> Tensor:
-    """View the outputs of a residue."""
-    return x[(..., *(slice(r, None, a.period) for r, a in zip(residue, form.axes, strict=True)))]
-
-
-def _tile(K: Tensor, form: Form, residue: tuple[int, ...]) -> Tensor:
-    """Return the kernel of a residue as (groups, outputs / groups, inputs / groups * taps)."""
-    groups = form.channels.groups
-    one = K[(slice(None), *residue)] if form.tiled else K
-    one = one.flip(tuple(range(2, one.ndim))) if form.flip else one
-    return one.reshape(groups, form.channels.outputs // groups, -1)
-
-
-def _columns(windows: Tensor, form: Form, wide: torch.dtype) -> Tensor:
-    """Copy windows (batch, inputs, *kernel, *outputs) to columns (groups, inputs / groups * taps, batch * positions)."""
-    return (
-        windows.movedim(0, 1 + form.ndim)
-        .to(wide)
-        .reshape(form.channels.groups, -1, prod(windows.shape[2 + form.ndim :]) * len(windows))
+    kernels = [a.stride * s for a, s in zip(form.axes, steps, strict=True)]
+    jumps = [a.period * k for a, k in zip(form.axes, kernels, strict=True)]
+    offset = X.storage_offset() + sum(f * k for f, k in zip(b.first, kernels, strict=True))
+    offset += b.batch.start * X.stride(0) + b.rows.start * jumps[0]
+    size, steps = _split(X, form)
+    return X.as_strided(
+        (*b.many, _length(b.batch), _length(b.rows), *b.outputs[1:], *form.kernel, *size),
+        (*kernels, X.stride(0), *jumps, *taps, *steps),
+        offset,
     )
 
 
-def _grouped(G: Tensor, form: Form, wide: torch.dtype) -> Tensor:
-    """Copy (batch, outputs, *positions) to (groups, outputs / groups, batch * positions)."""
-    return G.movedim(0, 1).to(wide).reshape(form.channels.groups, -1, prod(G.shape[2:]) * len(G))
+def _split(x: Tensor, form: Form) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return sizes and steps of (groups, channels / groups)."""
+    groups = form.channels.groups
+    each = x.shape[1] // groups
+    return (groups, each), (each * x.stride(1), x.stride(1))
+
+
+def _length(part: slice) -> int:
+    return int(part.stop - part.start)
+
+
+def _outputs(x: Tensor, form: Form, b: _Block) -> Tensor:
+    """View a block of the outputs as (*many, batch, *count, groups, outputs / groups)."""
+    steps = x.stride()[2:]
+    jumps = [a.period * s for a, s in zip(form.axes, steps, strict=True)]
+    offset = x.storage_offset() + sum(f * s for f, s in zip(b.first, steps, strict=True))
+    offset += b.batch.start * x.stride(0) + b.rows.start * jumps[0]
+    size, inner = _split(x, form)
+    return x.as_strided(
+        (*b.many, _length(b.batch), _length(b.rows), *b.outputs[1:], *size), (*steps, x.stride(0), *jumps, *inner), offset
+    )
+
+
+def _matrices(x: Tensor, form: Form, wide: torch.dtype) -> Tensor:
+    """Copy (*many, batch, *count, ..., groups, each) to (many * groups, positions, columns)."""
+    d = form.ndim
+    return x.movedim(-2, d).to(wide).reshape(prod(x.shape[:d]) * x.shape[-2], prod(x.shape[d : 2 * d + 1]), -1)
+
+
+def _tile(K: Tensor, form: Form, b: _Block) -> Tensor:
+    """View the kernels of a block as (*many, outputs, *kernel, inputs / groups)."""
+    d = form.ndim
+    if form.tiled:
+        K = K[(slice(None), *(slice(f, f + m) for f, m in zip(b.first, b.many, strict=True)))].movedim(0, d)
+    else:
+        K = K[(None,) * d]
+    return K.movedim(d + 1, -1)
+
+
+def _kernels(K: Tensor, form: Form, b: _Block, wide: torch.dtype) -> Tensor:
+    """Copy the kernels of a block to (many * groups, outputs / groups, taps * inputs / groups)."""
+    tile = _tile(K, form, b).to(wide)
+    return tile.reshape(prod(b.many) * form.channels.groups, form.channels.outputs // form.channels.groups, -1)
+
+
+def _like(result: Tensor, x: Tensor, form: Form) -> Tensor:
+    """View matrices in the shape of `x`, of which `_matrices` would make such."""
+    d = form.ndim
+    return result.view(*x.shape[:d], x.shape[-2], *x.shape[d:-2], x.shape[-1]).movedim(d, -2)
 
 
 def _columns_c(problem: Problem) -> Runner:
     form = problem.form
     plan = list(_blocks_of(problem))
+    border = extension(form)
 
     def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
         wide = _accumulator(V.dtype)
-        X = extend(V, form)
+        K, X = _straight(form, K), _channels_inside(border(V), form)
         Z = empty(V, form.output_shape(len(V)), problem.channels_last)
-        for residue in _residues(form):
-            windows, part, tile = (
-                _windows(X, form, residue, form.period),
-                _of(Z, form, residue),
-                _tile(K, form, residue).to(wide),
-            )
-            for n, rows in plan:
-                window, out = _rows(windows[n], rows, form), part[n][:, :, rows]
-                if out.numel():
-                    result = torch.bmm(tile, _columns(window, form, wide))
-                    out.copy_(result.reshape(out.shape[1], len(out), *out.shape[2:]).movedim(1, 0))
+        for b in plan:
+            columns = _matrices(_windows(X, form, b), form, wide)
+            out = _outputs(Z, form, b)
+            out.copy_(_like(torch.bmm(columns, _kernels(K, form, b, wide).transpose(1, 2)), out, form))
         return add_bias(Z, bias)
 
     return run
 
 
-def _rows(windows: Tensor, rows: slice, form: Form) -> Tensor:
-    """Restrict windows to rows of the first output axis."""
-    return windows[(slice(None),) * (2 + form.ndim) + (rows,)]
+def _worth_reordering(form: Form) -> bool:
+    """Whether the columns are so many more than the input's elements that these had better be copied to suit first."""
+    return prod(form.kernel) * prod(form.n_out) > 2 * prod(a.span for a in form.axes)
+
+
+def _channels_inside(X: Tensor, form: Form) -> Tensor:
+    """Return X with its memory in the order (batch, *space, channels), where that is worth it."""
+    return X.movedim(1, -1).contiguous().movedim(-1, 1) if _worth_reordering(form) else X
 
 
 def _columns_h(problem: Problem) -> Runner:
     form = problem.form
     plan = list(_blocks_of(problem))
+    border = folding(form)
 
     def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
         wide = _accumulator(G.dtype)
-        R = G.new_zeros((len(G), form.channels.inputs, *(a.span for a in form.axes)), dtype=wide)
-        for residue in _residues(form):
-            windows, part = _windows(R, form, residue, form.period), _of(G, form, residue)
-            tile = _tile(K, form, residue).to(wide).transpose(1, 2)
-            for n, rows in plan:
-                window, given = _rows(windows[n], rows, form), part[n][:, :, rows]
-                if given.numel():
-                    columns = torch.bmm(tile, _grouped(given, form, wide))
-                    _scatter(window, columns.reshape(window.movedim(0, 1 + form.ndim).shape).movedim(1 + form.ndim, 0), form)
-        return add_bias(_finish(fold(R, form), G, problem), bias)
+        K = _straight(form, K)
+        R = G.new_zeros((len(G), *(a.span for a in form.axes), form.channels.inputs), dtype=wide).movedim(-1, 1)
+        for b in plan:
+            given = _matrices(_outputs(G, form, b), form, wide)
+            windows = _windows(R, form, b)
+            _scatter(windows, _like(torch.bmm(given, _kernels(K, form, b, wide)), windows, form), 1 + 2 * form.ndim, form)
+        return add_bias(_finish(border(R), G, problem), bias)
 
     return run
 
 
-def _scatter(windows: Tensor, columns: Tensor, form: Form) -> None:
-    """Add columns to where they were read; within one tap no two outputs share an input, so a plain sum is right."""
-    for tap in product(*(range(k) for k in form.kernel)):
-        windows[(slice(None), slice(None), *tap)].add_(columns[(slice(None), slice(None), *tap)])
+def _scatter(windows: Tensor, columns: Tensor, first: int, form: Form) -> None:
+    """Add columns to where they were read; the taps are the dimensions from `first`.
+
+    Within one tap no two outputs share an input, so a plain sum is right.
+    """
+    pairs = [(windows, columns)]
+    for _ in form.kernel:
+        pairs = [pair for w, c in pairs for pair in zip(w.unbind(first), c.unbind(first), strict=True)]
+    for window, column in pairs:
+        window.add_(column)
 
 
 def _finish(R: Tensor, like: Tensor, problem: Problem) -> Tensor:
@@ -300,28 +363,20 @@ def _finish(R: Tensor, like: Tensor, problem: Problem) -> Tensor:
 def _columns_g(problem: Problem) -> Runner:
     form = problem.form
     plan = list(_blocks_of(problem))
+    border = extension(form)
 
     def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
         wide = _accumulator(V.dtype)
-        X = extend(V, form)
+        X = _channels_inside(border(V), form)
         D = V.new_zeros(form.weight_shape, dtype=wide)
-        for residue in _residues(form):
-            windows, part = _windows(X, form, residue, form.period), _of(G, form, residue)
-            tile = torch.zeros_like(_tile(D, form, residue))
-            for n, rows in plan:
-                window, given = _rows(windows[n], rows, form), part[n][:, :, rows]
-                if given.numel():
-                    tile.baddbmm_(_grouped(given, form, wide), _columns(window, form, wide).transpose(1, 2))
-            _put_tile(D, tile, form, residue)
-        return D.to(V.dtype)
+        for b in plan:
+            given = _matrices(_outputs(G, form, b), form, wide)
+            columns = _matrices(_windows(X, form, b), form, wide)
+            tile = _tile(D, form, b)
+            tile.add_(torch.bmm(given.transpose(1, 2), columns).reshape(tile.shape))
+        return _straight(form, D).to(V.dtype)
 
     return run
-
-
-def _put_tile(D: Tensor, tile: Tensor, form: Form, residue: tuple[int, ...]) -> None:
-    target = D[(slice(None), *residue)] if form.tiled else D
-    tile = tile.reshape(target.shape)
-    target.copy_(tile.flip(tuple(range(2, tile.ndim))) if form.flip else tile)
 
 
 # Unshared: a batch of products over positions, examples as columns
@@ -341,6 +396,19 @@ def _batch_last(X: Tensor) -> Tensor:
     order = (*range(2, X.ndim), 1, 0)
     back = (X.ndim - 1, X.ndim - 2, *range(X.ndim - 2))
     return X.permute(order).contiguous().permute(back)
+
+
+def _overlapping(X: Tensor, form: Form) -> Tensor:
+    """View the extended input as (batch, inputs, *kernel, *outputs)."""
+    steps = X.stride()[2:]
+    taps = [a.dilation * s for a, s in zip(form.axes, steps, strict=True)]
+    jumps = [a.stride * s for a, s in zip(form.axes, steps, strict=True)]
+    return X.as_strided((*X.shape[:2], *form.kernel, *form.n_out), (*X.stride()[:2], *taps, *jumps), X.storage_offset())
+
+
+def _rows(windows: Tensor, rows: slice, form: Form) -> Tensor:
+    """Restrict windows to rows of the first output axis."""
+    return windows[(slice(None),) * (2 + form.ndim) + (rows,)]
 
 
 def _local(K: Tensor, form: Form, outs: slice, rows: slice) -> Tensor:
@@ -377,11 +445,12 @@ def _straight(form: Form, K: Tensor) -> Tensor:
 
 def _unshared_c(problem: Problem) -> Runner:
     form = problem.form
-    plan = [(chunk, rows) for chunk in _chunks(form) for _, rows in _blocks_of(problem)]
+    border = extension(form)
+    plan = [(chunk, rows) for chunk in _chunks(form) for rows in _rows_of(problem)]
 
     def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
         wide = _accumulator(V.dtype)
-        windows = _windows(_batch_last(extend(V, form).to(wide)), form, (0,) * form.ndim, (1,) * form.ndim)
+        windows = _overlapping(_batch_last(border(V).to(wide)), form)
         K = _straight(form, K)
         Z = empty(V, form.output_shape(len(V)), problem.channels_last)
         for (outs, ins), rows in plan:
@@ -404,19 +473,20 @@ def _from_local(result: Tensor, shape: torch.Size, form: Form) -> Tensor:
 
 def _unshared_h(problem: Problem) -> Runner:
     form = problem.form
-    plan = [(chunk, rows) for chunk in _chunks(form) for _, rows in _blocks_of(problem)]
+    border = folding(form)
+    plan = [(chunk, rows) for chunk in _chunks(form) for rows in _rows_of(problem)]
 
     def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
         wide = _accumulator(G.dtype)
         K = _straight(form, K)
         R = _batch_last(G.new_zeros((len(G), form.channels.inputs, *(a.span for a in form.axes)), dtype=wide))
-        windows = _windows(R, form, (0,) * form.ndim, (1,) * form.ndim)
+        windows = _overlapping(R, form)
         for (outs, ins), rows in plan:
             window = _rows(windows[:, ins], rows, form)
             kernels = _local(K, form, outs, rows).to(wide).transpose(1, 2)
             columns = torch.bmm(kernels, _local_outputs(G[:, outs, rows].to(wide), form))
-            _scatter(window, _from_columns(columns, window.shape, form), form)
-        return add_bias(_finish(fold(R, form), G, problem), bias)
+            _scatter(window, _from_columns(columns, window.shape, form), 2, form)
+        return add_bias(_finish(border(R), G, problem), bias)
 
     return run
 
@@ -433,11 +503,12 @@ def _from_columns(columns: Tensor, shape: torch.Size, form: Form) -> Tensor:
 
 def _unshared_g(problem: Problem) -> Runner:
     form = problem.form
-    plan = [(chunk, rows) for chunk in _chunks(form) for _, rows in _blocks_of(problem)]
+    border = extension(form)
+    plan = [(chunk, rows) for chunk in _chunks(form) for rows in _rows_of(problem)]
 
     def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
         wide = _accumulator(V.dtype)
-        windows = _windows(_batch_last(extend(V, form).to(wide)), form, (0,) * form.ndim, (1,) * form.ndim)
+        windows = _overlapping(_batch_last(border(V).to(wide)), form)
         D = V.new_zeros(form.weight_shape) if form.period != form.n_out else V.new_empty(form.weight_shape)
         for (outs, ins), rows in plan:
             columns = _local_columns(_rows(windows[:, ins], rows, form), form)

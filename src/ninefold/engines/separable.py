@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.aten import Aten
-from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, blocks, extend, fold, unit_roundoff
+from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, blocks, extension, folding, unit_roundoff
 from ninefold.errors import ArgumentError
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable, Grouped
@@ -205,10 +205,10 @@ def _bands(form: Form, kernel: Tensor) -> list[tuple[slice, slice, Tensor]]:
 
 def _banded_c(form: Form, kernel: Tensor) -> Callable[[Tensor], Tensor]:
     along_rows, groups = form.kernel[0] > 1, form.channels.groups
-    bands = _bands(form, kernel)
+    bands, border = _bands(form, kernel), extension(form)
 
     def run(x: Tensor) -> Tensor:
-        X = extend(x, form).contiguous().unflatten(1, (groups, -1))
+        X = border(x).contiguous().unflatten(1, (groups, -1))
         out = x.new_empty(form.output_shape(len(x))).unflatten(1, (groups, -1))
         for n in range(len(x)):
             for part, segment, band in bands:
@@ -230,7 +230,7 @@ def _total(parts: Iterable[Tensor]) -> Tensor:
 
 def _banded_h(form: Form, kernel: Tensor) -> Callable[[Tensor], Tensor]:
     along_rows, groups = form.kernel[0] > 1, form.channels.groups
-    bands = _bands(form, kernel)
+    bands, border = _bands(form, kernel), folding(form)
 
     def run(g: Tensor) -> Tensor:
         G = g.contiguous().unflatten(1, (groups, -1))
@@ -244,6 +244,6 @@ def _banded_h(form: Form, kernel: Tensor) -> Callable[[Tensor], Tensor]:
                     else:
                         given = G[n, ..., part].movedim(1, 2).flatten(2)
                         R[n, :, i, :, segment] += torch.bmm(given, band[:, i].transpose(1, 2))
-        return fold(R.flatten(1, 2), form)
+        return border(R.flatten(1, 2))
 
     return run

@@ -10,6 +10,7 @@ from ninefold.engines.base import Runner
 from ninefold.errors import NoEngineError
 from ninefold.ops import state
 from ninefold.planning import plan_problem, pose, prepare
+from ninefold.planning.choose import engine_named
 from ninefold.planning.plan import Plan
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.conv import ConvSpec
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from ninefold.settings import Options
 
 __all__ = ["ADJOINT", "Bound", "bound_for"]
+
+_FUNCTION = 50e-6
+"""Seconds that a Function of our own takes longer than PyTorch's autograd, forward and backward; measured."""
+
+_WORTH = 1.05
+"""How many times faster than PyTorch's own gradients the picks have to be to be worth leaving them."""
 
 _batched = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001  no public name
 
@@ -88,20 +95,19 @@ class Bound:
                 self._runners[map_] = prepare(self.plan(map_), self.frozen if self.problem(map_).frozen else None)
         return self._runners[map_]
 
-    def native(self, map_: Map, maps: tuple[Map, ...]) -> bool:
-        """Return whether PyTorch's own convolution and its own gradients are the choice for these maps."""
-        try:
-            return map_ != "g" and all(self._is_native(m, forward=m == map_) for m in (map_, *maps))
-        except NoEngineError:
-            return False
+    def native(self, map_: Map, maps: tuple[Map, ...]) -> Runner | None:
+        """Return PyTorch's own convolution if it, with its own gradients, is the choice for these maps taken together.
 
-    def _is_native(self, map_: Map, *, forward: bool) -> bool:
-        """PyTorch's autograd takes h by its backward, its transposed layers by a transposed convolution."""
-        plan = self.plan(map_)
-        if map_ != "h":
-            return plan.engine == "aten"
-        own = "aten" if forward else "aten-backward"
-        return plan.engine == own or (plan.source == "estimate" and plan.engine in ("aten", "aten-backward"))
+        Its autograd runs h by its backward and writes a border out once for all maps; a transposed layer runs h forward.
+        """
+        own = {m: "aten-backward" if m == "h" and m != map_ else "aten" for m in (map_, *maps)}
+        try:
+            plans = {m: self.plan(m) for m in own}
+        except NoEngineError:
+            return None
+        if all(plan.engine == own[m] for m, plan in plans.items()) or _hardly_slower(plans, own):
+            return engine_named("aten").prepare(self.problem(map_))
+        return None
 
     def gradients(self, map_: Map, saved: tuple[Tensor, Tensor], up: Tensor, needed: tuple[bool, bool]) -> list[Tensor | None]:
         """Return the gradients to both operands: other maps of the same form, themselves differentiable."""
@@ -124,6 +130,16 @@ class Bound:
     def _operator(self, map_: Map, a: Tensor, b: Tensor) -> Tensor:
         out: Tensor = getattr(torch.ops.ninefold, map_)(a, b, _text(self.form), self.form.n_in, self.form.n_out)
         return out
+
+
+def _hardly_slower(plans: dict[Map, Plan], own: dict[Map, str]) -> bool:
+    """Whether PyTorch takes no longer than the picks and the Function of ours around them."""
+    theirs = [plan.standing(own[m]) for m, plan in plans.items()]
+    picked = [plan.chosen for plan in plans.values()]
+    known = all(a.reason is None and (a.measured is None) == (b.measured is None) for a, b in zip(theirs, picked, strict=True))
+    told = any(plan.source == "file" for plan in plans.values())
+    saved = _FUNCTION if len(plans) > 1 else 0.0
+    return known and not told and sum(c.seconds for c in theirs) <= _WORTH * sum(c.seconds for c in picked) + saved
 
 
 @lru_cache(maxsize=1024)

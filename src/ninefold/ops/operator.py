@@ -170,8 +170,8 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, spec: str, size: Seque
         other: Map = "c" if layer.transposed else "h"
         needed += [m for m, need in (("g", weight.requires_grad), (other, x.requires_grad)) if need]  # type: ignore[misc]
     fixed = all(type(n) is int for n in (*n_in, *n_out))
-    if fixed and bound.native(map_, tuple(needed)):
-        return bound.runner(map_)(weight, x, bias)
+    if fixed and (own := bound.native(map_, tuple(needed))) is not None:
+        return own(weight, x, bias)
     out = call(map_, spec, n_in, n_out, weight, x)
     return out if bias is None else out + bias.view(-1, *(1,) * (out.ndim - 2))
 

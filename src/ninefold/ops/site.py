@@ -121,8 +121,8 @@ class Site:
             return bound.runner(map_)
         other: Map = "c" if map_ == "h" else "h"
         needed: tuple[Map, ...] = tuple(m for m, need in ((other, grad[0]), ("g", grad[1])) if need)
-        if bound.native(map_, needed):
-            return bound.runner(map_)
+        if (own := bound.native(map_, needed)) is not None:
+            return own
         return lambda w, x, b: ThinMap.apply(w, x, b, bound, map_)
 
     def _form(self, x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None) -> Form:

@@ -53,7 +53,11 @@ class Plan:
     @property
     def chosen(self) -> Candidate:
         """The standing of the engine that runs."""
-        return next(c for c in self.candidates if c.engine == self.engine)
+        return self.standing(self.engine)
+
+    def standing(self, engine: str) -> Candidate:
+        """Return the standing of an engine."""
+        return next(c for c in self.candidates if c.engine == engine)
 
     def __str__(self) -> str:
         return "\n".join((self._title(), *(self._line(c) for c in self.candidates)))
