@@ -8,6 +8,9 @@ from ninefold.settings import options
 from ninefold.spec.conv import ConvSpec
 
 if TYPE_CHECKING:
+    from ninefold import functional as functional
+    from ninefold import models as models
+    from ninefold import nn as nn
     from ninefold.memory import retain_memory
     from ninefold.network import convert, freeze, optimize, revert, unconverted
     from ninefold.planning.ask import export_plans, load_plans, plan
@@ -43,10 +46,15 @@ _LATE = {
 }
 
 
+_MODULES = ("functional", "models", "nn")
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module 'ninefold' has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415  the point of being late
 
+    if name in _MODULES:
+        return import_module(f"ninefold.{name}")
+    if name not in _LATE:
+        raise AttributeError(f"module 'ninefold' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"ninefold.{_LATE[name]}"), name)
     return value

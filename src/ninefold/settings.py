@@ -1,9 +1,10 @@
 """Options of the calling context: which plans are looked for, and what they must respect."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ninefold.errors import ArgumentError, ArgumentTypeError
@@ -51,6 +52,16 @@ class Options:
             raise ArgumentError(f"tolerance={self.tolerance!r} must be a number of at least 0; 1e-5 is the default in float32")
         if self.max_scratch is not None:
             integer(self.max_scratch, "max_scratch", 0)
+
+    def to_text(self) -> str:
+        """Return the options as one line of JSON, for what takes text only: ``Options(**json.loads(line))`` makes them again.
+
+        Examples
+        --------
+        >>> Options(tolerance="strict").to_text()
+        '{"mode": "estimate", "tolerance": "strict", "max_scratch": null, "deterministic": false, "check_finite": false}'
+        """
+        return json.dumps(asdict(self))
 
 
 CURRENT: ContextVar[Options] = ContextVar("ninefold.settings", default=Options())  # noqa: B039  frozen

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from ninefold.engines.gemm import Gemm, _blocks_of, _column_bytes, _row, _rows_of
+from ninefold.engines.columns import blocks_of, column_bytes, row_length
+from ninefold.engines.gemm import Gemm
+from ninefold.engines.unshared import rows_of
 from ninefold.spec import ConvSpec, Problem
 
 SPECS = {
@@ -35,29 +37,31 @@ def outputs_of(block, form):
 def test_blocks_cover_every_example_and_output_once(spec, cap):
     problem = Problem("c", spec.form((13, 8)), 3, max_scratch=cap)
     seen = np.zeros((3, *problem.form.n_out), int)
-    for block in _blocks_of(problem):
+    for block in blocks_of(problem):
         for n in range(block.batch.start, block.batch.stop):
             seen[n][outputs_of(block, problem.form)] += 1
     assert (seen == 1).all()
 
 
 @pytest.mark.parametrize("spec", SHARED.values(), ids=SHARED)
-def test_a_block_is_under_its_share_of_the_cap_or_a_single_row(spec):
+def test_a_block_is_under_its_share_of_the_cap_or_a_singlerow_length(spec):
     for cap in CAPS[:-1]:
         problem = Problem("c", spec.form((13, 8)), 3, max_scratch=cap)
-        for b in _blocks_of(problem):
+        for b in blocks_of(problem):
             rows = (b.rows.stop - b.rows.start) * (b.batch.stop - b.batch.start) * b.many[0] * b.many[1]
-            assert rows == 1 or rows * b.outputs[1] * _column_bytes(problem) <= cap / 4
+            assert rows == 1 or rows * b.outputs[1] * column_bytes(problem) <= cap / 4
 
 
 @pytest.mark.parametrize("cap", CAPS)
-def test_rows_of_an_unshared_layer_are_cut_under_the_cap(cap):
+def testrows_of_an_unshared_layer_are_cut_under_the_cap(cap):
     problem = Problem("c", SPECS["unshared"].form((13, 8)), 3, max_scratch=cap)
     seen = np.zeros(problem.form.n_out[0], int)
-    for rows in _rows_of(problem):
+    for rows in rows_of(problem):
         seen[rows] += 1
         assert (
-            rows.stop - rows.start == 1 or cap is None or (rows.stop - rows.start) * _row(problem) * _column_bytes(problem) <= cap
+            rows.stop - rows.start == 1
+            or cap is None
+            or (rows.stop - rows.start) * row_length(problem) * column_bytes(problem) <= cap
         )
     assert (seen == 1).all()
 

@@ -1,5 +1,7 @@
 """torch's modes around a call: what they see, what comes back, and what is refused in words."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -7,8 +9,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+import ninefold as nf
 from ninefold.errors import UnsupportedError
-from ninefold.ops import Site
+from ninefold.ops import Site, bound
+from ninefold.settings import Options
 from ninefold.spec import ConvSpec
 
 
@@ -220,3 +224,36 @@ def test_jit_trace_refuses_what_would_be_wrong_at_another_size(spec, words):
     x, w = torch.randn(1, 2, 5, 6), torch.randn(spec.weight_shape())
     with pytest.raises(UnsupportedError, match=words):
         torch.jit.trace(_Module(Site(spec)), (x, w, torch.zeros(spec.in_channels if spec.transposed else 3)))
+
+
+def _vmapped(layer, x):
+    return torch.func.vmap(layer)(x[None])
+
+
+def _compiled(layer, x):
+    return torch.compile(layer, backend="aot_eager")(x)
+
+
+def _dual(layer, x):
+    with torch.autograd.forward_ad.dual_level():
+        return layer(torch.autograd.forward_ad.make_dual(x, x))
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(
+    "route", [_compiled, _vmapped, _dual, lambda layer, x: layer(x)], ids=["compile", "vmap", "dual", "thin"]
+)
+def test_options_fixed_in_a_layer_are_seen_on_every_route_and_by_its_gradients(route, train, monkeypatch):
+    layer = nf.nn.Conv1d(1, 1, 601)
+    layer.plan_options = Options(tolerance="strict", max_scratch=12_345_678)
+    x = torch.randn(3, 1, 5003, requires_grad=train)
+    posed = []
+    plan_problem = bound.plan_problem
+    monkeypatch.setattr(bound, "plan_problem", lambda problem, *rest: posed.append(problem) or plan_problem(problem, *rest))
+    bound.bound_for.cache_clear()
+    with nullcontext() if train else torch.no_grad():
+        z = route(layer, x)
+    if train:
+        z.sum().backward()
+    assert {p.map for p in posed} == (set("chg") if train else {"c"})
+    assert {(p.tolerance, p.max_scratch) for p in posed} == {(0.0, 12_345_678)}

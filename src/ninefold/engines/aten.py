@@ -37,7 +37,7 @@ class Aten(Engine):
     """``torch.convolution`` and its backward."""
 
     name = "aten"
-    revision = 1
+    revision = 2
     traits = Traits(direct=True, exact=True, local=True)
 
     def refuses(self, problem: Problem) -> str | None:
@@ -134,7 +134,7 @@ class AtenBackward(Aten):
     """
 
     name = "aten-backward"
-    revision = 1
+    revision = 2
 
     def refuses(self, problem: Problem) -> str | None:
         if problem.map != "h":

@@ -179,7 +179,7 @@ class _Conv(Planned):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Convolve; shapes as torch's, batched or not."""
         if torch.compiler.is_compiling():  # what is remembered may not exist yet, and cannot be made while tracing
-            return call_traced(input, self.weight, self.bias, None, self._fields())
+            return call_traced(input, self.weight, self.bias, None, self._fields(), self.plan_options)
         held: dict[str, Any] = self._parameters  # a quarter of the time of self.weight
         weight = held["weight"] if "weight" in held else self.weight  # noqa: SIM401  a default would be looked up each time
         bias = held["bias"] if "bias" in held else self.bias  # noqa: SIM401
@@ -258,7 +258,7 @@ class _ConvTranspose(Planned):
         """Transpose a convolution; `output_size` chooses among the sizes that belong to the input's."""
         size = None if output_size is None else tuple(output_size)[-self._ndim :]
         if torch.compiler.is_compiling():
-            return call_traced(input, self.weight, self.bias, size, self._fields())
+            return call_traced(input, self.weight, self.bias, size, self._fields(), self.plan_options)
         return self.site(input, self.weight, self.bias, size)
 
 

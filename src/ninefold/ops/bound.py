@@ -128,7 +128,8 @@ class Bound:
         return self.runner(map_)(a, b, None)
 
     def _operator(self, map_: Map, a: Tensor, b: Tensor) -> Tensor:
-        out: Tensor = getattr(torch.ops.ninefold, map_)(a, b, _text(self.form), self.form.n_in, self.form.n_out)
+        text = f"{_text(self.form)}\n{self.options.to_text()}"
+        out: Tensor = getattr(torch.ops.ninefold, map_)(a, b, text, self.form.n_in, self.form.n_out)
         return out
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ninefold.settings import Options
 from ninefold.spec.conv import ConvSpec
 
 __all__ = ["call_traced", "spec_of", "text_of"]
@@ -68,11 +69,22 @@ def _bare(value: Any) -> Any:
     return value.value if isinstance(value, _Typed) else value
 
 
-def call_traced(x: Tensor, weight: Tensor, bias: Tensor | None, size: Any, fields: tuple[Any, ...]) -> Tensor:
+def call_traced(
+    x: Tensor, weight: Tensor, bias: Tensor | None, size: Any, fields: tuple[Any, ...], options: Options | None = None
+) -> Tensor:
     """Call a layer while a compiler traces: one operator, whatever the engine."""
     batched = x.ndim != len(fields[2]) + 1
-    out: Tensor = torch.ops.ninefold.conv(x if batched else x.unsqueeze(0), weight, bias, text_of(fields), size)
+    text = text_of(fields) if options is None else text_of(fields) + "\n" + _line(*_values(options))
+    out: Tensor = torch.ops.ninefold.conv(x if batched else x.unsqueeze(0), weight, bias, text, size)
     return out if batched else out.squeeze(0)
+
+
+def _values(options: Options) -> tuple[Any, ...]:
+    return options.mode, options.tolerance, options.max_scratch, options.deterministic, options.check_finite
+
+
+def _line(*values: Any) -> str:
+    return Options(*values).to_text()
 
 
 def text_of(fields: tuple[Any, ...]) -> str:
@@ -92,3 +104,4 @@ def _text(fields: tuple[Any, ...]) -> str:
 
 # What torch.compiler.assume_constant_result sets, which would import the whole compiler to do so.
 _text._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001
+_line._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001

@@ -1,10 +1,11 @@
 """The operator route: ``torch.ops.ninefold``, for torch.compile, export, torch.func, forward AD, subclasses and dispatch modes.
 
-``ninefold::c``, ``h`` and ``g`` are opaque to compilers; a spec goes in as text and sizes as symbolic integers, so that one
-graph serves many sizes. ``ninefold::conv`` is what a layer calls: a composite that becomes PyTorch's own convolution where
-the plan says so, and nothing is then lost to fusion, and the opaque operators elsewhere.
+``ninefold::c``, ``h`` and ``g`` are opaque to compilers; a spec goes in as text, with a second line where options are fixed,
+and sizes as symbolic integers, so that one graph serves many sizes. ``ninefold::conv`` is what a layer calls: a composite that
+becomes PyTorch's own convolution where the plan says so, and nothing is then lost to fusion, and the opaque operators elsewhere.
 """
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -21,7 +22,7 @@ from ninefold.ops.batching import fold_vmap
 from ninefold.ops.bound import ADJOINT, Bound, bound_for
 from ninefold.ops.checks import check_data, check_layer, check_operands
 from ninefold.ops.layout import result_strides
-from ninefold.settings import CURRENT
+from ninefold.settings import CURRENT, Options
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Map
@@ -35,13 +36,28 @@ _OPERANDS: dict[Map, tuple[str, str]] = {"c": ("K", "V"), "h": ("K", "G"), "g": 
 @lru_cache(maxsize=4096)
 def form_of(text: str, n_in: tuple[int, ...], n_out: tuple[int, ...]) -> Form:
     """Return the form of a spec's text with both sizes."""
-    return own(ConvSpec.from_text(text)).form(n_in, n_out)
+    return own(_spec(text)).form(n_in, n_out)
 
 
 @lru_cache(maxsize=4096)
 def own(spec: ConvSpec) -> ConvSpec:
     """Return the spec of the form itself: not transposed, without bias."""
     return spec.replace(transposed=False, output_padding=0, bias=False)
+
+
+def _spec(text: str) -> ConvSpec:
+    return ConvSpec.from_text(text.partition("\n")[0])
+
+
+def _options(text: str) -> Options:
+    """Return the options that are fixed in a second line, else those of the calling context."""
+    line = text.partition("\n")[2]
+    return _fixed(line) if line else CURRENT.get()
+
+
+@lru_cache(maxsize=256)
+def _fixed(line: str) -> Options:
+    return Options(**json.loads(line))
 
 
 def call(map_: Map, text: str, n_in: Sequence[Any], n_out: Sequence[Any], a: Tensor, b: Tensor) -> Tensor:
@@ -53,11 +69,11 @@ def call(map_: Map, text: str, n_in: Sequence[Any], n_out: Sequence[Any], a: Ten
 def _bound(map_: Map, text: str, n_in: Sequence[int], n_out: Sequence[int], a: Tensor, b: Tensor) -> Bound:
     last = False if map_ == "g" else result_strides(b, a)
     form = form_of(text, tuple(n_in), tuple(n_out))
-    return bound_for(form, len(b), a.dtype, a.device, last, CURRENT.get(), torch.get_num_threads())
+    return bound_for(form, len(b), a.dtype, a.device, last, _options(text), torch.get_num_threads())
 
 
 def _shape(map_: Map, text: str, n_in: Sequence[Any], n_out: Sequence[Any], b: Tensor) -> tuple[Any, ...]:
-    spec = ConvSpec.from_text(text)
+    spec = _spec(text)
     if map_ == "c":
         return (b.shape[0], spec.out_channels, *n_out)
     if map_ == "h":
@@ -98,9 +114,9 @@ def _define(map_: Map) -> None:
 
     def batched(info: Any, dims: Any, a: Tensor, b: Tensor, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]) -> Any:
         def run(a: Tensor, b: Tensor, wide: ConvSpec) -> Tensor:
-            return call(map_, wide.to_text(), n_in, n_out, a, b)
+            return call(map_, "".join((wide.to_text(), *spec.partition("\n")[1:])), n_in, n_out, a, b)
 
-        return fold_vmap(run, info.batch_size, dims[:2], a, b, map_, own(ConvSpec.from_text(spec)))
+        return fold_vmap(run, info.batch_size, dims[:2], a, b, map_, own(_spec(spec)))
 
     def flops(a: Any, b: Any, spec: str, n_in: Any, n_out: Any, *_: Any, **__: Any) -> int:  # noqa: ARG001  torch's signature
         count: int = 2 * b[0] * form_of(spec, tuple(n_in), tuple(n_out)).macs
@@ -156,14 +172,14 @@ _LIBRARY.define("conv(Tensor x, Tensor weight, Tensor? bias, str spec, SymInt[]?
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, spec: str, size: Sequence[Any] | None = None) -> Tensor:
     """Decompose a layer into PyTorch's convolution where the plan says so, and into the opaque maps elsewhere."""
-    layer = ConvSpec.from_text(spec)
+    layer = _spec(spec)
     check_data(layer, x)
     map_: Map = "h" if layer.transposed else "c"
     n_in, n_out = layer.sizes(x.shape[2:], size)
     form = _layer_form(spec, tuple(map(_hint, x.shape[2:])), None if size is None else tuple(map(_hint, size)))
     check_layer(layer, form, x, weight, bias)
     bound = bound_for(
-        form, _hint(x.shape[0]), x.dtype, x.device, result_strides(x, weight), CURRENT.get(), torch.get_num_threads()
+        form, _hint(x.shape[0]), x.dtype, x.device, result_strides(x, weight), _options(spec), torch.get_num_threads()
     )
     needed: list[Map] = []
     if torch.is_grad_enabled():
@@ -178,7 +194,7 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, spec: str, size: Seque
 
 @lru_cache(maxsize=4096)
 def _layer_form(text: str, read: tuple[int, ...], size: tuple[int, ...] | None) -> Form:
-    return ConvSpec.from_text(text).form(read, size)
+    return _spec(text).form(read, size)
 
 
 def _hint(n: Any) -> int:

@@ -56,7 +56,7 @@ class Site:
         self, spec: ConvSpec, options: Options | None = None, frozen: Tensor | None = None, rank: int | None = None
     ) -> None:
         self.spec, self.options, self.frozen, self.rank = spec, options, frozen, rank
-        self.text = spec.to_text()
+        self.text = spec.to_text() if options is None else f"{spec.to_text()}\n{options.to_text()}"
         self.map: Map = "h" if spec.transposed else "c"
         self._runs: dict[Any, tuple[Run, Options]] = {}
 

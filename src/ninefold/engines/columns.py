@@ -1,0 +1,259 @@
+"""Columns (im2col) in blocks: of the kernels of a tile, of the batch, and of rows of the first axis; channels lie inside."""
+
+from collections.abc import Iterator
+from itertools import product
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ninefold.engines.base import BLOCK, Runner, add_bias, blocks, empty, extension, folding
+from ninefold.spec.axis import Axis
+from ninefold.spec.form import Form
+from ninefold.spec.problem import Problem
+
+__all__ = [
+    "accumulator",
+    "blocks_of",
+    "budget",
+    "column_bytes",
+    "columns_c",
+    "columns_g",
+    "columns_h",
+    "finish",
+    "is_unshared",
+    "row_length",
+    "scatter",
+    "straight",
+    "worth_reordering",
+]
+
+
+def is_unshared(form: Form) -> bool:
+    """Whether no kernel repeats."""
+    return form.tiled and all(a.period >= a.n_out for a in form.axes)
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype to sum in."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def straight(form: Form, K: Tensor) -> Tensor:
+    """Return the kernel in the order in which it is read."""
+    return K.flip(tuple(range(K.ndim - form.ndim, K.ndim))) if form.flip else K
+
+
+class _Block(NamedTuple):
+    """Outputs ``j = first + r + t q`` per axis, r in ``range(many)``, q in ``range(outputs)``; of the first axis q in `rows`."""
+
+    first: tuple[int, ...]
+    many: tuple[int, ...]
+    outputs: tuple[int, ...]
+    batch: slice
+    rows: slice
+
+
+def column_bytes(problem: Problem) -> int:
+    """Return the bytes of the column of one output."""
+    form = problem.form
+    return prod(form.kernel) * form.channels.inputs * max(problem.itemsize, 4)
+
+
+def row_length(problem: Problem) -> int:
+    """Return the positions of one row of outputs of one kernel: the least that a block holds."""
+    form = problem.form
+    if is_unshared(form):
+        wide = form.channels.outputs // form.channels.groups if problem.map == "g" else 1  # the result of a block counts too
+        return max(1, prod(form.n_out[1:]) * max(problem.batch, wide))
+    return prod(-(-a.n_out // a.period) for a in form.axes[1:])
+
+
+def budget(problem: Problem) -> int:
+    """Unshared blocks are read once, so that small ones cost nothing; shared kernels want long rows of columns."""
+    block = BLOCK // 8 if is_unshared(problem.form) else BLOCK
+    return block if problem.max_scratch is None else min(block, max(problem.max_scratch // 4, 1))
+
+
+def blocks_of(problem: Problem) -> Iterator[_Block]:
+    """Cut the outputs into blocks under the budget, where one row of one kernel allows it."""
+    allowed = max(1, budget(problem) // max(1, column_bytes(problem)))
+    for parts in product(*(_runs(a) for a in problem.form.axes)):
+        first, many, count = zip(*parts, strict=True)
+        row = prod(count[1:])
+        sizes: list[int] = []
+        for size in many:
+            sizes.append(max(1, min(size, allowed // max(1, row * prod(sizes)))))
+        rows = max(1, allowed // max(1, row * prod(sizes)))
+        for starts in product(*(range(0, m, s) for m, s in zip(many, sizes, strict=True))):
+            here = tuple(f + s for f, s in zip(first, starts, strict=True))
+            some = tuple(min(size, m - s) for size, m, s in zip(sizes, many, starts, strict=True))
+            for n in blocks(problem.batch, max(1, rows // count[0])):
+                for part in blocks(count[0], rows):
+                    yield _Block(here, some, count, n, part)
+
+
+def _runs(axis: Axis) -> Iterator[tuple[int, int, int]]:
+    """Cut the kernels of an axis into runs (first, how many, outputs of each) of equally many outputs."""
+    period = min(axis.period, axis.n_out)
+    whole, more = divmod(axis.n_out, max(period, 1))
+    if more:
+        yield 0, more, whole + 1
+    if period > more:
+        yield more, period - more, whole
+
+
+def _windows(X: Tensor, form: Form, b: _Block) -> Tensor:
+    """View a block of the extended input, overlapping, as (*many, batch, *count, *kernel, groups, inputs / groups)."""
+    steps = X.stride()[2:]
+    taps = [a.dilation * s for a, s in zip(form.axes, steps, strict=True)]
+    kernels = [a.stride * s for a, s in zip(form.axes, steps, strict=True)]
+    jumps = [a.period * k for a, k in zip(form.axes, kernels, strict=True)]
+    offset = X.storage_offset() + sum(f * k for f, k in zip(b.first, kernels, strict=True))
+    offset += b.batch.start * X.stride(0) + b.rows.start * jumps[0]
+    size, steps = _split(X, form)
+    return X.as_strided(
+        (*b.many, _length(b.batch), _length(b.rows), *b.outputs[1:], *form.kernel, *size),
+        (*kernels, X.stride(0), *jumps, *taps, *steps),
+        offset,
+    )
+
+
+def _split(x: Tensor, form: Form) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return sizes and steps of (groups, channels / groups)."""
+    groups = form.channels.groups
+    each = x.shape[1] // groups
+    return (groups, each), (each * x.stride(1), x.stride(1))
+
+
+def _length(part: slice) -> int:
+    return int(part.stop - part.start)
+
+
+def _outputs(x: Tensor, form: Form, b: _Block) -> Tensor:
+    """View a block of the outputs as (*many, batch, *count, groups, outputs / groups)."""
+    steps = x.stride()[2:]
+    jumps = [a.period * s for a, s in zip(form.axes, steps, strict=True)]
+    offset = x.storage_offset() + sum(f * s for f, s in zip(b.first, steps, strict=True))
+    offset += b.batch.start * x.stride(0) + b.rows.start * jumps[0]
+    size, inner = _split(x, form)
+    return x.as_strided(
+        (*b.many, _length(b.batch), _length(b.rows), *b.outputs[1:], *size), (*steps, x.stride(0), *jumps, *inner), offset
+    )
+
+
+def _matrices(x: Tensor, form: Form, wide: torch.dtype) -> Tensor:
+    """Copy (*many, batch, *count, ..., groups, each) to (many * groups, positions, columns)."""
+    d = form.ndim
+    return x.movedim(-2, d).to(wide).reshape(prod(x.shape[:d]) * x.shape[-2], prod(x.shape[d : 2 * d + 1]), -1)
+
+
+def _tile(K: Tensor, form: Form, b: _Block) -> Tensor:
+    """View the kernels of a block as (*many, outputs, *kernel, inputs / groups)."""
+    d = form.ndim
+    if form.tiled:
+        K = K[(slice(None), *(slice(f, f + m) for f, m in zip(b.first, b.many, strict=True)))].movedim(0, d)
+    else:
+        K = K[(None,) * d]
+    return K.movedim(d + 1, -1)
+
+
+def _kernels(K: Tensor, form: Form, b: _Block, wide: torch.dtype) -> Tensor:
+    """Copy the kernels of a block to (many * groups, outputs / groups, taps * inputs / groups)."""
+    tile = _tile(K, form, b).to(wide)
+    return tile.reshape(prod(b.many) * form.channels.groups, form.channels.outputs // form.channels.groups, -1)
+
+
+def _like(result: Tensor, x: Tensor, form: Form) -> Tensor:
+    """View matrices in the shape of `x`, of which `_matrices` would make such."""
+    d = form.ndim
+    return result.view(*x.shape[:d], x.shape[-2], *x.shape[d:-2], x.shape[-1]).movedim(d, -2)
+
+
+def columns_c(problem: Problem) -> Runner:
+    """Return the runner of c."""
+    form = problem.form
+    plan = list(blocks_of(problem))
+    border = extension(form)
+
+    def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
+        wide = accumulator(V.dtype)
+        K, X = straight(form, K), _channels_inside(border(V), form)
+        Z = empty(V, form.output_shape(len(V)), problem.channels_last)
+        for b in plan:
+            columns = _matrices(_windows(X, form, b), form, wide)
+            out = _outputs(Z, form, b)
+            out.copy_(_like(torch.bmm(columns, _kernels(K, form, b, wide).transpose(1, 2)), out, form))
+        return add_bias(Z, bias)
+
+    return run
+
+
+def worth_reordering(form: Form) -> bool:
+    """Whether the columns are so many more than the input's elements that these had better be copied to suit first."""
+    return prod(form.kernel) * prod(form.n_out) > 2 * prod(a.span for a in form.axes)
+
+
+def _channels_inside(X: Tensor, form: Form) -> Tensor:
+    """Return X with its memory in the order (batch, *space, channels), where that is worth it."""
+    return X.movedim(1, -1).contiguous().movedim(-1, 1) if worth_reordering(form) else X
+
+
+def columns_h(problem: Problem) -> Runner:
+    """Return the runner of h."""
+    form = problem.form
+    plan = list(blocks_of(problem))
+    border = folding(form)
+
+    def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
+        wide = accumulator(G.dtype)
+        K = straight(form, K)
+        R = G.new_zeros((len(G), *(a.span for a in form.axes), form.channels.inputs), dtype=wide).movedim(-1, 1)
+        for b in plan:
+            given = _matrices(_outputs(G, form, b), form, wide)
+            windows = _windows(R, form, b)
+            scatter(windows, _like(torch.bmm(given, _kernels(K, form, b, wide)), windows, form), 1 + 2 * form.ndim, form)
+        return add_bias(finish(border(R), G, problem), bias)
+
+    return run
+
+
+def scatter(windows: Tensor, columns: Tensor, first: int, form: Form) -> None:
+    """Add columns to where they were read; the taps are the dimensions from `first`.
+
+    Within one tap no two outputs share an input, so a plain sum is right.
+    """
+    pairs = [(windows, columns)]
+    for _ in form.kernel:
+        pairs = [pair for w, c in pairs for pair in zip(w.unbind(first), c.unbind(first), strict=True)]
+    for window, column in pairs:
+        window.add_(column)
+
+
+def finish(R: Tensor, like: Tensor, problem: Problem) -> Tensor:
+    """Return R in the dtype and memory format that the caller expects."""
+    fmt = torch.contiguous_format
+    if problem.channels_last:
+        fmt = torch.channels_last if R.ndim == 4 else torch.channels_last_3d
+    return R.to(like.dtype).contiguous(memory_format=fmt)
+
+
+def columns_g(problem: Problem) -> Runner:
+    """Return the runner of g."""
+    form = problem.form
+    plan = list(blocks_of(problem))
+    border = extension(form)
+
+    def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
+        wide = accumulator(V.dtype)
+        X = _channels_inside(border(V), form)
+        D = V.new_zeros(form.weight_shape, dtype=wide)
+        for b in plan:
+            given = _matrices(_outputs(G, form, b), form, wide)
+            columns = _matrices(_windows(X, form, b), form, wide)
+            tile = _tile(D, form, b)
+            tile.add_(torch.bmm(given.transpose(1, 2), columns).reshape(tile.shape))
+        return straight(form, D).to(V.dtype)
+
+    return run

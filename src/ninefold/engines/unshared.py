@@ -1,0 +1,157 @@
+"""Unshared layers: a batch of products over positions, examples as columns, so that every weight is read exactly once."""
+
+from collections.abc import Iterator
+from math import prod
+
+import torch
+from torch import Tensor
+
+from ninefold.engines.base import Runner, add_bias, blocks, empty, extension, folding
+from ninefold.engines.columns import accumulator, budget, column_bytes, finish, row_length, scatter, straight
+from ninefold.spec.form import Form
+from ninefold.spec.problem import Problem
+
+__all__ = ["rows_of", "unshared_c", "unshared_g", "unshared_h"]
+
+
+def rows_of(problem: Problem) -> list[slice]:
+    """Cut the first axis of an unshared form into blocks under the budget, where one row allows it."""
+    rows = max(1, budget(problem) // max(1, column_bytes(problem) * row_length(problem)))
+    return list(blocks(problem.form.n_out[0], rows))
+
+
+def _chunks(form: Form) -> Iterator[tuple[slice, slice]]:
+    """Yield (outputs, inputs) of groups that one batch of products can hold: all if each has one output, else one."""
+    groups = form.channels.groups
+    outs, ins = form.channels.outputs // groups, form.channels.inputs // groups
+    together = groups if outs == 1 else 1
+    for k in range(0, groups, together):
+        yield slice(k * outs, (k + together) * outs), slice(k * ins, (k + together) * ins)
+
+
+def _batch_last(X: Tensor) -> Tensor:
+    """Return X with its memory in the order (*space, channels, batch)."""
+    order = (*range(2, X.ndim), 1, 0)
+    back = (X.ndim - 1, X.ndim - 2, *range(X.ndim - 2))
+    return X.permute(order).contiguous().permute(back)
+
+
+def _overlapping(X: Tensor, form: Form) -> Tensor:
+    """View the extended input as (batch, inputs, *kernel, *outputs)."""
+    steps = X.stride()[2:]
+    taps = [a.dilation * s for a, s in zip(form.axes, steps, strict=True)]
+    jumps = [a.stride * s for a, s in zip(form.axes, steps, strict=True)]
+    return X.as_strided((*X.shape[:2], *form.kernel, *form.n_out), (*X.stride()[:2], *taps, *jumps), X.storage_offset())
+
+
+def _rows(windows: Tensor, rows: slice, form: Form) -> Tensor:
+    """Restrict windows to rows of the first output axis."""
+    return windows[(slice(None),) * (2 + form.ndim) + (rows,)]
+
+
+def _local(K: Tensor, form: Form, outs: slice, rows: slice) -> Tensor:
+    """View kernels of a block as (groups * positions, outputs / groups, inputs / groups * taps)."""
+    K = K[(outs, rows, *(slice(n) for n in form.n_out[1:]))]
+    flat = K.reshape(len(K), prod(K.shape[1 : 1 + form.ndim]), -1)
+    return flat.reshape(-1, 1, flat.shape[2]) if _lone(form) else flat.transpose(0, 1)
+
+
+def _lone(form: Form) -> bool:
+    return form.channels.outputs == form.channels.groups
+
+
+def _local_columns(windows: Tensor, form: Form) -> Tensor:
+    """Copy windows to (groups * positions, inputs / groups * taps, batch)."""
+    d = form.ndim
+    groups = windows.shape[1] * form.channels.groups // form.channels.inputs
+    split = windows.unflatten(1, (groups, -1))
+    order = (1, *range(3 + d, 3 + 2 * d), 2, *range(3, 3 + d), 0)
+    rows = split.shape[2] * prod(form.kernel)
+    columns: Tensor = split.permute(order).reshape(groups * prod(windows.shape[2 + d :]), rows, len(windows))
+    return columns
+
+
+def _local_outputs(G: Tensor, form: Form) -> Tensor:
+    """Copy a block of outputs to (groups * positions, outputs / groups, batch)."""
+    flat = G.flatten(2)
+    return flat.permute(1, 2, 0).flatten(0, 1).unsqueeze(1) if _lone(form) else flat.permute(2, 1, 0).contiguous()
+
+
+def unshared_c(problem: Problem) -> Runner:
+    """Return the runner of c."""
+    form = problem.form
+    border = extension(form)
+    plan = [(chunk, rows) for chunk in _chunks(form) for rows in rows_of(problem)]
+
+    def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
+        wide = accumulator(V.dtype)
+        windows = _overlapping(_batch_last(border(V).to(wide)), form)
+        K = straight(form, K)
+        Z = empty(V, form.output_shape(len(V)), problem.channels_last)
+        for (outs, ins), rows in plan:
+            out = Z[:, outs, rows]
+            kernels = _local(K, form, outs, rows).to(wide)
+            result = torch.bmm(kernels, _local_columns(_rows(windows[:, ins], rows, form), form))
+            out.copy_(_from_local(result, out.shape, form))
+        return add_bias(Z, bias)
+
+    return run
+
+
+def _from_local(result: Tensor, shape: torch.Size, form: Form) -> Tensor:
+    """Undo `_local_outputs`."""
+    space = shape[2:]
+    if _lone(form):
+        return result.reshape(shape[1], *space, shape[0]).movedim(-1, 0)
+    return result.reshape(*space, shape[1], shape[0]).movedim((-1, -2), (0, 1))
+
+
+def unshared_h(problem: Problem) -> Runner:
+    """Return the runner of h."""
+    form = problem.form
+    border = folding(form)
+    plan = [(chunk, rows) for chunk in _chunks(form) for rows in rows_of(problem)]
+
+    def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
+        wide = accumulator(G.dtype)
+        K = straight(form, K)
+        R = _batch_last(G.new_zeros((len(G), form.channels.inputs, *(a.span for a in form.axes)), dtype=wide))
+        windows = _overlapping(R, form)
+        for (outs, ins), rows in plan:
+            window = _rows(windows[:, ins], rows, form)
+            kernels = _local(K, form, outs, rows).to(wide).transpose(1, 2)
+            columns = torch.bmm(kernels, _local_outputs(G[:, outs, rows].to(wide), form))
+            scatter(window, _from_columns(columns, window.shape, form), 2, form)
+        return add_bias(finish(border(R), G, problem), bias)
+
+    return run
+
+
+def _from_columns(columns: Tensor, shape: torch.Size, form: Form) -> Tensor:
+    """Undo `_local_columns`: view as windows (batch, inputs, *kernel, *positions)."""
+    d = form.ndim
+    ins = form.channels.inputs // form.channels.groups
+    split = columns.reshape(shape[1] // ins, *shape[2 + d :], ins, *shape[2 : 2 + d], shape[0])
+    order = (2 * d + 2, 0, d + 1, *range(d + 2, 2 * d + 2), *range(1, d + 1))
+    windows: Tensor = split.permute(order).flatten(1, 2)
+    return windows
+
+
+def unshared_g(problem: Problem) -> Runner:
+    """Return the runner of g."""
+    form = problem.form
+    border = extension(form)
+    plan = [(chunk, rows) for chunk in _chunks(form) for rows in rows_of(problem)]
+
+    def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
+        wide = accumulator(V.dtype)
+        windows = _overlapping(_batch_last(border(V).to(wide)), form)
+        D = V.new_zeros(form.weight_shape) if form.period != form.n_out else V.new_empty(form.weight_shape)
+        for (outs, ins), rows in plan:
+            columns = _local_columns(_rows(windows[:, ins], rows, form), form)
+            result = torch.bmm(_local_outputs(G[:, outs, rows].to(wide), form), columns.transpose(1, 2))
+            target = D[(outs, rows, *(slice(n) for n in form.n_out[1:]))]
+            target.copy_((result if _lone(form) else result.transpose(0, 1)).reshape(target.shape))
+        return straight(form, D)
+
+    return run
