@@ -218,12 +218,11 @@ def _engines(shape: Shape, map_: Map, record: Record, given: Operands) -> dict[s
 def _sites(shape: Shape, record: Record, given: Operands) -> dict[str, Contender]:
     """Return a training step of a call site in either mode."""
     x = given.G if shape.spec.transposed else given.V
-    plain = Site(shape.spec, Options())
-    bound = plain.bind(x, given.K)
-    for map_ in ("c", "h", "g"):
-        bound.plan(map_)
+    sites = {"estimate": Site(shape.spec, Options()), "measure": Site(shape.spec, Options(mode="measure"))}
+    for site in sites.values():  # the estimate first, for what is measured is remembered
+        for map_ in ("c", "h", "g"):
+            site.bind(x, given.K).plan(map_)
     record.measure, record.estimate = "measure", "estimate"
-    sites = {"estimate": plain, "measure": Site(shape.spec, Options(mode="measure"))}
     return {f"{mode}/{record.format}": Contender(_step(site, given.K, given, shape)) for mode, site in sites.items()}
 
 

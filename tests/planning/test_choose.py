@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 
@@ -72,13 +74,25 @@ def test_an_estimate_never_runs_anything(monkeypatch):
 
 
 def test_measure_prefers_the_faster_and_forgives_the_earlier(monkeypatch):
-    times = {"aten": 1.0, "aten-other": 2.0, "fft": 0.97, "gemm": 5.0}
+    times = {"aten": 1.0, "aten-other": 2.0, "fft": 0.98, "gemm": 5.0}
     monkeypatch.setattr(measure_module, "interleaved", lambda runs, _: {name: [times[name]] * 3 for name in runs})
     assert measure_module.measure(LONG).engine == "aten"
     times["fft"] = 0.5
     plan = measure_module.measure(LONG)
     assert plan.engine == "fft"
     assert plan.chosen.measured == 0.5
+
+
+def test_what_is_slow_only_at_its_first_call_is_timed_on():
+    calls = []
+
+    def warming():
+        calls.append(1)
+        time.sleep(0.05 if len(calls) == 1 else 0.001)
+
+    times = measure_module.interleaved({"steady": lambda: time.sleep(0.001), "warming": warming}, 0.02)
+    assert len(times["warming"]) > 2
+    assert max(times["warming"]) < 0.05
 
 
 def test_printing_a_plan_says_everything():

@@ -15,7 +15,10 @@ from ninefold.spec.problem import Problem
 __all__ = ["interleaved", "measure", "measure_rates", "operands"]
 
 _HOPELESS = 30.0  # times the best estimate: an engine estimated this slow is not worth its one run
-_MARGIN = 1.05  # an earlier engine of the list keeps its place unless another beats it by this factor
+_MARGIN = 1.03  # an earlier engine of the list keeps its place unless another beats it by this factor
+_ROUNDS = 200
+_MOMENT = 0.3  # seconds that a second try may take even of an engine that seems slow: PyTorch prepares at a first call
+_CLOSE = 1.25  # times the best: who came this close meets the best once more
 
 
 def measure(problem: Problem, weight: Tensor | None = None, seconds: float = 0.25) -> Plan:
@@ -27,7 +30,8 @@ def measure(problem: Problem, weight: Tensor | None = None, seconds: float = 0.2
     weight : Tensor, optional
         The frozen weight, for engines that derive from it.
     seconds : float
-        How long to go on, about; every candidate runs at least three times unless its first run took five times the best.
+        How long to go on, about, and once more for those that came close; every candidate runs at least three times unless its
+        first run took five times the best.
     """
     estimated = choose(problem)
     fastest = estimated.chosen.cost
@@ -41,6 +45,9 @@ def measure(problem: Problem, weight: Tensor | None = None, seconds: float = 0.2
             runner = engine_named(c.engine).prepare(problem, weight)
             runs[c.engine] = lambda runner=runner: runner(a, b, None)  # type: ignore[misc]
         times = {name: median(t) for name, t in interleaved(runs, seconds).items()}
+        close = {name: runs[name] for name, t in times.items() if t <= _CLOSE * min(times.values())}
+        if len(close) > 1:
+            times |= {name: median(t) for name, t in interleaved(close, seconds).items()}
     candidates = tuple(replace(c, measured=times.get(c.engine)) for c in estimated.candidates)
     return _prefer_earlier(best(problem, _only_timed(candidates), "measure"), candidates)
 
@@ -57,11 +64,13 @@ def _prefer_earlier(plan: Plan, candidates: tuple[Candidate, ...]) -> Plan:
 def interleaved(runs: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
     """Return the times of each function, called in turn for about `seconds` in all.
 
-    The first round warms up and is dropped; a function five times slower than the fastest there is not called again.
+    What warms up is dropped; a function five times slower than the fastest in both of its first two calls is not called again.
     """
-    first = {name: _time(run) for name, run in runs.items()}
+    warm = {name: _time(run) for name, run in runs.items()}
+    least = min(warm.values())
+    first = {name: min(t, _time(runs[name])) if t < max(_MOMENT, 5 * least) else t for name, t in warm.items()}
     alive = {name: run for name, run in runs.items() if first[name] <= 5 * min(first.values()) or len(runs) == 1}
-    rounds = max(3, min(50, int(seconds / max(sum(first[name] for name in alive), 1e-6))))
+    rounds = max(3, min(_ROUNDS, int(seconds / max(sum(first[name] for name in alive), 1e-6))))
     times: dict[str, list[float]] = {name: [] for name in alive}
     for _ in range(rounds):
         for name, run in alive.items():
