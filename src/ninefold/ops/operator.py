@@ -19,7 +19,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from ninefold.engines.base import in_format
 from ninefold.ops.batching import fold_vmap
-from ninefold.ops.bound import ADJOINT, Bound, bound_for
+from ninefold.ops.bound import ADJOINT, COMPILED, Bound, bound_for
 from ninefold.ops.checks import check_data, check_layer, check_operands
 from ninefold.ops.layout import result_strides
 from ninefold.settings import CURRENT, Options
@@ -51,7 +51,7 @@ def _spec(text: str) -> ConvSpec:
 
 def _options(text: str) -> Options:
     """Return the options that are fixed in a second line, else those of the calling context."""
-    line = text.partition("\n")[2]
+    line = text.partition("\n")[2].partition("\n")[0]
     return _fixed(line) if line else CURRENT.get()
 
 
@@ -186,7 +186,7 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, spec: str, size: Seque
         other: Map = "c" if layer.transposed else "h"
         needed += [m for m, need in (("g", weight.requires_grad), (other, x.requires_grad)) if need]  # type: ignore[misc]
     fixed = all(type(n) is int for n in (*n_in, *n_out))
-    if fixed and (own := bound.native(map_, tuple(needed))) is not None:
+    if fixed and (own := bound.native(map_, tuple(needed), COMPILED)) is not None:
         return own(weight, x, bias)
     out = call(map_, spec, n_in, n_out, weight, x)
     return out if bias is None else out + bias.view(-1, *(1,) * (out.ndim - 2))

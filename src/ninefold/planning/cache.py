@@ -5,6 +5,7 @@ failure of the disk costs one warning and the memory of this process goes on alo
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,6 +96,17 @@ class PlanCache:
             db.execute("DELETE FROM plans WHERE key IN (SELECT key FROM plans ORDER BY used DESC LIMIT -1 OFFSET ?)", (LIMIT,))
 
         self._transact(insert, None)
+
+    def stamp(self) -> str:
+        """Return what changes whenever a plan may: for caches of compiled graphs, which hold what was planned while tracing."""
+
+        def last(db: sqlite3.Connection) -> tuple[int | None, int]:
+            row: tuple[int | None, int] = db.execute("SELECT max(rowid), count(*) FROM plans").fetchone()
+            return row
+
+        stored = self._transact(last, None) if self.path.exists() else None
+        known = f"{version('ninefold')}|{fingerprint()}|{stored}|{sorted(self._memory) if self._broken else None}|{sorted(self.loaded.items())}"
+        return hashlib.sha256(known.encode()).hexdigest()[:16]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return what is on disk, most recent first."""
