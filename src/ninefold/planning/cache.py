@@ -105,7 +105,8 @@ class PlanCache:
             return row
 
         stored = self._transact(last, None) if self.path.exists() else None
-        known = f"{version('ninefold')}|{fingerprint()}|{stored}|{sorted(self._memory) if self._broken else None}|{sorted(self.loaded.items())}"
+        unsaved = sorted(self._memory) if self._broken else None
+        known = repr((version("ninefold"), fingerprint(), stored, unsaved, sorted(self.loaded.items())))
         return hashlib.sha256(known.encode()).hexdigest()[:16]
 
     def rows(self) -> list[dict[str, Any]]:
