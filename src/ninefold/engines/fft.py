@@ -173,9 +173,11 @@ def _layout(problem: Problem) -> _Layout:
     ins, outs = form.channels.inputs // form.channels.groups, form.channels.outputs // form.channels.groups
     real = max(problem.itemsize, 4)
     tile = real * prod((*tiling.length[:-1], tiling.length[-1] + 2))
-    line = prod(tiling.count[1:]) * tile * ((ins + outs) * 3 if ins > 1 and outs > 1 else 2 * (ins + outs))
+    # held at once: tiles, their spectra, the products before they are summed, and what comes back
+    times = 2 if ins == outs == 1 else 4 if 1 in (ins, outs) else 3
+    line = prod(tiling.count[1:]) * tile * times * (ins + outs)
     kernels = 3 * ins * outs * tile
-    padded = 2 * real * prod(_reach(tiling)) * (ins + (outs if problem.map == "g" else 0))
+    padded = 2 * real * prod(_reach(tiling)) * {"c": ins, "h": outs, "g": ins + outs}[problem.map]
     target = 4 * BLOCK if problem.max_scratch is None else problem.max_scratch
     groups = min(form.channels.groups, max(1, target // (kernels + padded + line * tiling.count[0])))
     left = max(0, target - groups * (kernels + padded))
