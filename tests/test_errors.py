@@ -74,6 +74,7 @@ ARGUMENTS = {
     "past 64 bits": (lambda: call(stride=2**64), ArgumentError, f"stride={2**64} does not fit"),
     "array": (lambda: call(X.numpy()), ArgumentTypeError, r"input must be a tensor \(batch, 4, H, W\), got type ndarray"),
     "no weight": (lambda: call(w=None), ArgumentTypeError, "weight must be a tensor .* got type NoneType"),
+    "bias as a list": (lambda: call(X, W, [1.0] * 6), ArgumentTypeError, "bias must be a tensor .* or None, got type list"),
     "period": (lambda: F.tiled_conv2d(X, torch.ones(6, 2, 3, 4, 3, 2), period=2), ArgumentError, r"period=2 .* \(6, 2, 3, 4, 3, 2\) holds \(2, 3\)"),
     "period as text": (lambda: F.tiled_conv2d(X, torch.ones(6, 2, 3, 4, 3, 2), period="2"), ArgumentTypeError, "period must be a whole number, got '2'"),
     "output padding": (lambda: transposed(output_padding=2), ArgumentError, "output_padding=2 along axis 0 must be smaller than stride=2"),

@@ -330,3 +330,10 @@ def test_h_is_a_full_true_convolution_at_unit_stride():
     assert np.array_equal(reference.h(form, K, G)[0, 0], signal.convolve2d(G[0, 0], K[0, 0], "full"))
     V = ints(1, 1, 8, 7)
     assert np.array_equal(reference.g(form, V, G)[0, 0], signal.correlate2d(V[0, 0], G[0, 0], "valid"))
+
+
+def test_infinities_that_cancel_are_nan_without_a_warning(recwarn):
+    form = ConvSpec(1, 1, (2,)).form(3)
+    V, G = np.array([[[np.inf, -np.inf, 1.0]]]), np.array([[[1.0, 1.0]]])
+    assert np.isnan(reference.g(form, V, G)[0, 0, 0])
+    assert not recwarn.list

@@ -23,7 +23,10 @@ __all__ = ["c", "g", "h"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_QUIET = np.errstate(invalid="ignore", over="ignore")  # infinities that cancel are NaN, as the definition says
 
+
+@_QUIET
 def c(form: Form, K: Array, V: Array) -> Array:
     """Return the output: convolution, strided, dilated, grouped, tiled or unshared (eq. 9.7 to 9.10).
 
@@ -51,6 +54,7 @@ def c(form: Form, K: Array, V: Array) -> Array:
     return Z
 
 
+@_QUIET
 def h(form: Form, K: Array, G: Array) -> Array:
     """Return the input's shape: transposed convolution, the gradient with respect to ``V`` (eq. 9.13).
 
@@ -80,6 +84,7 @@ def h(form: Form, K: Array, G: Array) -> Array:
     return Rz[(..., *(slice(n) for n in form.n_in))]
 
 
+@_QUIET
 def g(form: Form, V: Array, G: Array) -> Array:
     """Return the kernel's shape: the gradient with respect to ``K`` (eq. 9.11).
 

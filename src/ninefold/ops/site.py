@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.errors import UnsupportedError
+from ninefold.errors import ArgumentTypeError, UnsupportedError
 from ninefold.ops import operator, state
 from ninefold.ops.bound import Bound, ThinMap, bound_for
 from ninefold.ops.checks import check_data, check_operands
@@ -65,9 +65,17 @@ class Site:
         if torch.compiler.is_compiling() or not state.is_plain(x, weight):
             return self._other_routes(x, weight, bias, size)
         options = self.options or CURRENT.get()
-        grad = (
-            (x.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad) if torch.is_grad_enabled() else None
-        )
+        try:
+            grad = (
+                (x.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad)
+                if torch.is_grad_enabled()
+                else None
+            )
+            added = None if bias is None else (bias.shape, bias.dtype, bias.device)
+        except AttributeError:
+            raise ArgumentTypeError(
+                f"the bias must be a tensor (out_channels,) or None, got type {type(bias).__name__}"
+            ) from None
         key = (
             x.shape,
             x.stride(),
@@ -78,7 +86,7 @@ class Site:
             weight.dtype,
             weight.device,
             grad,
-            None if bias is None else (bias.shape, bias.dtype, bias.device),
+            added,
             size,
             torch.get_num_threads(),
             torch.are_deterministic_algorithms_enabled(),
