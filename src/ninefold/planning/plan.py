@@ -84,12 +84,12 @@ class Plan:
 
     def _line(self, c: Candidate) -> str:
         if c.reason is not None:
-            return f"    {c.engine:<10} no: {c.reason}"
+            return f"    {c.engine:<13} no: {c.reason}"
         mark = "-->" if c.engine == self.engine else "   "
         timed = "" if c.measured is None else f", measured {_seconds(c.measured)}"
         slower = "" if c.engine == self.engine else f", {c.seconds / self.chosen.seconds:.1f} times the chosen one"
         return (
-            f"{mark} {c.engine:<10} {_seconds(c.cost)} estimated{timed}{slower}; "
+            f"{mark} {c.engine:<13} {_seconds(c.cost)} estimated{timed}{slower}; "
             f"error {c.error.estimate:.0e} (at most {c.error.bound:.0e}), scratch {c.scratch / 1e6:.1f} MB"
         )
 
