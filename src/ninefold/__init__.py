@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ninefold import functional as functional
     from ninefold import models as models
     from ninefold import nn as nn
+    from ninefold.matrix import as_linear_operator, conv_matrix, operator_norm, singular_values
     from ninefold.memory import retain_memory
     from ninefold.network import convert, freeze, optimize, revert, unconverted
     from ninefold.planning.ask import export_plans, load_plans, plan
@@ -18,15 +19,19 @@ if TYPE_CHECKING:
 __all__ = [
     "ConvSpec",
     "NinefoldError",
+    "as_linear_operator",
+    "conv_matrix",
     "convert",
     "export_plans",
     "freeze",
     "load_plans",
+    "operator_norm",
     "optimize",
     "options",
     "plan",
     "retain_memory",
     "revert",
+    "singular_values",
     "unconverted",
 ]
 
@@ -34,6 +39,10 @@ __version__ = version("ninefold")
 
 # Descriptions need no torch: what does is imported when it is first asked for.
 _LATE = {
+    "as_linear_operator": "matrix",
+    "conv_matrix": "matrix",
+    "operator_norm": "matrix",
+    "singular_values": "matrix",
     "convert": "network",
     "export_plans": "planning.ask",
     "freeze": "network",

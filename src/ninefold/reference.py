@@ -12,6 +12,7 @@ integers, so that equality can be exact.
 """
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from ninefold.spec.axis import Axis
 from ninefold.spec.form import Form
 
-__all__ = ["c", "g", "h"]
+__all__ = ["c", "g", "h", "terms"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -110,6 +111,36 @@ def g(form: Form, V: Array, G: Array) -> Array:
     for kernel, at in _taps(form):
         np.add.at(packed, kernel, (G[:, o] * Vz[at][:, i]).sum(axis=0))
     return _unpacked(form, packed)
+
+
+def terms(form: Form) -> tuple[Array, Array, Array]:
+    """Return the trilinear form itself: one product of an output, an input and a weight per element of these arrays.
+
+    Parameters
+    ----------
+    form : Form
+
+    Returns
+    -------
+    outputs, inputs, weights : arrays of integers, equally long
+        Flat indices into one example of ``G`` and of ``V``, and into ``K``; what stands outside the input in a border of zeros is
+        no term.
+
+    Examples
+    --------
+    >>> from ninefold.spec import ConvSpec
+    >>> [t.tolist() for t in terms(ConvSpec(1, 1, (2,)).form(3))]
+    [[0, 1, 0, 1], [0, 1, 1, 2], [0, 0, 1, 1]]
+    """
+    packed = _packed(form, np.arange(prod(form.weight_shape)).reshape(form.weight_shape))
+    inputs = np.arange(prod(form.input_shape(1))).reshape(form.input_shape(1))
+    inputs = np.pad(inputs, ((0, 0), (0, 0), *((0, 1),) * form.ndim), constant_values=-1)
+    outputs = np.arange(prod(form.output_shape(1))).reshape(form.output_shape(1))[0]
+    o, i = _edges(form)
+    found = [np.stack([outputs[o], inputs[at][0, i], packed[kernel]]).reshape(3, -1) for kernel, at in _taps(form)]
+    every = np.concatenate(found, axis=1)
+    a, b, k = every[:, every[1] >= 0]
+    return a, b, k
 
 
 def _with_zero(V: Array) -> Array:
