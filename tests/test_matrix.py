@@ -93,7 +93,7 @@ CIRCULAR = {
     "plain": (nf.ConvSpec(2, 3, (3, 2), padding=((1, 1), (0, 1)), padding_mode="circular"), (5, 6)),
     "dilated, grouped, flipped": (
         nf.ConvSpec(4, 6, (3,), padding=2, dilation=2, groups=2, padding_mode="circular", flip_kernel=True),
-        (7,),
+        (8,),  # even: with a size that is prime to the dilation the frequencies would only change places
     ),
     "transposed": (nf.ConvSpec(3, 2, (3,), padding=1, padding_mode="circular", transposed=True), (8,)),
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ninefold.memory import retain_memory
     from ninefold.network import convert, freeze, optimize, revert, unconverted
     from ninefold.planning.ask import export_plans, load_plans, plan
+    from ninefold.prior import prior_penalty, project, tie_map, to_linear
 
 __all__ = [
     "ConvSpec",
@@ -29,9 +30,13 @@ __all__ = [
     "optimize",
     "options",
     "plan",
+    "prior_penalty",
+    "project",
     "retain_memory",
     "revert",
     "singular_values",
+    "tie_map",
+    "to_linear",
     "unconverted",
 ]
 
@@ -49,6 +54,10 @@ _LATE = {
     "load_plans": "planning.ask",
     "optimize": "network",
     "plan": "planning.ask",
+    "prior_penalty": "prior",
+    "project": "prior",
+    "tie_map": "prior",
+    "to_linear": "prior",
     "retain_memory": "memory",
     "revert": "network",
     "unconverted": "network",
