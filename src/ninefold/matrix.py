@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["as_linear_operator", "conv_matrix", "operator_norm", "singular_values"]
 
 _DENSE = 1 << 24  # entries up to which a matrix is decomposed whole
+_SMALL = 1 << 18  # and up to which even where a few values are asked for, which iteration finds sooner
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -151,13 +152,14 @@ def singular_values(layer: Any, input_size: Any, *, weight: Tensor | None = None
         )
     if _circulant(form):
         return _of_blocks(form, K)[:count]
-    if rows * columns <= _DENSE:
+    few = count is not None and 4 * count <= min(rows, columns)
+    if rows * columns <= (_SMALL if few else _DENSE):
         dense = conv_matrix(layer, input_size, weight=weight).toarray()
         return np.linalg.svd(dense, compute_uv=False)[:count]
-    if count is None:
+    if count is None or not few:
         raise ArgumentError(
-            f"all singular values of a {rows} x {columns} matrix would need {8 * rows * columns / 1e9:.1f} GB; "
-            "give count for the largest, or a circular border and stride 1, where they are known in closed form"
+            f"{count or 'all'} singular values of a {rows} x {columns} matrix would need {8 * rows * columns / 1e9:.1f} GB; "
+            "give count for a few of the largest, or a circular border and stride 1, where they are known in closed form"
         )
     from scipy.sparse.linalg import svds  # noqa: PLC0415  see above
 
