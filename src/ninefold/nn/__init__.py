@@ -1,6 +1,7 @@
 """Layers: parameters and a spec, nothing else."""
 
 from ninefold.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from ninefold.nn.shuffle import ChannelShuffle
 from ninefold.nn.tiled import (
     LocallyConnected1d,
     LocallyConnected2d,
@@ -11,6 +12,7 @@ from ninefold.nn.tiled import (
 )
 
 __all__ = [
+    "ChannelShuffle",
     "Conv1d",
     "Conv2d",
     "Conv3d",
