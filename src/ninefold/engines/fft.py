@@ -20,7 +20,6 @@ from math import log2, prod
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from ninefold.engines.base import (
     BLOCK,
@@ -202,9 +201,13 @@ def _stuff(x: Tensor, steps: tuple[int, ...]) -> Tensor:
 
 def _place(x: Tensor, left: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
     """Crop or zero-fill the last axes to `size`, with the element that was first at `left`."""
-    spatial = x.shape[x.ndim - len(size) :]
-    pads = [p for lo, n, s in zip(left[::-1], spatial[::-1], size[::-1], strict=True) for p in (lo, s - lo - n)]
-    return pad(x, pads).contiguous()
+    pads: list[int] = []
+    for dim, (lo, s) in enumerate(zip(left, size, strict=True), start=x.ndim - len(size)):
+        first, start = min(max(-lo, 0), x.shape[dim]), min(max(lo, 0), s)
+        length = min(x.shape[dim] - first, s - start)
+        x = x.narrow(dim, first, length)
+        pads = [start, s - start - length, *pads]
+    return torch.constant_pad_nd(x, pads).contiguous()
 
 
 def _reach(tiling: _Tiling) -> tuple[int, ...]:
