@@ -1,0 +1,44 @@
+"""The *Convolutional Networks* chapter, alive: every claim, formula and figure as an entry that runs."""
+
+from difflib import get_close_matches
+
+from ninefold.chapter import convolution, efficient, groups, motivation, prior, supplements, tiling, variants
+from ninefold.chapter.entry import VERDICTS, Entry, Finding, entry
+from ninefold.errors import ArgumentError
+
+__all__ = ["ENTRIES", "SECTIONS", "VERDICTS", "Entry", "Finding", "entry", "find"]
+
+SECTIONS: dict[str, tuple[Entry, ...]] = {
+    "1. What a convolution is": convolution.ENTRIES,
+    "2. Motivation": motivation.ENTRIES,
+    "4. Convolution and pooling as strong priors": prior.ENTRIES,
+    "5. Variants of the convolution": (*variants.ENTRIES, *groups.ENTRIES, *tiling.ENTRIES),
+    "7. Efficient convolution": efficient.ENTRIES,
+    "Supplements: 3-D, 1x1, transposed, dilated": supplements.ENTRIES,
+}
+"""Entries by the sections of the notes, in their order."""
+
+ENTRIES: tuple[Entry, ...] = tuple(entry for entries in SECTIONS.values() for entry in entries)
+
+
+def find(key: str) -> Entry:
+    """Return the entry of a key.
+
+    Raises
+    ------
+    ArgumentError
+        If there is none, with the nearest keys.
+
+    Examples
+    --------
+    >>> find("9.16").title
+    'Local, tiled and standard convolution'
+    """
+    found = [entry for entry in ENTRIES if entry.key == key]
+    if not found:
+        keys = [entry.key for entry in ENTRIES]
+        near = [k for k in keys if k.startswith(key)] or get_close_matches(key, keys, 4, 0.3) or keys[:4]
+        raise ArgumentError(
+            f"the chapter has no entry {key!r}; near are {', '.join(map(repr, near))}; all are in the table of `ninefold chapter`"
+        )
+    return found[0]

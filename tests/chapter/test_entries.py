@@ -1,0 +1,62 @@
+"""Every entry gives a number, names what exists, and says the same as its page."""
+
+from importlib import import_module
+
+import pytest
+
+from ninefold import chapter
+from ninefold.errors import ArgumentError
+
+QUICK = [entry for entry in chapter.ENTRIES if not entry.long]
+
+
+def test_keys_are_unique_and_lead_to_their_entries():
+    assert len({entry.key for entry in chapter.ENTRIES}) == len(chapter.ENTRIES)
+    assert all(chapter.find(entry.key) is entry for entry in chapter.ENTRIES)
+
+
+def test_an_unknown_key_is_told_near_ones():
+    with pytest.raises(ArgumentError, match=r"no entry '9\.17'.*near are"):
+        chapter.find("9.17")
+
+
+@pytest.mark.parametrize("entry", chapter.ENTRIES, ids=lambda entry: entry.key)
+def test_an_entry_is_whole(entry):
+    assert entry.title
+    assert any("\u4e00" <= c <= "\u9fff" for c in entry.term) or entry.term.isascii()
+    assert entry.claim.endswith((".", "!")) or entry.claim[-1].isalnum()
+    assert entry.uses
+    assert entry.source
+    assert "return Finding" in entry.code or "return agree" in entry.code
+    for name in entry.uses:
+        module, _, attribute = name.rpartition(".")
+        try:
+            import_module(name)
+        except ImportError:
+            try:
+                assert hasattr(import_module(module), attribute), name
+            except ImportError:
+                outer, _, owner = module.rpartition(".")
+                assert hasattr(getattr(import_module(outer), owner), attribute), name
+
+
+@pytest.mark.parametrize("entry", QUICK, ids=lambda entry: entry.key)
+def test_a_quick_entry_gives_numbers(entry):
+    finding = entry.run()
+    assert finding.numbers
+    assert any(c.isdigit() for c in finding.measured)
+    assert len(finding.measured) <= 130
+    assert entry.verdict(finding) in chapter.VERDICTS
+
+
+def test_a_finding_without_a_number_is_none():
+    with pytest.raises(ArgumentError, match="names no number"):
+        chapter.Finding("all equal", holds=True, numbers={"equal": 3})
+    with pytest.raises(ArgumentError, match="names no number"):
+        chapter.Finding("3 equal", holds=True, numbers={})
+
+
+@pytest.mark.parametrize(("holds", "correction", "verdict"), [(True, "", 0), (True, "so", 1), (False, "so", 2), (False, "", 2)])
+def test_verdicts_follow_from_what_was_found(holds, correction, verdict):
+    made = chapter.entry("0", "t", "t", claim="c", source="s", uses=("u",), correction=correction)(lambda: None)
+    assert made.verdict(chapter.Finding("1", holds, {"n": 1})) == chapter.VERDICTS[verdict]
