@@ -1,6 +1,16 @@
 """Layers: parameters and a spec, nothing else."""
 
+from ninefold.nn.blocks import (
+    MLPConv1d,
+    MLPConv2d,
+    MLPConv3d,
+    PointwiseGroupConv1d,
+    PointwiseGroupConv2d,
+    PointwiseGroupConv3d,
+    ShuffleUnit,
+)
 from ninefold.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from ninefold.nn.separable import DepthwiseSeparableConv1d, DepthwiseSeparableConv2d, DepthwiseSeparableConv3d
 from ninefold.nn.shuffle import ChannelShuffle
 from ninefold.nn.tiled import (
     LocallyConnected1d,
@@ -19,9 +29,19 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "DepthwiseSeparableConv1d",
+    "DepthwiseSeparableConv2d",
+    "DepthwiseSeparableConv3d",
     "LocallyConnected1d",
     "LocallyConnected2d",
     "LocallyConnected3d",
+    "MLPConv1d",
+    "MLPConv2d",
+    "MLPConv3d",
+    "PointwiseGroupConv1d",
+    "PointwiseGroupConv2d",
+    "PointwiseGroupConv3d",
+    "ShuffleUnit",
     "TiledConv1d",
     "TiledConv2d",
     "TiledConv3d",
