@@ -170,3 +170,51 @@ def test_what_is_outside_convolutions_is_measured_even_where_a_layer_serves_two_
         assert len(report.rows) == 2
         assert report.outside > 0
         assert report.bound <= report.before
+
+
+class Beyond(torch.nn.Module):
+    """Ninefold's layers, two of which torch lacks."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1, stride=2)
+        self.large = nn.Conv2d(8, 8, (31, 29), padding=(15, 14), groups=8)
+        self.flipped = nn.Conv2d(8, 6, (3, 5), flip_kernel=True)
+        self.tiled = nn.TiledConv2d(6, 4, 3, period=2)
+        self.separable = nn.DepthwiseSeparableConv2d(4, 6, 3)
+        self.mix = nn.PointwiseGroupConv2d(6, 9, groups=3)
+
+    def forward(self, x):
+        return self.mix(self.separable(self.tiled(self.flipped(self.large(self.stem(x))))))
+
+
+def test_what_is_compared_with_is_pytorchs_own_network(monkeypatch):
+    timed = []
+    real = tune._step_times
+    monkeypatch.setattr(tune, "_step_times", lambda model, *rest: timed.append(model) or real(model, *rest))
+    model = Beyond().eval()
+    nf.optimize(model, torch.randn(1, 3, 70, 64), mode="estimate")
+    (original,) = timed
+    assert original is not model
+    kinds = {name: type(module) for name, module in original.named_modules()}
+    plain = ("stem", "large", "separable.depthwise", "separable.pointwise", "mix")
+    assert {kinds[name] for name in plain} == {torch.nn.Conv2d}
+    assert (kinds["flipped"], kinds["tiled"]) == (nn.Conv2d, nn.TiledConv2d)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_layers_of_ninefold_are_optimized_and_those_torch_lacks_stay(inplace, fft_wins):
+    torch.manual_seed(2)
+    model = Beyond().eval()
+    x = torch.randn(1, 3, 70, 64)
+    expected = model(x)
+    fast, report = nf.optimize(model, x, mode="estimate", max_scratch=50_000_000, inplace=inplace)
+    assert (fast is model) is inplace
+    torch.testing.assert_close(fast(x), expected, rtol=1e-4, atol=1e-5)
+    rows = {row.name: row for row in report.rows}
+    assert list(rows) == ["stem", "large", "flipped", "tiled", "separable.depthwise", "separable.pointwise", "mix"]
+    assert (rows["large"].kept, rows["tiled"].kept, rows["flipped"].kept) == (False, False, False)
+    for row in report.rows:
+        module = fast.get_submodule(row.name)
+        assert row.kept is (type(module) is torch.nn.Conv2d)
+        assert row.kept or (module.frozen and module.plan_options.max_scratch == 50_000_000)

@@ -95,6 +95,24 @@ def test_revert_refuses_what_torch_lacks_and_changes_nothing(layer, word):
     assert isinstance(model[0], nn.Conv2d)
 
 
+def test_revert_goes_into_layers_made_of_layers():
+    torch.manual_seed(3)
+    model = torch.nn.Sequential(
+        nn.DepthwiseSeparableConv2d(3, 8, (3, 5), padding=1, multiplier=2, between=torch.nn.BatchNorm2d(6)),
+        nn.MLPConv2d(8, (6, 4), 3),
+        nn.PointwiseGroupConv2d(4, 6, groups=2, stride=(1, 2)),
+        nn.ShuffleUnit(6, 24, groups=3, stride=2),
+    ).eval()
+    plain = nf.revert(model)
+    assert {type(m).__module__ for m in plain.modules() if "Conv2d" in type(m).__name__ and not list(m.children())} == {
+        "torch.nn.modules.conv"
+    }
+    assert all(a is b for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+    x = torch.randn(2, 3, 13, 18)
+    torch.testing.assert_close(plain(x), model(x))
+    assert type(model[2]) is nn.PointwiseGroupConv2d
+
+
 def test_freeze_is_the_users_word_and_is_taken_back():
     torch.manual_seed(0)
     model = nf.freeze(nf.convert(torch.nn.Sequential(torch.nn.Conv2d(2, 2, (25, 21), groups=2))).eval())

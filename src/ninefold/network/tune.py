@@ -21,7 +21,7 @@ from ninefold.engines.base import in_format
 from ninefold.errors import AccuracyError, ModelError
 from ninefold.network.fields import receptive_fields
 from ninefold.network.report import Report, Row
-from ninefold.network.twins import TWINS, convert, freeze, swap, unconverted
+from ninefold.network.twins import TWINS, as_torch, convert, freeze, plain_type, swap, unconverted
 from ninefold.nn.conv import Planned
 from ninefold.ops.bound import Bound
 from ninefold.planning import plan_problem
@@ -44,6 +44,7 @@ class _Layer:
     name: str
     bound: Bound
     map: Map
+    torch_has: bool = True
     plans: dict[Map, Plan] = field(default_factory=dict)
     error: float | None = None
     largest: float = 0.0
@@ -59,8 +60,8 @@ class _Layer:
 
     @property
     def kept(self) -> bool:
-        """Whether PyTorch's own is as good."""
-        return self.native() < _WORTH * self.seconds()
+        """Whether PyTorch has this layer and its own is as good."""
+        return self.torch_has and self.native() < _WORTH * self.seconds()
 
 
 def _standing(plan: Plan, engine: str) -> float:
@@ -89,6 +90,9 @@ def optimize(
     progress: Progress | None = None,
 ) -> tuple[Module, Report]:
     """Run every convolution of a network by the fastest exact-enough engine, in the fastest memory format.
+
+    What is measured against is PyTorch: of a network made of ninefold's layers, too, every layer that ``torch.nn`` has runs as
+    ``torch.nn``'s there. One that it lacks stands as it is on both sides.
 
     Parameters
     ----------
@@ -132,7 +136,7 @@ def optimize(
     """
     options = replace(CURRENT.get(), mode=mode, tolerance=tolerance, max_scratch=max_scratch)
     inputs = example if isinstance(example, tuple) else (example,)
-    original = _copy(model, train)
+    original = as_torch(_copy(model, train))  # what is compared with: PyTorch's own layers, wherever it has them
     reference = _outputs(original, inputs)
     fields = receptive_fields(original, inputs)
     formats: list[Literal["contiguous", "channels_last"]] = ["contiguous"]
@@ -213,8 +217,8 @@ def _trial(
     _compare(trial, layers, inputs)
     modules = dict(trial.named_modules())
     for name in {layer.name for layer in layers}:
-        if all(layer.kept for layer in layers if layer.name == name):
-            swap(modules[name], next(plain for plain, twin in TWINS.items() if twin is type(modules[name])))
+        if all(layer.kept for layer in layers if layer.name == name) and (kind := plain_type(modules[name])):
+            swap(modules[name], kind)
     return _Trial(memory_format, trial, layers)
 
 
@@ -240,7 +244,8 @@ def _record(model: Module, inputs: tuple[Any, ...]) -> list[_Layer]:
             x = x if x.ndim == module.spec.ndim + 2 else x.unsqueeze(0)
             sizes = None if size is None else tuple(size)[-module.spec.ndim :]
             bound = module.site.bind(x, module.weight, sizes)
-            layers.setdefault((name, bound.problem(module.site.map).key), _Layer(name, bound, module.site.map))
+            layer = _Layer(name, bound, module.site.map, plain_type(module) is not None)
+            layers.setdefault((name, bound.problem(module.site.map).key), layer)
 
         return note
 
@@ -421,8 +426,9 @@ def _transplant(model: Module, chosen: _Trial, options: Options, train: bool) ->
     """Give the user's own model the classes and the memory format that were chosen."""
     modules = dict(model.named_modules())
     for name, module in chosen.model.named_modules():
-        if isinstance(module, Planned) and type(modules[name]) in TWINS:
+        if type(modules[name]) is not type(module):
             swap(modules[name], type(module))
+        if isinstance(module, Planned):
             modules[name].plan_options = replace(options, mode="estimate")
     if chosen.format == "channels_last":
         _to_channels_last(model)

@@ -10,13 +10,18 @@ from ninefold import nn
 from ninefold.errors import UnsupportedError
 from ninefold.nn.conv import Planned
 
-__all__ = ["TWINS", "convert", "freeze", "revert", "share", "swap", "unconverted"]
+__all__ = ["TWINS", "as_torch", "convert", "freeze", "plain_type", "revert", "share", "swap", "unconverted"]
 
 TWINS: dict[type[Module], type[Planned]] = {
     getattr(torch.nn, name): getattr(nn, name)
     for name in ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
 }
-_PLAIN: dict[type[Module], type[Module]] = {twin: plain for plain, twin in TWINS.items()}
+_PLAIN: dict[type[Module], type[Module]] = {
+    **{twin: plain for plain, twin in TWINS.items()},
+    nn.PointwiseGroupConv1d: torch.nn.Conv1d,
+    nn.PointwiseGroupConv2d: torch.nn.Conv2d,
+    nn.PointwiseGroupConv3d: torch.nn.Conv3d,
+}
 _TORCH_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
@@ -79,11 +84,21 @@ def revert(model: Module, *, inplace: bool = False) -> Module:
     for name, module in model.named_modules():
         if type(module) in _PLAIN and (reason := _beyond_torch(module)):
             raise UnsupportedError(f"layer {name or '(the model itself)'} cannot become a torch layer: {reason}")
-    result = model if inplace else share(model)
-    for module in result.modules():
-        if type(module) in _PLAIN:
-            swap(module, _PLAIN[type(module)])
-    return result
+    return as_torch(model if inplace else share(model))
+
+
+def as_torch(model: Module) -> Module:
+    """Exchange, in place, every planned layer that torch has for torch's own; the others stay."""
+    for module in model.modules():
+        if (kind := plain_type(module)) is not None:
+            swap(module, kind)
+    return model
+
+
+def plain_type(module: Module) -> type[Module] | None:
+    """Return the class of ``torch.nn`` that computes what a planned layer does, None if there is none."""
+    kind = _PLAIN.get(type(module))
+    return None if kind is None or _beyond_torch(module) else kind
 
 
 def freeze(model: Module) -> Module:

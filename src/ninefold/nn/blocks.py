@@ -220,7 +220,7 @@ def _check_unit(inputs: int, outputs: int, stride: int) -> None:
         raise ArgumentError(f"with stride 1 the input is added: in_channels={inputs} and out_channels={outputs} must be equal")
     if stride == 2 and outputs <= inputs:
         raise ArgumentError(
-            f"with stride 2 the input's channels are part of the output's: out_channels={outputs} must exceed in_channels={inputs}"
+            f"with stride 2 the output holds the input's channels: out_channels={outputs} must exceed in_channels={inputs}"
         )
 
 
