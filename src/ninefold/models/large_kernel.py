@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ninefold.errors import ArgumentError
 from ninefold.models.initial import he_init
+from ninefold.nn import Conv1d, Conv2d
 
 __all__ = ["LargeKernelNet", "LongBranch", "large_kernel_net"]
 
@@ -16,11 +17,11 @@ class _Residual(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
-        self.expand = nn.Conv2d(channels, channels, 1, bias=False)
+        self.expand = Conv2d(channels, channels, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(channels)
-        self.large = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, bias=False)
+        self.large = Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, bias=False)
         self.norm2 = nn.BatchNorm2d(channels)
-        self.project = nn.Conv2d(channels, channels, 1, bias=False)
+        self.project = Conv2d(channels, channels, 1, bias=False)
         self.norm3 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
 
@@ -50,8 +51,8 @@ class LongBranch(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
-        self.gate = nn.Conv2d(channels, channels, 1)
-        self.long = nn.Conv1d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+        self.gate = Conv2d(channels, channels, 1)
+        self.long = Conv1d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the map with what the sequence adds to it."""
@@ -86,7 +87,7 @@ class LargeKernelNet(nn.Module):
         self.input_size = (3, 128, 128)
         self.stem = nn.Sequential(
             OrderedDict(
-                conv=nn.Conv2d(3, widths[0], 3, stride=2, padding=1, bias=False),
+                conv=Conv2d(3, widths[0], 3, stride=2, padding=1, bias=False),
                 norm=nn.BatchNorm2d(widths[0]),
                 relu=nn.ReLU(),
             )
@@ -96,7 +97,7 @@ class LargeKernelNet(nn.Module):
         for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             stage: OrderedDict[str, nn.Module] = OrderedDict()
             if i > 0:
-                stage["patchify"] = nn.Conv2d(widths[i - 1], width, 2, stride=2)
+                stage["patchify"] = Conv2d(widths[i - 1], width, 2, stride=2)
             stage.update({f"block{b + 1}": _Residual(width, kernel_size) for b in range(depth)})
             self.stages.append(nn.Sequential(stage))
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -118,7 +119,7 @@ def large_kernel_net(
     long_kernel_size: int = 1023,
     num_classes: int = 10,
 ) -> LargeKernelNet:
-    """Return an untrained image network of large kernels, written with ``torch.nn`` layers.
+    """Return an untrained image network of large kernels.
 
     A 3x3 stem with stride 2; then, side by side, stages of residual blocks (pointwise, large depthwise, pointwise) with
     a 2x2 patchify layer between stages, and a branch that reads the stem's map as one sequence through a long depthwise

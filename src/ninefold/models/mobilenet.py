@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from ninefold.errors import ArgumentError
 from ninefold.models.initial import he_init
+from ninefold.models.parts import conv_bn_relu
+from ninefold.nn import DepthwiseSeparableConv2d
 
 __all__ = ["MobileNetV1", "mobilenet_v1"]
 
@@ -46,7 +48,7 @@ class MobileNetV1(nn.Module):
         super().__init__()
         self.input_size = (3, resolution, resolution)
         channels = _scaled(32, width)
-        self.stem = _conv_bn_relu(3, channels, 3, stride=2)
+        self.stem = conv_bn_relu(3, channels, 3, stride=2)
         self.blocks = nn.Sequential()
         for out, stride in _BLOCKS:
             self.blocks.append(_block(channels, _scaled(out, width), stride, separable=separable))
@@ -63,7 +65,7 @@ class MobileNetV1(nn.Module):
 
 
 def mobilenet_v1(width: float = 1.0, resolution: int = 224, num_classes: int = 1000, *, separable: bool = True) -> MobileNetV1:
-    """Return an untrained MobileNetV1 (Howard et al. 2017, arXiv 1704.04861), written with ``torch.nn`` layers.
+    """Return an untrained MobileNetV1 (Howard et al. 2017, arXiv 1704.04861).
 
     568,740,352 multiply-adds per 224x224 image, of which the 1x1 convolutions take 94.86%, the depthwise ones 3.06%,
     the first convolution 1.91% and the classifier 0.18%; 4,231,976 parameters.
@@ -106,22 +108,9 @@ def _scaled(channels: int, width: float) -> int:
     return max(1, int(channels * width))
 
 
-def _conv_bn_relu(inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict(
-            conv=nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
-            bn=nn.BatchNorm2d(outputs),
-            relu=nn.ReLU(inplace=True),
-        )
-    )
-
-
 def _block(inputs: int, outputs: int, stride: int, *, separable: bool) -> nn.Sequential:
     if not separable:
-        return _conv_bn_relu(inputs, outputs, 3, stride=stride)
-    return nn.Sequential(
-        OrderedDict(
-            depthwise=_conv_bn_relu(inputs, inputs, 3, stride=stride, groups=inputs),
-            pointwise=_conv_bn_relu(inputs, outputs, 1),
-        )
-    )
+        return conv_bn_relu(inputs, outputs, 3, stride=stride)
+    between = nn.Sequential(OrderedDict(bn=nn.BatchNorm2d(inputs), relu=nn.ReLU(inplace=True)))
+    conv = DepthwiseSeparableConv2d(inputs, outputs, 3, stride, padding=1, bias=False, between=between)
+    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(outputs), relu=nn.ReLU(inplace=True)))

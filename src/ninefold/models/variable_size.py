@@ -6,6 +6,7 @@ from collections.abc import Callable
 from torch import nn
 
 from ninefold.errors import ArgumentError
+from ninefold.nn import Conv2d
 
 __all__ = ["Figure911", "figure_9_11"]
 
@@ -87,8 +88,8 @@ def figure_9_11(kind: str, num_classes: int = 1000, kernel_size: int = 3) -> Fig
     return Figure911(layers)
 
 
-def _same(inputs: int, outputs: int, kernel_size: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2)
+def _same(inputs: int, outputs: int, kernel_size: int) -> Conv2d:
+    return Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2)
 
 
 def _fixed(num_classes: int, kernel_size: int) -> dict[str, nn.Module]:
