@@ -182,3 +182,11 @@ def test_compiled(route, transform, kind, record):
         else:
             got = run(torch.compile(site, **options), *kind.operands())
         kind.check(got, want)
+
+
+def test_a_device_that_knows_no_autocast_takes_the_other_routes_too():
+    from ninefold.nn import Conv2d
+
+    layer = Conv2d(3, 5, (2, 3), device="meta")
+    x = torch.zeros(4, 2, 3, 7, 9, device="meta")
+    assert torch.vmap(layer)(x).shape == (4, 2, 5, 6, 7)

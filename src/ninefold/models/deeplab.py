@@ -109,6 +109,6 @@ def deeplab_v1(head: str = "large_fov", num_classes: int = 21, rate: int | None 
     chosen = own if rate is None else rate
     if chosen < 1 or (kernel - 1) * chosen % 2:
         raise ArgumentError(
-            f"rate={rate} makes a {kernel}x{kernel} kernel span {(kernel - 1) * chosen + 1} positions; it must be odd"
+            f"rate={rate} must be positive, and even for an even kernel, so that the {kernel}x{kernel} layer keeps the map's size"
         )
     return DeepLabV1(kernel, width, chosen, num_classes)

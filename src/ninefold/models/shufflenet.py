@@ -1,6 +1,7 @@
 """ShuffleNet: 1x1 convolutions in groups, and a channel shuffle so that the groups meet."""
 
 from collections import OrderedDict
+from math import ceil
 
 from torch import nn
 
@@ -45,12 +46,12 @@ def shufflenet_v1(groups: int = 3, num_classes: int = 1000, width: float = 1.0) 
         Of the 1x1 convolutions. The very first one, which reads 24 channels, has none.
     num_classes : int
     width : float
-        Multiplies every channel count; the paper has 0.25, 0.5, 1, 1.5 and 2.
+        Multiplies every channel count, the first one rounded up to a multiple of the groups.
 
     Raises
     ------
     ArgumentError
-        If the paper has no network of so many groups, or the groups do not divide the scaled channels.
+        If the paper has no network of so many groups, or they do not divide the scaled channels.
 
     Notes
     -----
@@ -67,7 +68,7 @@ def shufflenet_v1(groups: int = 3, num_classes: int = 1000, width: float = 1.0) 
     """
     if groups not in SHUFFLENET_CHANNELS:
         raise ArgumentError(f"groups={groups} must be one of {list(SHUFFLENET_CHANNELS)}, for which the paper names channels")
-    inputs = int(24 * width)
+    inputs = ceil(24 * width / groups) * groups
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         stem=conv_bn_relu(3, inputs, 3, stride=2), pool=nn.MaxPool2d(3, stride=2, padding=1)
     )

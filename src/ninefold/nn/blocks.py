@@ -191,6 +191,8 @@ class ShuffleUnit(torch.nn.Module):
         inputs, outputs = integer(in_channels, "in_channels", 1), integer(out_channels, "out_channels", 4)
         _check_unit(inputs, outputs, stride)
         middle, made = outputs // 4, outputs if stride == 1 else outputs - inputs
+        if middle % integer(groups, "groups", 1) or made % groups:
+            raise ArgumentError(f"groups={groups} must divide the {middle} channels in the middle and the {made} that are made")
         first = groups if first_groups is None else first_groups
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         self.stride = stride

@@ -37,7 +37,7 @@ def tracing() -> bool:
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """Return what autocast would turn this operand into, or None where it is off."""
     kind = x.device.type
-    eligible = x.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    eligible = x.dtype in (torch.float32, torch.float16, torch.bfloat16) and torch.amp.is_autocast_available(kind)
     return torch.get_autocast_dtype(kind) if eligible and torch.is_autocast_enabled(kind) else None
 
 
