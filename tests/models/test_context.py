@@ -65,6 +65,7 @@ def test_noise_parts_the_channels_of_the_large_module_only():
     centre = torch.zeros(6, 3, dtype=torch.bool)
     centre[torch.arange(6), torch.arange(6) // 2] = True
     assert (first[:, :, 1, 1][centre] == 0.5).all()
+    assert first[:, :, 1, 1][~centre].ne(0).all()
     rest = torch.cat([first[:, :, 1, 1][~centre], first.flatten(2)[:, :, [0, 1, 2, 3, 5, 6, 7, 8]].flatten()])
     assert 0.015 < rest.std() < 0.035
     assert first[0].ne(first[1]).any()
