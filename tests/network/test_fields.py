@@ -345,7 +345,7 @@ def test_the_model_is_as_it_was():
 
 def test_reference_networks():
     fields = receptive_fields(mobilenet_v1(0.25, num_classes=5), torch.zeros(1, 3, 64, 96))
-    depthwise = [fields[f"blocks.{i}.depthwise.conv"] for i in range(13)]
+    depthwise = [fields[f"blocks.{i}.conv.depthwise"] for i in range(13)]
     assert fields["stem.conv"] == (3, 3)
     assert depthwise[:4] == [(7, 7), (11, 11), (19, 19), (27, 27)]
     assert depthwise[-1] == (315, 315)
