@@ -1,6 +1,7 @@
 """HOW: one file per algorithm. The order is the order of preference at equal cost; the reference, last, accepts everything."""
 
 from ninefold.engines.aten import Aten, AtenBackward, AtenOther, AtenPadded
+from ninefold.engines.bags import Bags
 from ninefold.engines.base import Engine
 from ninefold.engines.fft import FFT
 from ninefold.engines.gemm import Gemm
@@ -9,4 +10,4 @@ from ninefold.engines.separable import Separable
 
 __all__ = ["ENGINES"]
 
-ENGINES: tuple[Engine, ...] = (Aten(), AtenBackward(), AtenPadded(), AtenOther(), Separable(), FFT(), Gemm(), Reference())
+ENGINES: tuple[Engine, ...] = (Aten(), AtenBackward(), AtenPadded(), AtenOther(), Separable(), FFT(), Bags(), Gemm(), Reference())

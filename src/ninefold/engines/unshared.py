@@ -1,6 +1,10 @@
-"""Unshared layers: a batch of products over positions, examples as columns, so that every weight is read exactly once."""
+"""Unshared layers: a batch of products over positions, examples as columns, so that every weight is read exactly once.
 
-from collections.abc import Iterator
+Few examples go in as rows instead: the same products, transposed, in which the library finds long rows of weights to run along.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import product
 from math import prod
 
 import torch
@@ -11,7 +15,9 @@ from ninefold.engines.columns import accumulator, budget, column_bytes, finish, 
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
 
-__all__ = ["rows_of", "unshared_c", "unshared_g", "unshared_h"]
+_MANY = 16  # examples from which products with them as columns are no slower; up to 10 times slower for one
+
+__all__ = ["patches", "rows_of", "taps_of", "unshared_c", "unshared_g", "unshared_h"]
 
 
 def rows_of(problem: Problem) -> list[slice]:
@@ -27,6 +33,27 @@ def _chunks(form: Form) -> Iterator[tuple[slice, slice]]:
     together = groups if outs == 1 else 1
     for k in range(0, groups, together):
         yield slice(k * outs, (k + together) * outs), slice(k * ins, (k + together) * ins)
+
+
+def taps_of(form: Form, rows: slice) -> list[tuple[tuple[int, ...], tuple[slice, ...]]]:
+    """Return every tap, and the slices of the extended input that a block of outputs reads with it."""
+    counts = (rows.stop - rows.start, *form.n_out[1:])
+    first = (rows.start, *(0 for _ in form.n_out[1:]))
+    found = []
+    for taps in product(*(range(k) for k in form.kernel)):
+        starts = [a.dilation * m + a.stride * f for a, m, f in zip(form.axes, taps, first, strict=True)]
+        ends = [s + a.stride * (n - 1) + 1 for s, a, n in zip(starts, form.axes, counts, strict=True)]
+        found.append((taps, tuple(slice(s, e, a.stride) for s, e, a in zip(starts, ends, form.axes, strict=True))))
+    return found
+
+
+def patches(X: Tensor, form: Form, rows: slice, groups: int) -> Tensor:
+    """Copy patches of ``(batch, *extended, inputs)``, tap by tap, to ``(batch, groups, *outputs, inputs / groups, *kernel)``."""
+    counts = (rows.stop - rows.start, *form.n_out[1:])
+    out = X.new_empty((len(X), groups, *counts, X.shape[-1] // groups, *form.kernel))
+    for taps, at in taps_of(form, rows):
+        out[(..., *taps)].copy_(X[(slice(None), *at)].unflatten(-1, (groups, -1)).movedim(-2, 1))
+    return out
 
 
 def _batch_last(X: Tensor) -> Tensor:
@@ -77,6 +104,13 @@ def _local_outputs(G: Tensor, form: Form) -> Tensor:
     return flat.permute(1, 2, 0).flatten(0, 1).unsqueeze(1) if _lone(form) else flat.permute(2, 1, 0).contiguous()
 
 
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply (positions, n, k) by (positions, k, batch)."""
+    if b.shape[2] >= _MANY:
+        return torch.bmm(a, b)
+    return torch.bmm(b.transpose(1, 2), a.transpose(1, 2)).transpose(1, 2)
+
+
 def unshared_c(problem: Problem) -> Runner:
     """Return the runner of c."""
     form = problem.form
@@ -85,17 +119,30 @@ def unshared_c(problem: Problem) -> Runner:
 
     def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
         wide = accumulator(V.dtype)
-        windows = _overlapping(_batch_last(border(V).to(wide)), form)
+        columns = _gatherer(border(V).to(wide), form)
         K = straight(form, K)
         Z = empty(V, form.output_shape(len(V)), problem.channels_last)
         for (outs, ins), rows in plan:
             out = Z[:, outs, rows]
-            kernels = _local(K, form, outs, rows).to(wide)
-            result = torch.bmm(kernels, _local_columns(_rows(windows[:, ins], rows, form), form))
+            result = _product(_local(K, form, outs, rows).to(wide), columns(ins, rows))
             out.copy_(_from_local(result, out.shape, form))
         return add_bias(Z, bias)
 
     return run
+
+
+def _gatherer(X: Tensor, form: Form) -> Callable[[slice, slice], Tensor]:
+    """Return what copies the columns of some channels and rows to (groups * positions, inputs / groups * taps, batch)."""
+    if len(X) >= _MANY:
+        windows = _overlapping(_batch_last(X), form)
+        return lambda ins, rows: _local_columns(_rows(windows[:, ins], rows, form), form)
+    inside, each = X.movedim(1, -1).contiguous(), form.channels.inputs // form.channels.groups
+
+    def few(ins: slice, rows: slice) -> Tensor:
+        out = patches(inside[..., ins], form, rows, (ins.stop - ins.start) // each)
+        return out.flatten(1, 1 + form.ndim).flatten(2).permute(1, 2, 0)
+
+    return few
 
 
 def _from_local(result: Tensor, shape: torch.Size, form: Form) -> Tensor:
@@ -120,7 +167,7 @@ def unshared_h(problem: Problem) -> Runner:
         for (outs, ins), rows in plan:
             window = _rows(windows[:, ins], rows, form)
             kernels = _local(K, form, outs, rows).to(wide).transpose(1, 2)
-            columns = torch.bmm(kernels, _local_outputs(G[:, outs, rows].to(wide), form))
+            columns = _product(kernels, _local_outputs(G[:, outs, rows].to(wide), form))
             scatter(window, _from_columns(columns, window.shape, form), 2, form)
         return add_bias(finish(border(R), G, problem), bias)
 

@@ -1,0 +1,196 @@
+"""Unshared layers as weighted sums of rows: one row of taps per weight row, gathered, weighted and summed in a single pass.
+
+With the patch ``X[b, p]`` of output position ``p`` and the kernel row ``K[o, p]``, both as long as inputs times taps, eq. 9.9 is
+
+    h:  X'[b, p] = sum over o of G[b, o, p] K[o, p]          g:  D[o, p] = sum over b of G[b, o, p] X[b, p]
+    c:  Z[b, o, p] = <K[o, p], X[b, p]>
+
+``h`` and ``g`` are what PyTorch calls an embedding bag: rows of a table, chosen by index, weighted, summed. Its kernel runs along
+the row, reads every row of the table from memory once, and keeps the sum in registers; a batched product of such small matrices
+spends most of its time before it begins. ``c`` is the gradient of a bag with respect to its weights: the product of a row that
+was summed and the gradient of the sum, here a kernel row and a patch.
+"""
+
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from ninefold.engines.base import (
+    Engine,
+    Error,
+    Machine,
+    Runner,
+    Traits,
+    add_bias,
+    blocks,
+    direct_error,
+    empty,
+    extension,
+    folding,
+)
+from ninefold.engines.columns import budget, column_bytes, finish, is_unshared, straight
+from ninefold.engines.unshared import patches, taps_of
+from ninefold.spec.channels import ChannelTable
+from ninefold.spec.form import Form
+from ninefold.spec.problem import Problem
+
+__all__ = ["Bags"]
+
+_row_products = torch.ops.aten._embedding_bag_per_sample_weights_backward  # noqa: SLF001  a bag's gradient, which has no public name
+
+_RATE = 0.25  # of the machine's rate in large products, which a sum of weighted rows reaches
+_ROW = 1.5e-8  # seconds before the product of two rows begins
+
+
+class Bags(Engine):
+    """Embedding bags."""
+
+    name = "bags"
+    revision = 1
+    traits = Traits(direct=True, exact=True, local=True)
+
+    def refuses(self, problem: Problem) -> str | None:
+        form = problem.form
+        if not is_unshared(form) or form.period != form.n_out:
+            return f"kernels repeat (period {form.period}, outputs {form.n_out}); bags read each kernel row once"
+        if isinstance(form.channels, ChannelTable):
+            return f"a table of {form.channels.connections} channel connections has no equal rows of taps"
+        if problem.dtype not in ("float32", "float64"):
+            return f"bags sum float32 and float64, not {problem.dtype}"
+        if not problem.batch:
+            return "a batch of 0 has no rows to sum"
+        if problem.device != "cpu":
+            return f"bags are for CPUs, not {problem.device}"
+        return None
+
+    def cost(self, problem: Problem, machine: Machine) -> float:
+        form = problem.form
+        columns = column_bytes(problem) * prod(form.n_out) * problem.batch
+        calls = len(_blocks(problem)) * (12 + prod(form.kernel))
+        moved = problem.bytes / machine.stream + 3 * columns / machine.stream
+        if problem.map == "c":
+            moved += _ROW * problem.batch * prod(form.output_shape(1))
+        return float(moved + problem.macs / (_RATE * machine.product) + calls * machine.call)
+
+    def error(self, problem: Problem) -> Error:
+        return direct_error(problem)
+
+    def scratch(self, problem: Problem) -> int:
+        form = problem.form
+        block: int = _row_bytes(problem) * max(rows.stop - rows.start for rows in _blocks(problem))
+        indices: int = (16 + 2 * problem.itemsize) * problem.batch * prod(form.output_shape(1))
+        extended: int = prod(a.span for a in form.axes) * form.channels.inputs * problem.batch * problem.itemsize
+        return 2 * block + indices + 2 * extended
+
+    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+        return {"c": _bags_c, "h": _bags_h, "g": _bags_g}[problem.map](problem)
+
+
+def _row_bytes(problem: Problem) -> int:
+    """Return the bytes that one row of the first output axis takes: of patches, or of kernel rows if these are more."""
+    form = problem.form
+    wide = form.channels.outputs // form.channels.groups if problem.map == "g" and not _whole(problem) else 1
+    return column_bytes(problem) * prod(form.n_out[1:]) * max(problem.batch, wide)
+
+
+def _whole(problem: Problem) -> bool:
+    """Whether all patches fit into one block, so that a kernel gradient is one call's result."""
+    return column_bytes(problem) * prod(problem.form.n_out) * problem.batch <= budget(problem)
+
+
+def _blocks(problem: Problem) -> list[slice]:
+    """Cut the first output axis into blocks under the budget, where one row allows it."""
+    return list(blocks(problem.form.n_out[0], max(1, 2 * budget(problem) // max(1, _row_bytes(problem)))))
+
+
+def _table(form: Form, batch: int, rows: slice, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the row numbers, per output and position of a block, in the table of kernels, and per example in that of patches."""
+    outs, groups = form.channels.outputs, form.channels.groups
+    inner = prod(form.n_out[1:])
+    here = torch.arange(rows.start * inner, rows.stop * inner, device=device)
+    kernel = torch.arange(outs, device=device)[:, None] * prod(form.n_out) + here
+    group = torch.arange(batch, device=device)[:, None] * groups + torch.arange(outs, device=device) // (outs // groups)
+    return kernel, group[:, :, None] * len(here) + (here - here[:1])
+
+
+def _bags_c(problem: Problem) -> Runner:
+    """Return the runner of c: the products of every kernel row and the batch's patches."""
+    form, batch, outs = problem.form, problem.batch, problem.form.channels.outputs
+    border = extension(form)
+    chosen = []
+    for rows in _blocks(problem):
+        kernel, patch = _table(form, batch, rows, torch.device("cpu"))
+        chosen.append((rows, kernel[:, :, None].expand(-1, -1, batch).reshape(-1), patch.permute(1, 2, 0).reshape(-1)))
+
+    def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
+        X = border(V).movedim(1, -1).contiguous()
+        table = straight(form, K).reshape(outs * prod(form.n_out), -1)
+        Z = empty(V, form.output_shape(batch), problem.channels_last)
+        for rows, kernel, patch in chosen:
+            columns = patches(X, form, rows, form.channels.groups).flatten(2 + form.ndim)
+            columns = columns.reshape(-1, columns.shape[-1])
+            bags = torch.arange(len(columns))
+            products = _row_products(columns, table, kernel, bags, patch, 0)
+            Z[:, :, rows] = products.view(outs, -1, batch).movedim(-1, 0).unflatten(2, (-1, *form.n_out[1:]))
+        return add_bias(Z, bias)
+
+    return run
+
+
+def _bags_h(problem: Problem) -> Runner:
+    """Return the runner of h: a bag per patch, of the kernel rows of its group."""
+    form, batch, groups = problem.form, problem.batch, problem.form.channels.groups
+    border, parts = folding(form), _blocks(problem)
+
+    def bags(rows: slice) -> tuple[Tensor, int]:
+        kernel, _ = _table(form, batch, rows, torch.device("cpu"))
+        return kernel.unflatten(0, (groups, -1)).movedim(1, -1).unsqueeze(2).expand(-1, -1, batch, -1), kernel.shape[1]
+
+    chosen = [(rows, *bags(rows)) for rows in parts]
+
+    def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
+        table = straight(form, K).reshape(form.channels.outputs * prod(form.n_out), -1)
+        R = G.new_zeros((len(G), *(a.span for a in form.axes), form.channels.inputs))
+        for rows, index, count in chosen:
+            each = G[:, :, rows].reshape(len(G), groups, -1, count).permute(1, 3, 0, 2)
+            columns = _sums(table, index, each).view(groups, count, len(G), -1).permute(2, 0, 1, 3)
+            columns = columns.unflatten(2, (-1, *form.n_out[1:])).unflatten(-1, (-1, *form.kernel))
+            for taps, at in taps_of(form, rows):
+                R[(slice(None), *at)].unflatten(-1, (groups, -1)).add_(columns[(..., *taps)].movedim(1, -2))
+        return add_bias(finish(border(R.movedim(-1, 1)), G, problem), bias)
+
+    return run
+
+
+def _bags_g(problem: Problem) -> Runner:
+    """Return the runner of g: a bag per kernel row, of the batch's patches."""
+    form, batch = problem.form, problem.batch
+    border = extension(form)
+    chosen = [(rows, _table(form, batch, rows, torch.device("cpu"))[1].permute(1, 2, 0)) for rows in _blocks(problem)]
+
+    def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
+        X = border(V).movedim(1, -1).contiguous()
+        D: Tensor | None = None
+        for rows, index in chosen:
+            table = patches(X, form, rows, form.channels.groups).flatten(2 + form.ndim)
+            sums = _sums(table.reshape(-1, table.shape[-1]), index, G[:, :, rows].flatten(2).permute(1, 2, 0))
+            sums = sums.view(form.channels.outputs, -1, *form.weight_shape[2:])
+            if len(chosen) == 1:
+                D = sums
+            else:
+                D = V.new_empty(form.weight_shape) if D is None else D
+                D[:, rows] = sums
+        return straight(form, V.new_zeros(form.weight_shape) if D is None else D)
+
+    return run
+
+
+def _sums(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted sums of the rows of a table, along the last dimension of `index`."""
+    bags, each = prod(index.shape[:-1]), index.shape[-1]
+    offsets = torch.arange(0, bags * each, max(each, 1), dtype=torch.int64)
+    flat, scale = index.reshape(-1), weights.reshape(-1).contiguous()
+    out: Tensor = embedding_bag(flat, table, offsets, mode="sum", per_sample_weights=scale)
+    return out
