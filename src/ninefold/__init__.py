@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from ninefold import functional as functional
     from ninefold import models as models
     from ninefold import nn as nn
+    from ninefold import symmetry as symmetry
     from ninefold.matrix import as_linear_operator, conv_matrix, operator_norm, singular_values
     from ninefold.memory import retain_memory
     from ninefold.network import convert, freeze, optimize, revert, unconverted
     from ninefold.planning.ask import export_plans, load_plans, plan
     from ninefold.prior import prior_penalty, project, tie_map, to_linear
+    from ninefold.symmetry import equivariance, invariance
 
 __all__ = [
     "ConvSpec",
@@ -23,8 +25,10 @@ __all__ = [
     "as_linear_operator",
     "conv_matrix",
     "convert",
+    "equivariance",
     "export_plans",
     "freeze",
+    "invariance",
     "load_plans",
     "operator_norm",
     "optimize",
@@ -49,8 +53,10 @@ _LATE = {
     "operator_norm": "matrix",
     "singular_values": "matrix",
     "convert": "network",
+    "equivariance": "symmetry",
     "export_plans": "planning.ask",
     "freeze": "network",
+    "invariance": "symmetry",
     "load_plans": "planning.ask",
     "optimize": "network",
     "plan": "planning.ask",
@@ -64,7 +70,7 @@ _LATE = {
 }
 
 
-_MODULES = ("functional", "models", "nn")
+_MODULES = ("functional", "models", "nn", "symmetry")
 
 
 def __getattr__(name: str) -> Any:

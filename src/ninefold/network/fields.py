@@ -15,7 +15,7 @@ from ninefold.network.follow_rules import Places, convolved, without
 from ninefold.network.reach import Reach
 from ninefold.spec import ConvSpec
 
-__all__ = ["own_fields", "receptive_fields"]
+__all__ = ["Watch", "own_fields", "quiet", "receptive_fields"]
 
 Extent = tuple[int, ...] | None
 
@@ -74,8 +74,8 @@ def receptive_fields(model: nn.Module, example: Tensor | tuple[Any, ...], *, spa
     for tensor in tensors:
         if tuple(tensor.shape[-axes:]) == sizes:
             follow.put(tensor, {a: (tensor.dim() - axes + a, Reach()) for a in range(axes)})
-    watch = _Watch(follow, sizes)
-    with _quiet(model), watch.on(model), torch.no_grad(), follow:
+    watch = Watch(follow, sizes)
+    with quiet(model), watch.on(model), torch.no_grad(), follow:
         model(*inputs)
     return watch.fields
 
@@ -92,7 +92,7 @@ def own_fields(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(step(Reach()).extent() for step in _steps(spec, [0] * spec.ndim)) for name, spec in specs.items()}
 
 
-class _Watch:
+class Watch:
     """Hooks that give whole modules their places, whatever operations their forward is made of."""
 
     def __init__(self, follow: Follow, sizes: tuple[int, ...]) -> None:
@@ -103,6 +103,7 @@ class _Watch:
 
     @contextmanager
     def on(self, model: nn.Module) -> Iterator[None]:
+        """Watch the convolution and linear layers of a model."""
         handles = []
         try:
             for name, module in model.named_modules():
@@ -156,7 +157,7 @@ class _Watch:
 
 
 @contextmanager
-def _quiet(model: nn.Module) -> Iterator[None]:
+def quiet(model: nn.Module) -> Iterator[None]:
     """Hold evaluation mode, with every module's own flag and torch's random state put back."""
     training = [(module, module.training) for module in model.modules()]
     try:
