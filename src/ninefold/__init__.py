@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ninefold.errors import NinefoldError
 from ninefold.settings import options
 from ninefold.spec.conv import ConvSpec
+from ninefold.spec.counts import connectivity_counts
 
 if TYPE_CHECKING:
     from ninefold import functional as functional
@@ -23,6 +24,7 @@ __all__ = [
     "ConvSpec",
     "NinefoldError",
     "as_linear_operator",
+    "connectivity_counts",
     "conv_matrix",
     "convert",
     "equivariance",

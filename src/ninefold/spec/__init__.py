@@ -12,6 +12,7 @@ from ninefold.spec.costs import (
     two_pass_products,
     two_pass_ratio,
 )
+from ninefold.spec.counts import Counted, Counts, connectivity_counts
 from ninefold.spec.form import Form
 from ninefold.spec.pool import PoolSpec
 from ninefold.spec.problem import Map, Problem
@@ -21,12 +22,15 @@ __all__ = [
     "ChannelTable",
     "Channels",
     "ConvSpec",
+    "Counted",
+    "Counts",
     "Form",
     "Grouped",
     "Map",
     "PoolSpec",
     "Problem",
     "ReceptiveField",
+    "connectivity_counts",
     "coverage",
     "depthwise_separable_products",
     "depthwise_separable_ratio",

@@ -185,12 +185,10 @@ class _Subject:
         if not all(transform.fits(grid.steps) for grid in self.grids.values()):
             return Finding(self.name, what, None, note="the transform does not arrive here as one")
         note = "" if transform.fits(self.steps) else "the output would move by part of a position"
-        found = []
-        for difference, inside, known in self.differences(transform):
-            scale = float(self.out.abs().max()) if self.out.numel() else 0.0
-            parts = [_largest(difference[mask], scale) for mask in (inside, known & ~inside)]
-            found.append((max((p for p in parts if p is not None), key=_order, default=0.0), parts))
-        error, border = min(found, key=lambda f: _order(f[0]))[1]
+        scale = float(self.out.abs().max()) if self.out.numel() else 0.0
+        ways = self.differences(transform)
+        found = [(_largest(d[inside], scale), _largest(d[known & ~inside], scale)) for d, inside, known in ways]
+        error, border = min(found, key=lambda parts: tuple(map(_order, parts)))
         if error == inf:
             note = "the output changes its shape"
         return Finding(self.name, what, error, border, note)
@@ -209,13 +207,13 @@ class _Subject:
                 return [(torch.tensor(inf), nothing, nothing)]
             axes = len(self.steps)
             difference = (got - want).abs().flatten(0, -axes - 1).amax(0) if got.dim() > axes else (got - want).abs()
-            result.append((difference.cpu(), *self._masks(transform, choice, sizes)))
+            everywhere = (torch.ones(difference.shape, dtype=torch.bool),) * 2
+            masks = self._masks(transform, choice, sizes) if transform.spatial else everywhere
+            result.append((difference.cpu(), *masks))
         return result
 
     def _masks(self, transform: Transform, choice: Transform, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return which positions of the moved output see only the picture, as those they came from did, and which compare."""
-        if not transform.spatial:
-            return (torch.ones(tuple(sizes), dtype=torch.bool),) * 2
         known = choice.known(sizes, self.steps)
         seen = _eroded(transform.known(self.sizes, self.own.steps), self.grid.reach, known.shape)
         came = choice(_eroded(torch.ones(self.sizes, dtype=torch.bool), self.grid.reach, sizes), self.steps)
