@@ -9,6 +9,7 @@ from ninefold.spec.conv import ConvSpec
 from ninefold.spec.counts import connectivity_counts
 
 if TYPE_CHECKING:
+    from ninefold import drawing as drawing
     from ninefold import functional as functional
     from ninefold import models as models
     from ninefold import nn as nn
@@ -72,7 +73,7 @@ _LATE = {
 }
 
 
-_MODULES = ("functional", "models", "nn", "symmetry")
+_MODULES = ("drawing", "functional", "models", "nn", "symmetry")
 
 
 def __getattr__(name: str) -> Any:
