@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench pictures format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,9 @@ check: $(STAMP)  ## style, types, the order of imports, and every example in a d
 
 bench: $(STAMP)  ## against PyTorch, interleaved; see bench/README.md
 	$(BIN)/python -m bench.run $(ARGS)
+
+pictures: $(STAMP)  ## run the pages of docs/families and draw what they show
+	$(BIN)/python docs/pictures.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -105,7 +105,6 @@ def _components(edges: Edges, inputs: int) -> dict[int, int]:
 
     first: dict[int, int] = {}
     for o, i in edges:
-        a, b = sorted((root(i), root(first.setdefault(o, i))))
-        parent[b] = a
+        parent[root(i)] = root(first.setdefault(o, i))
     roots = list(dict.fromkeys(root(i) for i in range(inputs)))
     return {i: roots.index(root(i)) for i in range(inputs)}

@@ -266,7 +266,8 @@ def maps(pictures: Mapping[str, Any], *, scale: float | None = None) -> "Figure"
     arrays = {title: np.atleast_2d(np.asarray(picture, dtype=float)) for title, picture in pictures.items()}
     top = max(float(np.nanmax(a)) for a in arrays.values()) if scale is None else scale
     ratio = max(a.shape[0] / a.shape[1] for a in arrays.values())
-    figure = Figure(figsize=(7, 7 / len(arrays) * ratio + 0.4), dpi=100, layout="constrained")
+    width = min(7 / len(arrays), 0.35 * max(a.shape[1] for a in arrays.values()))
+    figure = Figure(figsize=(width * len(arrays), width * ratio + 0.3), dpi=100, layout="constrained")
     shades = colormaps["Blues"].with_extremes(bad=FAINT)
     for k, (title, array) in enumerate(arrays.items(), start=1):
         ax = figure.add_subplot(1, len(arrays), k)

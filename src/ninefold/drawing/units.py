@@ -39,6 +39,7 @@ class _Layer:
     above: tuple[Fraction, ...]
     lines: tuple[_Line, ...]
     weights: int
+    letters: float  # how far up a line its letter stands: where letters are farthest apart
 
 
 def connectivity(
@@ -172,15 +173,16 @@ def _laid(axis: Axis, at: tuple[Fraction, ...], *, transposed: bool, shared: boo
 
     pairs = [(j, m, j * axis.stride + m * axis.dilation - axis.lo) for j in range(axis.n_out) for m in range(axis.kernel)]
     count = axis.period * axis.kernel if shared else 1
+    apart = min(0.5, axis.stride / (axis.dilation * axis.kernel))
     if transposed:
         finer = step / axis.stride
         above = tuple(at[0] + (i - middle) * finer for i in range(axis.n_in))
         lines = tuple(_Line(j, j, i, weight(j, m)) for j, m, place in pairs if (i := axis.source(place)) is not None)
-        return _Layer(at, {}, above, lines, count)
+        return _Layer(at, {}, above, lines, count, apart)
     above = tuple(at[0] + (j * axis.stride + middle) * step for j in range(axis.n_out))
     ghosts = {p: (at[0] + p * step, axis.source(p)) for _, _, p in pairs if not 0 <= p < axis.n_in}
     lines = tuple(_Line(axis.source(place), place, j, weight(j, m)) for j, m, place in pairs)
-    return _Layer(at, ghosts, above, lines, count)
+    return _Layer(at, ghosts, above, lines, count, 1 - apart)
 
 
 Shown = list[set[_Line]]
@@ -265,9 +267,8 @@ def _ends(layer: _Layer, line: _Line, level: int) -> list[tuple[float, float]]:
 def _lettered(ax: "Axes", layer: _Layer, level: int) -> None:
     for line in layer.lines:
         (x0, y0), (x1, y1) = _ends(layer, line, level)
-        at = 0.6
         look = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none"}
-        where = (x0 + at * (x1 - x0), y0 + at * (y1 - y0))
+        where = (x0 + layer.letters * (x1 - x0), y0 + layer.letters * (y1 - y0))
         ink = colour(line.weight, layer.weights) if layer.weights <= 8 else INK
         ax.text(*where, letter(line.weight), ha="center", va="center_baseline", fontsize=8.5, color=ink, bbox=look, zorder=3)
 
