@@ -210,6 +210,8 @@ def test_channels_are_joined_as_the_edges_say():
         drawing.channels([table, table])
     with pytest.raises(ArgumentError, match="ChannelShuffle alone tells no number of channels"):
         drawing.channels(nn.ChannelShuffle(3))
+    with pytest.raises(ArgumentError, match="ReLU6 is neither one convolution nor a permutation of 9 channels"):
+        drawing.channels([ConvSpec(2, 9, 1), torch.nn.ReLU6()])
 
 
 def test_maps_share_a_scale_and_curves_carry_their_names():

@@ -158,6 +158,14 @@ def test_a_layer_at_the_border_is_named_apart():
     assert (test.layer, test.border_layer, test.error) == (None, "1", 0)
 
 
+def test_a_layer_that_is_all_border_is_named_only_if_no_other_breaks_it():
+    net = whole(torch.nn.Sequential(torch.nn.Conv1d(2, 2, 5, padding=2), torch.nn.Conv1d(2, 2, 5, padding=2)))
+    test = nf.equivariance(net, image(1, 2, 9), "shift")["Shift(1)"]
+    assert (test.error, test.layer) == (None, "0")  # at the ends of the picture; inside neither
+    net = torch.nn.Sequential(net[0], whole(nn.LocallyConnected1d(2, 2, 1, input_size=9)))
+    assert nf.equivariance(net, image(1, 2, 9), "shift")["Shift(1)"].layer == "1"
+
+
 def test_a_position_that_is_lost_between_layers_is_seen_in_the_whole():
     class Odd(torch.nn.Module):
         def __init__(self):
@@ -245,6 +253,17 @@ def test_a_position_is_inside_only_if_the_one_it_is_compared_with_was():
     causal.weight.data.fill_(1.0)
     test = nf.equivariance(causal, torch.ones(1, 1, 9).double(), Flip())["Flip(-1)"]
     assert (test.error, test.border) == (0, 2 / 3)
+
+
+def test_the_shift_of_a_classifier_is_that_of_its_coarsest_map():
+    ring = {"padding": 1, "padding_mode": "circular"}
+    body = [torch.nn.Conv2d(3, 4, 3, stride=2, **ring), torch.nn.ReLU(), torch.nn.Conv2d(4, 5, 3, stride=(2, 1), **ring)]
+    net = whole(torch.nn.Sequential(*body, torch.nn.AdaptiveMaxPool2d(1), torch.nn.Flatten(), torch.nn.Linear(5, 3)))
+    x = image(2, 3, 12, 8)
+    for measure in (nf.equivariance, nf.invariance):
+        found = measure(net, x, "shift")
+        assert [t.transform for t in found.tests] == ["Shift(1, 0)", "Shift(4, 0)", "Shift(0, 1)", "Shift(0, 2)"]
+        assert [found.holds(t.transform) for t in found.tests] == [False, True, False, True]
 
 
 def test_of_half_a_position_the_better_side_counts():

@@ -35,7 +35,7 @@ def channels(layers: Any, *, title: str | None = None, ax: "Axes | None" = None)
     Raises
     ------
     ArgumentError
-        If a layer reads another number of channels than the one before it gives.
+        If a layer reads another number of channels than the one before it gives, or is neither a convolution nor a permutation.
 
     Examples
     --------
@@ -91,7 +91,12 @@ def _moved(layer: Any, count: int | None) -> list[int]:
 
     if count is None:
         raise ArgumentError(f"{type(layer).__name__} alone tells no number of channels; put a convolution before it")
-    return [int(k) for k in layer(torch.arange(count).reshape(1, count, 1)).flatten()]
+    order = [int(k) for k in layer(torch.arange(count).reshape(1, count, 1)).flatten()]
+    if sorted(order) != list(range(count)):
+        raise ArgumentError(
+            f"{type(layer).__name__} is neither one convolution nor a permutation of {count} channels; give its parts"
+        )
+    return order
 
 
 def _components(edges: Edges, inputs: int) -> dict[int, int]:

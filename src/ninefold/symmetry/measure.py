@@ -18,7 +18,7 @@ from ninefold.network.fields import quiet
 from ninefold.network.reach import Reach
 from ninefold.symmetry.report import Finding, Symmetry, Tested
 from ninefold.symmetry.trace import Grid, first_tensor, fresh, opened, outputs_of, traced
-from ninefold.symmetry.transforms import Shift, Transform, transforms_for
+from ninefold.symmetry.transforms import Shift, Steps, Transform, transforms_for
 
 __all__ = ["equivariance", "error_map", "invariance"]
 
@@ -74,12 +74,12 @@ def equivariance(
     placed = [call for call in whole.calls if any(grid.there for grid in call.grids.values())]
     subjects = [_Subject(call.module, call.args, call.kwargs, call.grids, call.name) for call in placed]
     tests = []
-    for transform in transforms_for(transforms, whole.grid.steps, whole.sizes):
+    for transform in transforms_for(transforms, whole.coarsest, whole.sizes):
         found, layers = whole.tested(transform), tuple(s.tested(transform) for s in subjects)
-        first = next((f.layer for f in layers if not f.holds(limit)), None)
-        if first is None and layers and not found.holds(limit):
-            first = "no single layer"
+        first = next((f.layer for f in layers if f.error is not None and not f.error <= limit), None)
         outer = next((f.layer for f in layers if f.border is not None and not f.border <= limit), None)
+        if first is None and layers and not found.holds(limit):
+            first = outer or "no single layer"
         tests.append(Tested(transform.name, transform.interpolated, found, layers, first, outer))
     return Symmetry("equivariance", tuple(tests), limit)
 
@@ -119,7 +119,7 @@ def invariance(
     whole = _Subject(module, inputs, {}, grids)
     limit = _tolerance(whole.out) if tolerance is None else tolerance
     tests = []
-    for transform in transforms_for(transforms, whole.grid.steps, whole.sizes):
+    for transform in transforms_for(transforms, whole.coarsest, whole.sizes):
         args, _ = _moved(transform, inputs, {}, grids)
         *outputs, out = outputs_of(module, args)
         layers = tuple(
@@ -162,7 +162,7 @@ def error_map(module: nn.Module, example: Any, transform: Any, *, spatial: int |
     """
     inputs, axes = opened(example, spatial)
     subject = _Subject(module, inputs, {}, _input_grids(inputs, axes))
-    chosen = transforms_for(transform, subject.grid.steps, subject.sizes)[0]
+    chosen = transforms_for(transform, subject.coarsest, subject.sizes)[0]
     best, _, known = min(subject.differences(chosen), key=lambda d: float(d[0][d[2]].max()) if d[2].any() else inf)
     return best.masked_fill(~known, torch.nan)
 
@@ -179,6 +179,14 @@ class _Subject:
         self.sizes, self.own = grids[id(first)].sizes(first), grids[id(first)]
         # steps of the output in the network's input, which the transform is told in
         self.steps = tuple(a * b for a, b in zip(self.own.steps, self.grid.steps, strict=True))
+
+    @property
+    def coarsest(self) -> Steps:
+        """Steps of the coarsest map on the way whose positions can be followed: a shift by them is one of every map."""
+        grids = [self.grid, *(grid for call in self.calls for grid in call.grids.values())]
+        return tuple(
+            max((g.steps[a] for g in grids if g.reach[a] is not None), default=Fraction(1)) for a in range(len(self.sizes))
+        )
 
     def tested(self, transform: Transform) -> Finding:
         what = type(self.module).__name__

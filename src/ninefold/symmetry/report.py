@@ -51,7 +51,8 @@ class Tested:
     layers : tuple of Finding
         In the order in which they ran.
     layer : str, optional
-        Of equivariance the first layer that breaks it, of invariance the one from which on nothing changes; None if none.
+        Of equivariance the first layer that breaks it, away from borders if any does; of invariance the one from which on nothing
+        changes. None if there is none.
     border_layer : str, optional
         Of equivariance the first layer that breaks it at borders.
     """

@@ -286,13 +286,13 @@ class Custom(Transform):
 
 
 def transforms_for(given: Any, steps: Steps, sizes: Sequence[int]) -> list[Transform]:
-    """Return transforms for an input with these sizes, whose output lies `steps` of the input apart.
+    """Return transforms for an input with these sizes; positions of the coarsest map lie `steps` of the input apart.
 
     Parameters
     ----------
     given : None, str, Transform, callable, or a sequence of them
-        ``"shift"`` is by one position along each axis, and by the output's step where that is more; ``"flip"`` along each axis,
-        ``"rot90"``, ``"rotate"`` by 20 degrees, ``"scale"`` by 1.2. None is all of them that the axes allow.
+        ``"shift"`` is by one position along each axis, and by the coarsest map's step where that is more; ``"flip"`` along each
+        axis, ``"rot90"``, ``"rotate"`` by 20 degrees, ``"scale"`` by 1.2. None is all of them that the axes allow.
 
     Examples
     --------
