@@ -88,6 +88,36 @@ def plan(
         typer.echo(str(ask(spec, size, batch=batch, map=map, dtype=kind, channels_last=channels_last)))  # type: ignore[arg-type]
 
 
+@app.command()
+def chapter(
+    key: Annotated[str | None, typer.Argument(help="An entry of the table, like 9.16.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Run the long experiments, too, and say where a verdict changed.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="With --full, keep what the long experiments gave.")] = False,
+    write: Annotated[Path | None, typer.Option(help="Also write the pages of the documentation to this folder.")] = None,
+) -> None:
+    """Run the chapter: every claim, the number that came out, and the verdict."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    try:
+        from ninefold.chapter.session import run
+        from ninefold.chapter.show import changed, sheet, table
+    except ModuleNotFoundError as error:
+        raise ArgumentError(f"the chapter needs {error.name}: pip install 'ninefold[chapter]'") from None
+
+    console = Console()
+    with console.status("") as status:
+        results, before = run(key, full=full, record=record, write=write, tell=status.update)
+    console.print(Markdown(sheet(results[0])) if key else table(results))
+    if key is None:
+        counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in dict.fromkeys(r.verdict for r in results)}
+        console.print(f"{len(results)} entries: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
+    for sentence in changed(before, results):
+        console.print(sentence)
+    if full and not changed(before, results):
+        console.print("no verdict changed")
+
+
 @cache_app.command("show")
 def cache_show() -> None:
     """List the measured plans, most recently used first."""

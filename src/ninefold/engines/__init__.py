@@ -7,7 +7,20 @@ from ninefold.engines.fft import FFT
 from ninefold.engines.gemm import Gemm
 from ninefold.engines.reference import Reference
 from ninefold.engines.separable import Separable
+from ninefold.engines.tiles import Interleaved, Phases
 
 __all__ = ["ENGINES"]
 
-ENGINES: tuple[Engine, ...] = (Aten(), AtenBackward(), AtenPadded(), AtenOther(), Separable(), FFT(), Bags(), Gemm(), Reference())
+ENGINES: tuple[Engine, ...] = (
+    Aten(),
+    AtenBackward(),
+    AtenPadded(),
+    AtenOther(),
+    Separable(),
+    FFT(),
+    Bags(),
+    Interleaved(),
+    Phases(),
+    Gemm(),
+    Reference(),
+)

@@ -1,0 +1,82 @@
+"""Running the chapter: quick entries now, long ones as recorded, or all of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ninefold.chapter import SECTIONS, find
+from ninefold.chapter.entry import Entry
+from ninefold.chapter.record import Record, load, machine, now, save
+from ninefold.chapter.show import Result, write_pages
+from ninefold.errors import ArgumentError
+
+__all__ = ["run"]
+
+
+def run(
+    key: str | None = None,
+    *,
+    full: bool = False,
+    record: bool = False,
+    write: Path | None = None,
+    tell: Callable[[str], Any] = lambda text: None,
+) -> tuple[list[Result], list[Result]]:
+    """Run one entry, or all; return the results, and those that were recorded before.
+
+    Parameters
+    ----------
+    key : str, optional
+        All entries by default.
+    full : bool
+        Run the long ones, too.
+    record : bool
+        Keep what the long ones gave, each as soon as it is done.
+    write : Path, optional
+        A folder for the pages of the documentation, which hold all entries.
+    tell : callable
+        Told what runs.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such entry, if one of many is to be written, or if nothing is recorded of a long one that is not to run.
+
+    Examples
+    --------
+    >>> (result,), _ = run("9.16")
+    >>> result.verdict
+    'confirmed'
+    """
+    if key is not None and write is not None:
+        raise ArgumentError(f"--write writes all entries, not {key!r} alone; leave out one of the two")
+    chosen = {"": (find(key),)} if key is not None else SECTIONS
+    known = load()
+    before = [_recorded(entry, known[entry.key]) for entries in chosen.values() for entry in entries if entry.key in known]
+    sections = {heading: [_result(e, known, full, record, tell) for e in entries] for heading, entries in chosen.items()}
+    if write is not None:
+        write_pages(sections, write, _draw, f"{now()}, {machine()}")
+    return [result for results in sections.values() for result in results], before
+
+
+def _recorded(entry: Entry, record: Record) -> Result:
+    return Result(entry, record.finding, f"{record.date}, {record.machine}, {record.seconds:.0f} s")
+
+
+def _result(entry: Entry, known: dict[str, Record], full: bool, record: bool, tell: Callable[[str], Any]) -> Result:
+    if entry.long and not full:
+        if entry.key not in known:
+            raise ArgumentError(f"nothing is recorded of {entry.key!r}: run `ninefold chapter {entry.key!r} --full --record`")
+        return _recorded(entry, known[entry.key])
+    tell(f"{entry.key} {entry.title}")
+    made = Record.of(entry)
+    if entry.long and record:
+        save({**load(), entry.key: made})
+    return Result(entry, made.finding)
+
+
+def _draw(entry: Entry, file: Path) -> None:
+    """Write an entry's picture, small enough for a page."""
+    if entry.picture is not None:
+        figure = entry.picture()
+        figure.savefig(file, dpi=100, bbox_inches="tight", metadata={"Software": None})
+        figure.clear()
