@@ -1,0 +1,146 @@
+"""Results of the long experiments, kept with the numbers, the time they took and the machine."""
+
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ninefold.chapter.entry import Entry, Finding
+from ninefold.errors import ArgumentError
+
+__all__ = ["RECORDED", "Record", "load", "machine", "run_long", "save"]
+
+RECORDED = Path(__file__).with_name("recorded.json")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finding, how long it took, when, and where.
+
+    Examples
+    --------
+    >>> record = Record("2 of 2", True, {"agree": 2}, seconds=0.1, date="2020-01-31", machine="a CPU, 2 cores")
+    >>> record.finding.holds
+    True
+    """
+
+    measured: str
+    holds: bool
+    numbers: dict[str, Any]
+    seconds: float
+    date: str
+    machine: str
+
+    @property
+    def finding(self) -> Finding:
+        """What the entry gave."""
+        return Finding(self.measured, self.holds, self.numbers)
+
+
+def machine() -> str:
+    """Return the model of the processor and how many of its cores this process may use.
+
+    Examples
+    --------
+    >>> machine().endswith(("core", "cores"))
+    True
+    """
+    model = platform.processor() or platform.machine()
+    told = Path("/proc/cpuinfo")
+    if told.is_file():
+        names = [line.partition(":")[2].strip() for line in told.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{model}, {cores} core{'s' if cores > 1 else ''}"
+
+
+def load(path: Path = RECORDED) -> dict[str, Record]:
+    """Return what was recorded, by the key of the entry; nothing where there is no file.
+
+    Raises
+    ------
+    ArgumentError
+        If the file is not a table of records.
+
+    Examples
+    --------
+    >>> load(Path("no such file"))
+    {}
+    """
+    if not path.is_file():
+        return {}
+    try:
+        return {key: Record(**fields) for key, fields in json.loads(path.read_text("utf-8")).items()}
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ArgumentError(f"{path} holds no records ({error}); run the long entries anew") from error
+
+
+def save(records: Mapping[str, Record], path: Path = RECORDED) -> None:
+    """Write the records, whole or not at all.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save({"0.0": Record("1 of 1", True, {"n": 1}, 0.1, "2020-01-31", "a CPU, 2 cores")}, Path(folder, "r.json"))
+    ...     list(load(Path(folder, "r.json")))
+    ['0.0']
+    """
+    text = json.dumps({key: asdict(records[key]) for key in sorted(records)}, indent=1, ensure_ascii=False, allow_nan=False)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def run_long(
+    entries: Iterable[Entry], progress: Callable[[str], None] = print, *, trial: bool = False, path: Path = RECORDED
+) -> dict[str, Record]:
+    """Run the long ones among the entries and record each as soon as it is done; the others' records stay.
+
+    Parameters
+    ----------
+    entries : iterable of Entry
+    progress : callable
+        Told a line before and after each.
+    trial : bool
+        Run the smallest version of each.
+    path : Path
+        Where the records are.
+
+    Returns
+    -------
+    dict
+        All records in the file.
+
+    Examples
+    --------
+    >>> from ninefold.chapter.entry import entry
+    >>> @entry("0.0", "One", "一", claim="1 = 1", source="", uses=(), long=True)
+    ... def one(*, trial=False):
+    ...     return Finding("1 of 1", holds=True, numbers={"n": 1})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run_long([one], lambda line: None, path=Path(folder, "r.json"))["0.0"].measured
+    '1 of 1'
+    """
+    for entry in entries:
+        if not entry.long:
+            continue
+        progress(f"{entry.key}: {entry.title} ...")
+        start = time.perf_counter()
+        found = entry.run(trial=trial)
+        seconds = round(time.perf_counter() - start, 1)
+        done = Record(found.measured, found.holds, found.numbers, seconds, date.today().isoformat(), machine())
+        save({**load(path), entry.key: done}, path)
+        progress(f"{entry.key}: {entry.verdict(found)}, {found.measured} ({seconds} s)")
+    return load(path)
