@@ -75,7 +75,7 @@ def trained(kind: str, width: int, task: Callable[[int, int], Labelled], labels:
     """Return the errors of a network of this kind and width."""
 
     def train(model: torch.nn.Module, told: Labelled) -> None:
-        fit(model, *told, steps=1 if trial else 500, rate=1e-2)
+        fit(model, *told, steps=1 if trial else 300, rate=1e-2)
 
     sizes = {"seeds": 2, "unseen": 20} if trial else {"seeds": 5, "unseen": 600}
     return learn(partial(network, kind, width, classes), task, 20 if trial else labels, train, **sizes)
