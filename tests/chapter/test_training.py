@@ -137,6 +137,21 @@ def test_what_json_cannot_hold_leaves_the_file_as_it_was(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["kept.json"]
 
 
+def test_a_file_that_cannot_be_put_in_place_leaves_nothing_behind(tmp_path, monkeypatch):
+    path = tmp_path / "kept.json"
+    record.run_long([made("a")], lambda line: None, path=path)
+    before = path.read_bytes()
+
+    def full(self, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(record.Path, "replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        record.run_long([made("b")], lambda line: None, path=path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.json"]
+
+
 @pytest.mark.parametrize("text", ["[]", '{"a": {"measured": "1"}}', "{", '{"a": 1}'])
 def test_a_damaged_file_is_named(tmp_path, text):
     path = tmp_path / "kept.json"

@@ -23,7 +23,8 @@ WINDOWS = (1, 2, 3, 4, 6, 12)
     "Wider windows know what, not where",
     "池化的代价",
     claim="Invariance keeps the position to some extent: pooling is of use where it matters whether something is, not where.",
-    correction="It discards position. With the window, the test error falls on what is there and rises to chance on where it is.",
+    correction="It discards position: pooled over the whole map, what is there is learnt best and where it is not at all, though "
+    "windows of half a map still tell the halves apart.",
     source="section 9.3; notes, section 3",
     uses=("ninefold.nn.Conv2d",),
     picture=lambda: curves("9.3 position", "window of pooling", "test error"),

@@ -108,15 +108,15 @@ def orientations(*, trial: bool = False) -> Finding:
     found = {name: [train(seed, *how, trial=trial) for seed in range(2 if trial else 8)] for name, how in NETWORKS.items()}
     at = {name: {what: [getattr(seen, what) for seen in runs] for what in Seen._fields} for name, runs in found.items()}
     pooled, mean = at["max of 3"], at["mean of 3"]
-    steadier = minus(pooled["single"], pooled["pooled"])
+    steadier = minus(pooled["pooled"], pooled["single"])
     turned = minus(pooled["alike"], pooled["strangers"])
     apart = minus(pooled["preferred"], mean["preferred"])
     better = minus(at["1 filter"]["error"], pooled["error"])
     wrong = ", ".join(f"{name} {interval(runs['error'])}" for name, runs in at.items())
-    swing = f"swing {interval(pooled['pooled']).text()}, of its best filter {interval(pooled['single']).text()}"
+    steady = f"steadiness {interval(pooled['pooled']).text()}, of its best filter {interval(pooled['single']).text()}"
     table = {name: {what: interval(runs).json() for what, runs in by.items()} for name, by in at.items()}
     holds = all(gain.above(0.0) for gain in (steadier, turned, apart, better))
-    return Finding(f"{swing}; test error {wrong}", holds, table)
+    return Finding(f"{steady}; test error {wrong}", holds, table)
 
 
 def minus(ones: list[float], others: list[float]) -> Any:
@@ -165,10 +165,10 @@ def unit(filters: Tensor) -> Tensor:
 
 
 def steadiness(model: Unit, told: Labelled) -> tuple[float, float, float]:
-    """Return the spread of the angles that the filters of a unit like best, and how unsteady the unit and its best filter are.
+    """Return the spread of the angles that the filters of a unit like best, and how steady the unit and its steadiest filter are.
 
-    Unsteady: the standard deviation of the response to a digit of its class over the angles, in units of the distance between
-    the mean responses to digits of its class and to others; infinite for a filter that responds no more to its class.
+    Steady: the distance between the mean responses to digits of its class and to others, in standard deviations of the response to
+    a digit of its class over the angles.
     """
     with torch.no_grad():
         found = torch.stack([model.responses(rotated(told.pictures, torch.full_like(told.labels, a))) for a in ANGLES])
@@ -178,15 +178,14 @@ def steadiness(model: Unit, told: Labelled) -> tuple[float, float, float]:
         liked = torch.tensor(ANGLES)[own.mean(1).argmax(0)].double()
         spread.append(float(liked.std(correction=0)))
         pool = torch.amax if model.pool == "max" else torch.mean
-        pooled.append(float(swing(pool(own, 2, keepdim=True), pool(other, 2, keepdim=True))))
-        single.append(float(swing(own, other).amin()))
+        pooled.append(float(above(pool(own, 2, keepdim=True), pool(other, 2, keepdim=True))))
+        single.append(float(above(own, other).amax()))
     return tuple(float(torch.tensor(v).median()) for v in (spread, pooled, single))  # type: ignore[return-value]
 
 
-def swing(own: Tensor, other: Tensor) -> Tensor:
-    """Return the unsteadiness of each filter from its responses ``(angles, digits, filters)``."""
-    gap = own.mean((0, 1)) - other.mean((0, 1))
-    return torch.where(gap > 0, own.std(0).mean(0) / gap, torch.inf)
+def above(own: Tensor, other: Tensor) -> Tensor:
+    """Return the steadiness of each filter from its responses ``(angles, digits, filters)``."""
+    return (own.mean((0, 1)) - other.mean((0, 1))) / own.std(0).mean(0)
 
 
 ENTRIES = (orientations,)
