@@ -61,7 +61,7 @@ def picture() -> Any:
             with torch.no_grad():
                 shown = [model(torch.full((1, 1, COARSE, COARSE), 0.5)), model(unseen)]
             if name != "bilinear":
-                fit(model, *crops(LEARNT, 300, 0), steps=1000, batch=16, rate=3e-3, loss=torch.nn.functional.mse_loss)
+                fit(model, *crops(LEARNT, 100, 0), steps=300, batch=16, rate=3e-3, loss=torch.nn.functional.mse_loss)
             with torch.no_grad():
                 shown.append(model(unseen))
         for axis, image in zip(column, shown, strict=True):

@@ -52,6 +52,8 @@ def network(kind: str, width: int, classes: int) -> torch.nn.Sequential:
     "Whom depthwise separable convolution hurts",
     "深度可分离卷积的精度",
     claim="Having fewer parameters, a depthwise separable convolution may hurt the accuracy, that of small networks above all.",
+    correction="By the task: on digits it hurts small networks much and wide ones not at all; on textures no harm is found at any "
+    "width. At equal parameters, a separable network twice as wide does about as well.",
     source="notes, section 7; Howard et al. 2017, arXiv 1704.04861",
     uses=("ninefold.nn.Conv2d",),
     picture=lambda: curves("S.depthwise accuracy", "width", "test error"),
@@ -66,7 +68,8 @@ def accuracy(*, trial: bool = False) -> Finding:
         for kind in KINDS
     }
     harm = {name: {w: harmed(found[f"{name}, full"][w], found[f"{name}, separable"][w]) for w in widths} for name in tasks}
-    holds = all(by[4].above(0.0) and by[4].above(by[64]) for by in harm.values())
+    hurts = [name for name, by in harm.items() if by[4].above(0.0) and by[4].above(by[64])]
+    holds = bool(hurts) and not any(by[64].above(0.0) for by in harm.values())
     told = "; ".join(f"{name} {by[4]} at width 4, {by[64]} at 64" for name, by in harm.items())
     return Finding(f"test error added: {told}", holds, tabled(found) | {"error added": tabled(harm), "parameters": counts()})
 
