@@ -2,19 +2,45 @@
 
 from difflib import get_close_matches
 
-from ninefold.chapter import convolution, efficient, groups, motivation, prior, supplements, tiling, variants
+from ninefold.chapter import (
+    borders,
+    checkerboard,
+    convolution,
+    efficient,
+    groups,
+    motivation,
+    networks,
+    pooling,
+    pooling_position,
+    prior,
+    priors,
+    rotation,
+    separable,
+    supplements,
+    tiling,
+    variants,
+)
 from ninefold.chapter.entry import VERDICTS, Entry, Finding, entry
 from ninefold.errors import ArgumentError
 
 __all__ = ["ENTRIES", "SECTIONS", "VERDICTS", "Entry", "Finding", "entry", "find"]
 
+
+def _by_supplement(*entries: Entry) -> tuple[Entry, ...]:
+    """Sort entries by the number of the supplement they belong to."""
+    return tuple(sorted(entries, key=lambda entry: entry.key[:3]))
+
+
 SECTIONS: dict[str, tuple[Entry, ...]] = {
     "1. What a convolution is": convolution.ENTRIES,
     "2. Motivation": motivation.ENTRIES,
-    "4. Convolution and pooling as strong priors": prior.ENTRIES,
-    "5. Variants of the convolution": (*variants.ENTRIES, *groups.ENTRIES, *tiling.ENTRIES),
-    "7. Efficient convolution": efficient.ENTRIES,
-    "Supplements: 3-D, 1x1, transposed, dilated": supplements.ENTRIES,
+    "3. Pooling": (*pooling.ENTRIES, *rotation.ENTRIES, *pooling_position.ENTRIES),
+    "4. Convolution and pooling as strong priors": (*prior.ENTRIES, *priors.ENTRIES, *borders.ENTRIES),
+    "5. Variants of the convolution": (*variants.ENTRIES, *groups.ENTRIES, *networks.GROUPS, *tiling.ENTRIES),
+    "7. Efficient convolution": (*efficient.ENTRIES, *networks.SEPARABLE, *separable.ENTRIES),
+    "Supplements: 3-D, 1x1, transposed, dilated": _by_supplement(
+        *supplements.ENTRIES, *networks.SUPPLEMENTS, *checkerboard.ENTRIES
+    ),
 }
 """Entries by the sections of the notes, in their order."""
 
@@ -38,7 +64,5 @@ def find(key: str) -> Entry:
     if not found:
         keys = [entry.key for entry in ENTRIES]
         near = [k for k in keys if k.startswith(key)] or get_close_matches(key, keys, 4, 0.3) or keys[:4]
-        raise ArgumentError(
-            f"the chapter has no entry {key!r}; near are {', '.join(map(repr, near))}; all are in the table of `ninefold chapter`"
-        )
+        raise ArgumentError(f"the chapter has no entry {key!r}; near are {', '.join(map(repr, near))}; all are in the table of `ninefold chapter`")
     return found[0]

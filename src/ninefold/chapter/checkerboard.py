@@ -72,7 +72,7 @@ def picture() -> Any:
 
 
 @entry(
-    "S.checkerboard trained",
+    "S.3 checkerboard trained",
     "What training leaves of the checkerboard",
     "棋盘效应(训练后)",
     claim="A kernel divisible by the stride, or a convolution of stride 1 at the end, relieves the checkerboard of a transposed "

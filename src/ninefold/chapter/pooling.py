@@ -79,7 +79,7 @@ def shift() -> Finding:
 
 
 @entry(
-    "9.3 position",
+    "9.3 forgets",
     "Invariance does not keep the position",
     "不变性在一定程度上可以维持特征的位置",
     claim="Seen from another side, invariance keeps the position of a feature to some extent.",

@@ -5,7 +5,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from ninefold.chapter.entry import Entry, Finding
 from ninefold.errors import ArgumentError
 
-__all__ = ["RECORDED", "Record", "load", "machine", "run_long", "save"]
+__all__ = ["RECORDED", "Record", "load", "machine", "save"]
 
 RECORDED = Path(__file__).with_name("recorded.json")
 
@@ -36,6 +36,14 @@ class Record:
     seconds: float
     date: str
     machine: str
+
+    @classmethod
+    def of(cls, entry: Entry, **how: bool) -> "Record":
+        """Run an entry and return what it gave, with the time, the date and the machine."""
+        start = time.perf_counter()
+        found = entry.run(**how)
+        seconds = round(time.perf_counter() - start, 1)
+        return cls(found.measured, found.holds, found.numbers, seconds, date.today().isoformat(), machine())
 
     @property
     def finding(self) -> Finding:
@@ -101,46 +109,3 @@ def save(records: Mapping[str, Record], path: Path = RECORDED) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-
-
-def run_long(
-    entries: Iterable[Entry], progress: Callable[[str], None] = print, *, trial: bool = False, path: Path = RECORDED
-) -> dict[str, Record]:
-    """Run the long ones among the entries and record each as soon as it is done; the others' records stay.
-
-    Parameters
-    ----------
-    entries : iterable of Entry
-    progress : callable
-        Told a line before and after each.
-    trial : bool
-        Run the smallest version of each.
-    path : Path
-        Where the records are.
-
-    Returns
-    -------
-    dict
-        All records in the file.
-
-    Examples
-    --------
-    >>> from ninefold.chapter.entry import entry
-    >>> @entry("0.0", "One", "一", claim="1 = 1", source="", uses=(), long=True)
-    ... def one(*, trial=False):
-    ...     return Finding("1 of 1", holds=True, numbers={"n": 1})
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     run_long([one], lambda line: None, path=Path(folder, "r.json"))["0.0"].measured
-    '1 of 1'
-    """
-    for entry in entries:
-        if not entry.long:
-            continue
-        progress(f"{entry.key}: {entry.title} ...")
-        start = time.perf_counter()
-        found = entry.run(trial=trial)
-        seconds = round(time.perf_counter() - start, 1)
-        done = Record(found.measured, found.holds, found.numbers, seconds, date.today().isoformat(), machine())
-        save({**load(path), entry.key: done}, path)
-        progress(f"{entry.key}: {entry.verdict(found)}, {found.measured} ({seconds} s)")
-    return load(path)

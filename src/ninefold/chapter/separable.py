@@ -48,7 +48,7 @@ def network(kind: str, width: int, classes: int) -> torch.nn.Sequential:
 
 
 @entry(
-    "S.depthwise accuracy",
+    "N.9 accuracy",
     "Whom depthwise separable convolution hurts",
     "深度可分离卷积的精度",
     claim="Having fewer parameters, a depthwise separable convolution may hurt the accuracy, that of small networks above all.",
@@ -56,7 +56,7 @@ def network(kind: str, width: int, classes: int) -> torch.nn.Sequential:
     "width. At equal parameters, a separable network twice as wide does about as well.",
     source="notes, section 7; Howard et al. 2017, arXiv 1704.04861",
     uses=("ninefold.nn.Conv2d",),
-    picture=lambda: curves("S.depthwise accuracy", "width", "test error"),
+    picture=lambda: curves("N.9 accuracy", "width", "test error"),
     long=True,
 )
 def accuracy(*, trial: bool = False) -> Finding:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ninefold.chapter import SECTIONS, find
 from ninefold.chapter.entry import Entry
-from ninefold.chapter.record import Record, load, machine, now, save
+from ninefold.chapter.record import Record, load, save
 from ninefold.chapter.show import Result, write_pages
 from ninefold.errors import ArgumentError
 
@@ -54,7 +54,7 @@ def run(
     before = [_recorded(entry, known[entry.key]) for entries in chosen.values() for entry in entries if entry.key in known]
     sections = {heading: [_result(e, known, full, record, tell) for e in entries] for heading, entries in chosen.items()}
     if write is not None:
-        write_pages(sections, write, _draw, f"{now()}, {machine()}")
+        write_pages(sections, write, _draw)
     return [result for results in sections.values() for result in results], before
 
 

@@ -77,9 +77,7 @@ def sheet(result: Result, picture: str = "") -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write_pages(
-    sections: Mapping[str, Sequence[Result]], folder: Path, draw: Callable[[Entry, Path], Any], made: str = ""
-) -> list[Path]:
+def write_pages(sections: Mapping[str, Sequence[Result]], folder: Path, draw: Callable[[Entry, Path], Any]) -> list[Path]:
     """Write a page per section with the sheets of its entries, and a page of contents; return the files.
 
     Parameters
@@ -89,8 +87,6 @@ def write_pages(
         Made if need be; files of the same names are replaced.
     draw : callable
         Writes the picture of an entry to a file.
-    made : str
-        When and where the numbers came out.
 
     Examples
     --------
@@ -103,7 +99,7 @@ def write_pages(
     ['1-convolution.md', 'README.md']
     """
     folder.mkdir(parents=True, exist_ok=True)
-    how = f"Written by `ninefold chapter --write`{made and f' ({made})'}; `ninefold chapter KEY` runs an entry again."
+    how = "Written by `ninefold chapter --write docs/chapter`; `ninefold chapter KEY` runs an entry again."
     contents, files = ["# The chapter, alive", "", how], []
     for heading, results in sections.items():
         file = folder / f"{_slug(heading)}.md"
