@@ -20,6 +20,14 @@ from ninefold.nn.tiled import (
     TiledConv2d,
     TiledConv3d,
 )
+from ninefold.nn.tiled_transpose import (
+    LocallyConnectedTranspose1d,
+    LocallyConnectedTranspose2d,
+    LocallyConnectedTranspose3d,
+    TiledConvTranspose1d,
+    TiledConvTranspose2d,
+    TiledConvTranspose3d,
+)
 
 __all__ = [
     "ChannelShuffle",
@@ -35,6 +43,9 @@ __all__ = [
     "LocallyConnected1d",
     "LocallyConnected2d",
     "LocallyConnected3d",
+    "LocallyConnectedTranspose1d",
+    "LocallyConnectedTranspose2d",
+    "LocallyConnectedTranspose3d",
     "MLPConv1d",
     "MLPConv2d",
     "MLPConv3d",
@@ -45,4 +56,7 @@ __all__ = [
     "TiledConv1d",
     "TiledConv2d",
     "TiledConv3d",
+    "TiledConvTranspose1d",
+    "TiledConvTranspose2d",
+    "TiledConvTranspose3d",
 ]
