@@ -9,9 +9,14 @@ from ninefold.nn.blocks import (
     PointwiseGroupConv3d,
     ShuffleUnit,
 )
+from ninefold.nn.channel_table import ChannelTableConv1d, ChannelTableConv2d, ChannelTableConv3d
+from ninefold.nn.contrast import LocalContrastNorm1d, LocalContrastNorm2d, LocalContrastNorm3d
 from ninefold.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from ninefold.nn.resize import ResizeConv1d, ResizeConv2d, ResizeConv3d
 from ninefold.nn.separable import DepthwiseSeparableConv1d, DepthwiseSeparableConv2d, DepthwiseSeparableConv3d
 from ninefold.nn.shuffle import ChannelShuffle
+from ninefold.nn.spatially_separable import SpatiallySeparableConv2d, SpatiallySeparableConv3d, Truncation
+from ninefold.nn.stage import ConvStage
 from ninefold.nn.tiled import (
     LocallyConnected1d,
     LocallyConnected2d,
@@ -31,15 +36,22 @@ from ninefold.nn.tiled_transpose import (
 
 __all__ = [
     "ChannelShuffle",
+    "ChannelTableConv1d",
+    "ChannelTableConv2d",
+    "ChannelTableConv3d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvStage",
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
     "DepthwiseSeparableConv1d",
     "DepthwiseSeparableConv2d",
     "DepthwiseSeparableConv3d",
+    "LocalContrastNorm1d",
+    "LocalContrastNorm2d",
+    "LocalContrastNorm3d",
     "LocallyConnected1d",
     "LocallyConnected2d",
     "LocallyConnected3d",
@@ -52,11 +64,17 @@ __all__ = [
     "PointwiseGroupConv1d",
     "PointwiseGroupConv2d",
     "PointwiseGroupConv3d",
+    "ResizeConv1d",
+    "ResizeConv2d",
+    "ResizeConv3d",
     "ShuffleUnit",
+    "SpatiallySeparableConv2d",
+    "SpatiallySeparableConv3d",
     "TiledConv1d",
     "TiledConv2d",
     "TiledConv3d",
     "TiledConvTranspose1d",
     "TiledConvTranspose2d",
     "TiledConvTranspose3d",
+    "Truncation",
 ]
