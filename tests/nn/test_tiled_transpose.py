@@ -127,6 +127,13 @@ def test_output_sizes_are_chosen_in_the_constructor_or_at_the_call():
         fixed(x, output_size=(6, 9))
 
 
+def test_an_output_size_takes_the_place_of_an_output_padding():
+    x, w = image(1), torch.randint(-4, 5, (6, 2, 3, 3)).double()
+    named = F.tiled_conv_transpose1d(x, w, None, 2, "same", 1, output_size=9)
+    assert torch.equal(named, F.tiled_conv_transpose1d(x, w, None, 2, "same", output_size=(3, 3, 9)))
+    assert named.shape == (3, 3, 9)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_are_copied_pickled_loaded_and_compiled(kind):
     layer, x = make(kind, 2), image(2)

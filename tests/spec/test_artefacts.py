@@ -149,6 +149,13 @@ def test_axes_are_repaired_apart_and_pools_take_part():
     assert found.repaired_extent == (9, 6)
 
 
+def test_a_layer_before_a_stride_is_repaired_first_however_far_its_taps_lie_apart():
+    found = nf.gridding([ConvSpec(1, 1, (2,), dilation=5, stride=2), ConvSpec(1, 1, (3,))])
+    assert found.holes == ((1, 3, 6, 8),)
+    assert found.repair == ((1,), (1,))
+    assert found.repaired_extent == (6,)
+
+
 def test_strides_too_large_cannot_be_repaired():
     found = nf.gridding(stack((1, 1, 1), kernel=2, strides=(3, 1, 1)))
     assert found.holes == ((2, 5),)
