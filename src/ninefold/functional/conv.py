@@ -166,8 +166,7 @@ def _conv_transpose(
     _check_weight(weight, ndim + 2, f"(in_channels, out_channels / groups, {ndim} kernel sizes)", groups)
     inputs, tail = weight.shape[:2]
     if output_size is not None:
-        output_padding = 0
-        output_size = _spatial(output_size, ndim)
+        output_padding, output_size = 0, _spatial(output_size, ndim)
     how = (stride, padding, dilation, groups, padding_mode, flip_kernel, 1, True, output_padding)
     fields = (tail * groups, inputs, tuple(weight.shape[2:]), *how)
     return _run(input, weight, bias, output_size, fields)
