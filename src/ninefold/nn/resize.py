@@ -109,8 +109,8 @@ _RESIZE = """Resize a {n}-D image, then convolve it: the upsampling without unev
     Examples
     --------
     >>> import torch, ninefold.nn as nn
-    >>> layer = nn.ResizeConv{n}d(3, 4, 3, scale_factor=2)
-    >>> out = layer(torch.ones(1, 3, {five}))
+    >>> layer = nn.ResizeConv{n}d(3, 4, 3, scale_factor=2, dtype=torch.double)
+    >>> out = layer(torch.ones(1, 3, {five}, dtype=torch.double))
     >>> out.shape, bool(torch.allclose(out, out.flatten(2)[..., :1].view(1, 4, {ones}).expand_as(out)))
     (torch.Size([1, 4, {ten}]), True)
     """
