@@ -19,18 +19,21 @@ if TYPE_CHECKING:
     from ninefold.network import convert, freeze, optimize, revert, unconverted
     from ninefold.planning.ask import export_plans, load_plans, plan
     from ninefold.prior import prior_penalty, project, tie_map, to_linear
+    from ninefold.spec.artefacts import checkerboard, gridding
     from ninefold.symmetry import equivariance, invariance
 
 __all__ = [
     "ConvSpec",
     "NinefoldError",
     "as_linear_operator",
+    "checkerboard",
     "connectivity_counts",
     "conv_matrix",
     "convert",
     "equivariance",
     "export_plans",
     "freeze",
+    "gridding",
     "invariance",
     "load_plans",
     "operator_norm",
@@ -52,6 +55,8 @@ __version__ = version("ninefold")
 # Descriptions need no torch: what does is imported when it is first asked for.
 _LATE = {
     "as_linear_operator": "matrix",
+    "checkerboard": "spec.artefacts",
+    "gridding": "spec.artefacts",
     "conv_matrix": "matrix",
     "operator_norm": "matrix",
     "singular_values": "matrix",

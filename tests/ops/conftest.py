@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as tF
 
-from ninefold import functional
+from ninefold.functional import conv as functional
 from ninefold.ops import bound
 from ninefold.planning.choose import choose
 from ninefold.spec import ConvSpec

@@ -7,6 +7,7 @@ from ninefold.engines.fft import FFT
 from ninefold.engines.gemm import Gemm
 from ninefold.engines.reference import Reference
 from ninefold.engines.separable import Separable
+from ninefold.engines.table import Table, TableFilled
 from ninefold.engines.tiles import Interleaved, Phases
 
 __all__ = ["ENGINES"]
@@ -22,5 +23,7 @@ ENGINES: tuple[Engine, ...] = (
     Interleaved(),
     Phases(),
     Gemm(),
+    Table(),
+    TableFilled(),
     Reference(),
 )

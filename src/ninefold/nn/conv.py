@@ -156,13 +156,13 @@ class _Conv(Planned):
             groups,
             padding_mode,
         )
-        known = _torch_accepts(spec, padding)
+        known = _torch_padding(spec, padding)
         super().__init__(
             in_channels,
             out_channels,
             spec.kernel_size,
             spec.stride,
-            padding if known else 0,
+            0 if known is None else known,
             spec.dilation,
             groups,
             bias,
@@ -170,7 +170,7 @@ class _Conv(Planned):
             device,
             dtype,
         )
-        if not known:
+        if known is None:
             self.padding = spec.padding
         self.padding_mode = padding_mode
         if flip_kernel:
@@ -189,11 +189,12 @@ class _Conv(Planned):
         return self.site(input, weight, bias)
 
 
-def _torch_accepts(spec: ConvSpec, padding: Any) -> bool:
-    """Return whether torch's constructor takes this padding."""
+def _torch_padding(spec: ConvSpec, padding: Any) -> str | tuple[int, ...] | None:
+    """Return the padding as torch's constructor takes it, or None where it does not."""
     if isinstance(padding, str):
-        return padding == "valid" or (padding == "same" and all(s == 1 for s in spec.stride))
-    return all(lo == hi and lo >= 0 for lo, hi in spec.padding)
+        known = padding == "valid" or (padding == "same" and all(s == 1 for s in spec.stride))
+        return padding if known else None
+    return tuple(lo for lo, _ in spec.padding) if all(lo == hi and lo >= 0 for lo, hi in spec.padding) else None
 
 
 class _ConvTranspose(Planned):
@@ -234,13 +235,13 @@ class _ConvTranspose(Planned):
             transposed=True,
             output_padding=output_padding,
         )
-        known = not isinstance(padding, str) and _torch_accepts(spec, padding)
+        known = None if isinstance(padding, str) else _torch_padding(spec, padding)
         super().__init__(
             in_channels,
             out_channels,
             spec.kernel_size,
             spec.stride,
-            padding if known else 0,
+            0 if known is None else known,
             spec.output_padding,
             groups,
             bias,
@@ -249,7 +250,7 @@ class _ConvTranspose(Planned):
             device,
             dtype,
         )
-        if not known:
+        if known is None:
             self.padding = spec.padding
         if flip_kernel:
             self.flip_kernel = True

@@ -35,27 +35,37 @@ class _Tiled(Planned):
         if bias not in _BIASES:
             raise ArgumentError(f"bias={bias!r} is not one of {list(_BIASES)}")
         super().__init__()
-        self.in_channels, self.out_channels, self.groups = spec.in_channels, spec.out_channels, spec.groups
+        ends = (spec.in_channels, spec.out_channels)
+        self.in_channels, self.out_channels = ends[::-1] if spec.transposed else ends
+        self.groups = spec.groups
         self.kernel_size, self.stride, self.padding, self.dilation = spec.kernel_size, spec.stride, spec.padding, spec.dilation
         self.padding_mode, self.period, self.input_size = spec.padding_mode, spec.period, input_size
         if spec.flip_kernel:
             self.flip_kernel = True
-        outputs = None if input_size is None else spec.output_size(input_size)
+        outputs = None if input_size is None else self._output_size(spec, input_size)
         if outputs is None and bias == "location":
             raise ArgumentError("bias='location' has a number for every output position: give input_size")
-        weight = spec.weight_shape(input_size)
-        tile = tuple(outputs[k] if t is None and outputs else t for k, t in enumerate(spec.period))
-        shared = {True: tile, "channel": (1,) * spec.ndim, "location": outputs or ()}
-        self.weight = Parameter(torch.empty(weight, device=device, dtype=dtype))
+        self.weight = Parameter(torch.empty(spec.weight_shape(input_size), device=device, dtype=dtype))
         if bias is False:
             self.register_parameter("bias", None)
         else:
-            self.bias = Parameter(torch.empty((spec.out_channels, *shared[bias]), device=device, dtype=dtype))
+            sets = {True: self._own_sets(spec, outputs), "channel": (1,) * spec.ndim, "location": outputs or ()}[bias]
+            self.bias = Parameter(torch.empty((self.out_channels, *sets), device=device, dtype=dtype))
         self.reset_parameters()
 
+    def _output_size(self, spec: ConvSpec, input_size: tuple[int, ...]) -> tuple[int, ...]:
+        return spec.output_size(input_size)
+
+    def _own_sets(self, spec: ConvSpec, outputs: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Return per axis how many biases ``bias=True`` has: as many as kernels."""
+        return tuple(outputs[k] if t is None and outputs else int(t or 1) for k, t in enumerate(spec.period))
+
     def reset_parameters(self) -> None:
-        """Draw weights and biases evenly from ``+-1 / sqrt(inputs of an output)``, as torch's convolutions do."""
-        bound = (self.in_channels // self.groups * prod(self.kernel_size)) ** -0.5
+        """Draw weights and biases evenly from ``+-1 / sqrt(inputs of an output)``, as torch's convolutions do.
+
+        As in torch, a transposed layer counts the inputs of the convolution that is transposed.
+        """
+        bound = (self.weight.shape[-self._ndim - 1] * prod(self.kernel_size)) ** -0.5
         for parameter in (self.weight, self.bias):
             if parameter is not None:
                 torch.nn.init.uniform_(parameter, -bound, bound)
@@ -74,16 +84,19 @@ class _Tiled(Planned):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Convolve; shapes as those of torch's convolutions, batched or not."""
-        if self.input_size is not None and input.shape[-self._ndim :] != self.input_size:
-            raise ShapeError(
-                f"the input has size {tuple(input.shape[-self._ndim :])}; this layer was made for input_size={self.input_size}, "
-                "which its parameters depend on; make another for other sizes"
-            )
+        self._check_size(input)
         if torch.compiler.is_compiling():
             out = call_traced(input, self.weight, None, None, self._fields(), self.plan_options)
         else:
             out = self.site(input, self.weight)
         return out if self.bias is None else out + self._spread(out)
+
+    def _check_size(self, x: Tensor) -> None:
+        if self.input_size is not None and x.shape[-self._ndim :] != self.input_size:
+            raise ShapeError(
+                f"the input has size {tuple(x.shape[-self._ndim :])}; this layer was made for input_size={self.input_size}, "
+                "which its parameters depend on; make another for other sizes"
+            )
 
     def _spread(self, out: Tensor) -> Tensor:
         """Return the bias with a value for every position, or one where a dimension of size 1 stands for all."""

@@ -27,6 +27,7 @@ _NAMES = (
     "period",
     "transposed",
     "output_padding",
+    "table",
 )
 
 
@@ -39,7 +40,7 @@ class _Typed:
 
 
 def spec_of(fields: tuple[Any, ...]) -> ConvSpec:
-    """Return the spec of its fields, in the order of `ConvSpec` without table and bias; remembered.
+    """Return the spec of its fields, in the order of `ConvSpec` without bias, a table, if any, last; remembered.
 
     Examples
     --------
@@ -51,7 +52,7 @@ def spec_of(fields: tuple[Any, ...]) -> ConvSpec:
 
 @lru_cache(maxsize=4096, typed=True)
 def _remembered(*fields: Any) -> ConvSpec:
-    return ConvSpec(**dict(zip(_NAMES, map(_bare, fields), strict=True)))
+    return ConvSpec(**dict(zip(_NAMES, map(_bare, fields), strict=False)))  # most have no table
 
 
 def _hashable(value: Any) -> Any:

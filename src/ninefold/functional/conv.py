@@ -1,4 +1,4 @@
-"""What users call: convolutions in torch's positional order, transposed ones, and the maps h and g by torch's names.
+"""Convolutions in torch's positional order, transposed ones, and the maps h and g by torch's names.
 
 Whatever torch's function of the same name accepts is accepted here, with the same meaning. Beyond it, for 1-D, 2-D and 3-D:
 ``padding`` may be a policy (``"same"`` with any stride, ``"same_lower"``, ``"full"``, ``"causal"``) or pairs
@@ -166,13 +166,17 @@ def _conv_transpose(
     _check_weight(weight, ndim + 2, f"(in_channels, out_channels / groups, {ndim} kernel sizes)", groups)
     inputs, tail = weight.shape[:2]
     if output_size is not None:
-        output_padding = 0
-        if not isinstance(output_size, int):
-            output_size = tuple(output_size)
-            output_size = output_size[-ndim:] if len(output_size) in (ndim + 1, ndim + 2) else output_size
+        output_padding, output_size = 0, _spatial(output_size, ndim)
     how = (stride, padding, dilation, groups, padding_mode, flip_kernel, 1, True, output_padding)
     fields = (tail * groups, inputs, tuple(weight.shape[2:]), *how)
     return _run(input, weight, bias, output_size, fields)
+
+
+def _spatial(size: Any, ndim: int) -> Any:
+    """Return a spatial size from one, or from a whole shape."""
+    if isinstance(size, int):
+        return size
+    return tuple(size)[-ndim:] if len(size) in (ndim + 1, ndim + 2) else tuple(size)
 
 
 def _conv_input(
@@ -427,7 +431,7 @@ def _make(template: Callable[..., Tensor], name: str, ndim: int) -> Any:
     function: Any = partial(template, ndim)
     function.__name__ = function.__qualname__ = name
     function.__doc__ = (template.__doc__ or "").format(**text)
-    function.__module__ = __name__
+    function.__module__ = "ninefold.functional"
     return function
 
 

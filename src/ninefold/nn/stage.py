@@ -1,0 +1,132 @@
+"""The three stages of a convolutional layer as one: convolution, detector, pooling (section 9.3 and fig. 9.7 of the book).
+
+The maximum of a non-decreasing function is the function of the maximum, so that a detector may stand behind max pooling, where
+there are fewer elements. In floating point this holds bit for bit only if the function as computed is non-decreasing, too, and
+the same at every position: so it is for comparisons and a single multiplication, but not for exponentials, which vectorised loops
+and their remainders round differently.
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ninefold.errors import ArgumentTypeError
+from ninefold.spec.parse import per_axis
+from ninefold.spec.pool import PoolSpec
+
+__all__ = ["ConvStage"]
+
+_POOLS = {getattr(torch.nn, f"MaxPool{n}d"): n for n in (1, 2, 3)}
+_ADAPTIVE = tuple(getattr(torch.nn, f"AdaptiveMaxPool{n}d") for n in (1, 2, 3))
+_FUNCTIONS = (torch.relu, torch.relu_, functional.relu, functional.relu6, functional.hardtanh, functional.leaky_relu)
+_ROUNDED = (torch.nn.Sigmoid, torch.nn.Tanh, torch.nn.ELU, torch.nn.SELU, torch.nn.CELU, torch.nn.Softplus, torch.nn.LogSigmoid)
+
+
+class ConvStage(torch.nn.Module):
+    """Convolution, detector and pooling as one layer, max pooling taken first where that changes no bit and saves work.
+
+    Parameters
+    ----------
+    conv : torch.nn.Module
+        The first stage, a convolution of ``torch.nn`` or ``ninefold.nn``.
+    detector : torch.nn.Module or callable
+        The second, a pointwise function such as ``torch.nn.ReLU()`` or ``torch.relu``.
+    pool : torch.nn.Module
+        The third. With max pooling by steps greater than 1, a detector that is non-decreasing as it is computed (ReLU, ReLU6,
+        Hardtanh, and LeakyReLU and Threshold by their arguments) runs behind it.
+
+    Attributes
+    ----------
+    exchanged : bool
+        Whether pooling comes before the detector.
+    reason : str
+        Why, or why not.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If `conv` or `pool` is no module, or the detector cannot be called.
+
+    Examples
+    --------
+    >>> import torch, ninefold.nn as nn
+    >>> stage = nn.ConvStage(nn.Conv2d(3, 8, 5), torch.nn.ReLU(), torch.nn.MaxPool2d(2))
+    >>> stage(torch.zeros(1, 3, 10, 12)).shape, stage.exchanged
+    (torch.Size([1, 8, 3, 4]), True)
+    >>> nn.ConvStage(nn.Conv2d(3, 8, 5), torch.nn.ReLU(), torch.nn.AvgPool2d(2)).reason
+    'AvgPool2d does not take the maximum'
+    """
+
+    def __init__(self, conv: torch.nn.Module, detector: Callable[[Tensor], Tensor], pool: torch.nn.Module) -> None:
+        for name, module in (("conv", conv), ("pool", pool)):
+            if not isinstance(module, torch.nn.Module):
+                raise ArgumentTypeError(f"{name} must be a module of torch.nn or ninefold.nn, got type {type(module).__name__}")
+        if not callable(detector):
+            raise ArgumentTypeError(f"detector must be a module or a function of a tensor, got type {type(detector).__name__}")
+        super().__init__()
+        self.conv, self.detector, self.pool = conv, detector, pool
+
+    @property
+    def exchanged(self) -> bool:
+        """Whether pooling comes before the detector; of the stages as they are now."""
+        return _against(self.detector, self.pool) is None
+
+    @property
+    def reason(self) -> str:
+        """Why pooling comes first, or why not."""
+        against = _against(self.detector, self.pool)
+        return against or f"max pooling commutes with {_name(self.detector)}, bit for bit, and leaves it fewer elements"
+
+    def forward(self, input: Tensor) -> Any:  # noqa: A002  torch's name
+        """Run the three stages; what the pooling gives (with indices, where it gives them)."""
+        x = self.conv(input)
+        return self.detector(self.pool(x)) if self.exchanged else self.pool(self.detector(x))
+
+    def extra_repr(self) -> str:
+        """Return the order of the last two stages and why, and a detector that is no module."""
+        lines = [] if isinstance(self.detector, torch.nn.Module) else [f"(detector): {_name(self.detector)}"]
+        order = "conv, pool, detector" if self.exchanged else "conv, detector, pool"
+        return "\n".join([f"order: {order}, for {self.reason}", *lines])
+
+
+def _name(detector: Any) -> str:
+    return type(detector).__name__ if isinstance(detector, torch.nn.Module) else str(getattr(detector, "__name__", detector))
+
+
+def _against(detector: Any, pool: torch.nn.Module) -> str | None:
+    """Return why the detector stays before the pooling, or None."""
+    return _not_max(pool) or _not_monotone(detector)
+
+
+def _not_max(pool: torch.nn.Module) -> str | None:
+    name, spec = type(pool).__name__, getattr(pool, "spec", None)
+    if getattr(pool, "return_indices", False):
+        return f"{name} also gives the indices, which differ among equal values"
+    if type(pool) in _ADAPTIVE:
+        return None
+    if type(pool) in _POOLS:
+        steps = prod(per_axis(pool.stride, _POOLS[type(pool)], "stride", 1))
+    elif isinstance(spec, PoolSpec) and spec.reduction == "max":
+        if getattr(spec, "padding_mode", None) == "zeros":
+            return f"{name} takes the maximum with zeros of a border, which a detector need not leave zeros"
+        steps = prod(spec.stride)
+    else:
+        return f"{name} does not take the maximum"
+    return None if steps > 1 else f"{name} with stride 1 leaves as many elements"
+
+
+def _not_monotone(detector: Any) -> str | None:
+    name, kind = _name(detector), type(detector)
+    known = kind in (torch.nn.ReLU, torch.nn.ReLU6, torch.nn.Hardtanh) or any(detector is f for f in _FUNCTIONS)
+    if kind is torch.nn.LeakyReLU:
+        return None if detector.negative_slope >= 0 else f"{name} with slope {detector.negative_slope} decreases"
+    if kind is torch.nn.Threshold:
+        known = detector.value <= detector.threshold
+        return None if known else f"{name} falls from {detector.value} to {detector.threshold}"
+    if kind in _ROUNDED:
+        return f"{name} is not rounded alike at all positions, so that bits could change"
+    return None if known else f"{name} is not known to be non-decreasing"
