@@ -105,8 +105,8 @@ def test_errors_are_those_of_pictures_learnt_and_not():
     assert found == ([0.5, 0.5], [0.0, 0.0])
 
 
-def made(key, measured="1 of 1", numbers=None, *, long=True):
-    @entry(key, "One", "一", claim="", source="", uses=(), long=long)
+def made(key, measured="1 of 1", numbers=None):
+    @entry(key, "One", "一", claim="", source="", uses=(), long=True)
     def one(*, trial=False):
         return Finding(measured, holds=True, numbers=numbers or {"trial": trial, "n": 1})
 
@@ -114,32 +114,31 @@ def made(key, measured="1 of 1", numbers=None, *, long=True):
 
 
 def test_results_are_kept_beside_the_others(tmp_path):
-    path, lines = tmp_path / "kept.json", []
-    record.run_long([made("b"), made("short", long=False)], lines.append, path=path)
-    record.run_long([made("a")], lines.append, trial=True, path=path)
+    path = tmp_path / "kept.json"
+    record.keep("b", record.Record.of(made("b")), path)
+    record.keep("a", record.Record.of(made("a"), trial=True), path)
     kept = record.load(path)
     assert list(kept) == ["a", "b"]
     assert kept["a"].numbers == {"trial": True, "n": 1}
     assert kept["b"].finding == Finding("1 of 1", True, {"trial": False, "n": 1})
-    assert [line.partition(":")[0] for line in lines] == ["b", "b", "a", "a"]
     assert [p.name for p in tmp_path.iterdir()] == ["kept.json"]
 
 
 def test_what_json_cannot_hold_leaves_the_file_as_it_was(tmp_path):
     path = tmp_path / "kept.json"
-    record.run_long([made("a")], lambda line: None, path=path)
+    record.keep("a", record.Record.of(made("a")), path)
     before = path.read_bytes()
     with pytest.raises(ValueError, match="JSON"):
-        record.run_long([made("b", numbers={"n": float("nan")})], lambda line: None, path=path)
+        record.keep("b", record.Record.of(made("b", numbers={"n": float("nan")})), path)
     with pytest.raises(TypeError):
-        record.run_long([made("b", numbers={"n": torch.ones(1)})], lambda line: None, path=path)
+        record.keep("b", record.Record.of(made("b", numbers={"n": torch.ones(1)})), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["kept.json"]
 
 
 def test_a_file_that_cannot_be_put_in_place_leaves_nothing_behind(tmp_path, monkeypatch):
     path = tmp_path / "kept.json"
-    record.run_long([made("a")], lambda line: None, path=path)
+    record.keep("a", record.Record.of(made("a")), path)
     before = path.read_bytes()
 
     def full(self, target):
@@ -147,7 +146,7 @@ def test_a_file_that_cannot_be_put_in_place_leaves_nothing_behind(tmp_path, monk
 
     monkeypatch.setattr(record.Path, "replace", full)
     with pytest.raises(OSError, match="disk full"):
-        record.run_long([made("b")], lambda line: None, path=path)
+        record.keep("b", record.Record.of(made("b")), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["kept.json"]
 
