@@ -11,6 +11,7 @@ spends most of its time before it begins. ``c`` is the gradient of a bag with re
 was summed and the gradient of the sum, here a kernel row and a patch.
 """
 
+from collections.abc import Callable
 from math import prod
 
 import torch
@@ -31,7 +32,7 @@ from ninefold.engines.base import (
     folding,
 )
 from ninefold.engines.columns import budget, column_bytes, finish, is_unshared, straight
-from ninefold.engines.unshared import patches, taps_of
+from ninefold.engines.unshared import from_row, patch_index
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
@@ -68,7 +69,7 @@ class Bags(Engine):
     def cost(self, problem: Problem, machine: Machine) -> float:
         form = problem.form
         columns = column_bytes(problem) * prod(form.n_out) * problem.batch
-        calls = len(_blocks(problem)) * (12 + prod(form.kernel))
+        calls = len(_blocks(problem)) * 12
         moved = problem.bytes / machine.stream + 3 * columns / machine.stream
         if problem.map == "c":
             moved += _ROW * problem.batch * prod(form.output_shape(1))
@@ -82,7 +83,7 @@ class Bags(Engine):
         block: int = _row_bytes(problem) * max(rows.stop - rows.start for rows in _blocks(problem))
         indices: int = (16 + 2 * problem.itemsize) * problem.batch * prod(form.output_shape(1))
         extended: int = prod(a.span for a in form.axes) * form.channels.inputs * problem.batch * problem.itemsize
-        return 2 * block + indices + 2 * extended
+        return 4 * block + indices + 2 * extended
 
     def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
         return {"c": _bags_c, "h": _bags_h, "g": _bags_g}[problem.map](problem)
@@ -105,34 +106,45 @@ def _blocks(problem: Problem) -> list[slice]:
     return list(blocks(problem.form.n_out[0], max(1, 2 * budget(problem) // max(1, _row_bytes(problem)))))
 
 
-def _table(form: Form, batch: int, rows: slice, device: torch.device) -> tuple[Tensor, Tensor]:
+def _table(form: Form, batch: int, rows: slice) -> tuple[Tensor, Tensor]:
     """Return the row numbers, per output and position of a block, in the table of kernels, and per example in that of patches."""
     outs, groups = form.channels.outputs, form.channels.groups
     inner = prod(form.n_out[1:])
-    here = torch.arange(rows.start * inner, rows.stop * inner, device=device)
-    kernel = torch.arange(outs, device=device)[:, None] * prod(form.n_out) + here
-    group = torch.arange(batch, device=device)[:, None] * groups + torch.arange(outs, device=device) // (outs // groups)
+    here = torch.arange(rows.start * inner, rows.stop * inner)
+    kernel = torch.arange(outs)[:, None] * prod(form.n_out) + here
+    group = torch.arange(batch)[:, None] * groups + torch.arange(outs) // (outs // groups)
     return kernel, group[:, :, None] * len(here) + (here - here[:1])
+
+
+def _gatherer(problem: Problem) -> Callable[[Tensor, slice], Tensor]:
+    """Return what copies the patches of some rows to (batch, groups, positions, inputs / groups * taps)."""
+    form, groups = problem.form, problem.form.channels.groups
+    index = {n: patch_index(form, n, groups) for n in {rows.stop - rows.start for rows in _blocks(problem)}}
+
+    def gather(X: Tensor, rows: slice) -> Tensor:
+        count = rows.stop - rows.start
+        found = from_row(X, form, rows.start).index_select(1, index[count])
+        return found.view(len(X), groups, count * prod(form.n_out[1:]), -1)
+
+    return gather
 
 
 def _bags_c(problem: Problem) -> Runner:
     """Return the runner of c: the products of every kernel row and the batch's patches."""
     form, batch, outs = problem.form, problem.batch, problem.form.channels.outputs
-    border = extension(form)
+    border, gather = extension(form), _gatherer(problem)
     chosen = []
     for rows in _blocks(problem):
-        kernel, patch = _table(form, batch, rows, torch.device("cpu"))
+        kernel, patch = _table(form, batch, rows)
         chosen.append((rows, kernel[:, :, None].expand(-1, -1, batch).reshape(-1), patch.permute(1, 2, 0).reshape(-1)))
 
     def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
-        X = border(V).movedim(1, -1).contiguous()
+        X = border(V).contiguous()
         table = straight(form, K).reshape(outs * prod(form.n_out), -1)
         Z = empty(V, form.output_shape(batch), problem.channels_last)
         for rows, kernel, patch in chosen:
-            columns = patches(X, form, rows, form.channels.groups).flatten(2 + form.ndim)
-            columns = columns.reshape(-1, columns.shape[-1])
-            bags = torch.arange(len(columns))
-            products = _row_products(columns, table, kernel, bags, patch, 0)
+            columns = gather(X, rows).flatten(0, 2)
+            products = _row_products(columns, table, kernel, torch.arange(len(columns)), patch, 0)
             Z[:, :, rows] = products.view(outs, -1, batch).movedim(-1, 0).unflatten(2, (-1, *form.n_out[1:]))
         return add_bias(Z, bias)
 
@@ -142,41 +154,41 @@ def _bags_c(problem: Problem) -> Runner:
 def _bags_h(problem: Problem) -> Runner:
     """Return the runner of h: a bag per patch, of the kernel rows of its group."""
     form, batch, groups = problem.form, problem.batch, problem.form.channels.groups
-    border, parts = folding(form), _blocks(problem)
-
-    def bags(rows: slice) -> tuple[Tensor, int]:
-        kernel, _ = _table(form, batch, rows, torch.device("cpu"))
-        return kernel.unflatten(0, (groups, -1)).movedim(1, -1).unsqueeze(2).expand(-1, -1, batch, -1), kernel.shape[1]
-
-    chosen = [(rows, *bags(rows)) for rows in parts]
+    border = folding(form)
+    chosen = []
+    for rows in _blocks(problem):
+        kernel = _table(form, batch, rows)[0].unflatten(0, (groups, -1)).movedim(1, -1)
+        patch = patch_index(form, rows.stop - rows.start, groups)
+        chosen.append((rows, kernel.unsqueeze(2).expand(-1, -1, batch, -1), patch))
 
     def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
         table = straight(form, K).reshape(form.channels.outputs * prod(form.n_out), -1)
-        R = G.new_zeros((len(G), *(a.span for a in form.axes), form.channels.inputs))
-        for rows, index, count in chosen:
-            each = G[:, :, rows].reshape(len(G), groups, -1, count).permute(1, 3, 0, 2)
-            columns = _sums(table, index, each).view(groups, count, len(G), -1).permute(2, 0, 1, 3)
-            columns = columns.unflatten(2, (-1, *form.n_out[1:])).unflatten(-1, (-1, *form.kernel))
-            for taps, at in taps_of(form, rows):
-                R[(slice(None), *at)].unflatten(-1, (groups, -1)).add_(columns[(..., *taps)].movedim(1, -2))
-        return add_bias(finish(border(R.movedim(-1, 1)), G, problem), bias)
+        R = G.new_zeros(batch, form.channels.inputs, *(a.span for a in form.axes))
+        for rows, kernel, patch in chosen:
+            each = G[:, :, rows].flatten(2).unflatten(1, (groups, -1)).permute(1, 3, 0, 2)
+            sums = _sums(table, kernel, each).view(groups, -1, batch, table.shape[1])
+            from_row(R, form, rows.start).index_add_(1, patch, sums.movedim(2, 0).reshape(batch, -1))
+        return add_bias(finish(border(R), G, problem), bias)
 
     return run
 
 
 def _bags_g(problem: Problem) -> Runner:
-    """Return the runner of g: a bag per kernel row, of the batch's patches."""
-    form, batch = problem.form, problem.batch
-    border = extension(form)
-    chosen = [(rows, _table(form, batch, rows, torch.device("cpu"))[1].permute(1, 2, 0)) for rows in _blocks(problem)]
+    """Return the runner of g: a bag per kernel row, of the batch's patches; of a single example, a product."""
+    form, batch, outs, groups = problem.form, problem.batch, problem.form.channels.outputs, problem.form.channels.groups
+    border, gather = extension(form), _gatherer(problem)
+    chosen = [(rows, _table(form, batch, rows)[1].permute(1, 2, 0)) for rows in _blocks(problem)]
 
     def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
-        X = border(V).movedim(1, -1).contiguous()
+        X = border(V).contiguous()
         D: Tensor | None = None
         for rows, index in chosen:
-            table = patches(X, form, rows, form.channels.groups).flatten(2 + form.ndim)
-            sums = _sums(table.reshape(-1, table.shape[-1]), index, G[:, :, rows].flatten(2).permute(1, 2, 0))
-            sums = sums.view(form.channels.outputs, -1, *form.weight_shape[2:])
+            columns, given = gather(X, rows), G[:, :, rows].flatten(2)
+            if batch == 1:
+                sums = given.unflatten(1, (groups, -1)).unsqueeze(-1) * columns.unsqueeze(2)
+            else:
+                sums = _sums(columns.flatten(0, 2), index, given.permute(1, 2, 0))
+            sums = sums.view(outs, rows.stop - rows.start, *form.weight_shape[2:])
             if len(chosen) == 1:
                 D = sums
             else:

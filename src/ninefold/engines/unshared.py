@@ -4,7 +4,6 @@ Few examples go in as rows instead: the same products, transposed, in which the 
 """
 
 from collections.abc import Callable, Iterator
-from itertools import product
 from math import prod
 
 import torch
@@ -17,7 +16,7 @@ from ninefold.spec.problem import Problem
 
 _MANY = 16  # examples from which products with them as columns are no slower; up to 10 times slower for one
 
-__all__ = ["patches", "rows_of", "taps_of", "unshared_c", "unshared_g", "unshared_h"]
+__all__ = ["from_row", "patch_index", "rows_of", "unshared_c", "unshared_g", "unshared_h"]
 
 
 def rows_of(problem: Problem) -> list[slice]:
@@ -35,25 +34,21 @@ def _chunks(form: Form) -> Iterator[tuple[slice, slice]]:
         yield slice(k * outs, (k + together) * outs), slice(k * ins, (k + together) * ins)
 
 
-def taps_of(form: Form, rows: slice) -> list[tuple[tuple[int, ...], tuple[slice, ...]]]:
-    """Return every tap, and the slices of the extended input that a block of outputs reads with it."""
-    counts = (rows.stop - rows.start, *form.n_out[1:])
-    first = (rows.start, *(0 for _ in form.n_out[1:]))
-    found = []
-    for taps in product(*(range(k) for k in form.kernel)):
-        starts = [a.dilation * m + a.stride * f for a, m, f in zip(form.axes, taps, first, strict=True)]
-        ends = [s + a.stride * (n - 1) + 1 for s, a, n in zip(starts, form.axes, counts, strict=True)]
-        found.append((taps, tuple(slice(s, e, a.stride) for s, e, a in zip(starts, ends, form.axes, strict=True))))
-    return found
+def patch_index(form: Form, rows: int, groups: int) -> Tensor:
+    """Return where the patches of so many rows of outputs lie in an extended input, flat: (groups, *outputs, inputs, *kernel)."""
+    d, counts, each = form.ndim, (rows, *form.n_out[1:]), form.channels.inputs // form.channels.groups
+    spans = [a.span for a in form.axes]
+    index = torch.arange(groups * each).view(groups, *(1,) * d, each, *(1,) * d) * prod(spans)
+    for k, (a, n) in enumerate(zip(form.axes, counts, strict=True)):
+        reads = torch.arange(n)[:, None] * a.stride + torch.arange(a.kernel) * a.dilation
+        shape = [n if i == 1 + k else a.kernel if i == 2 + d + k else 1 for i in range(2 + 2 * d)]
+        index = index + reads.view(shape) * prod(spans[k + 1 :])
+    return index.flatten()
 
 
-def patches(X: Tensor, form: Form, rows: slice, groups: int) -> Tensor:
-    """Copy patches of ``(batch, *extended, inputs)``, tap by tap, to ``(batch, groups, *outputs, inputs / groups, *kernel)``."""
-    counts = (rows.stop - rows.start, *form.n_out[1:])
-    out = X.new_empty((len(X), groups, *counts, X.shape[-1] // groups, *form.kernel))
-    for taps, at in taps_of(form, rows):
-        out[(..., *taps)].copy_(X[(slice(None), *at)].unflatten(-1, (groups, -1)).movedim(-2, 1))
-    return out
+def from_row(X: Tensor, form: Form, row: int) -> Tensor:
+    """View an extended input ``(batch, channels, *extended)`` flat, from what the outputs of a row read first."""
+    return X.flatten(1)[:, row * form.axes[0].stride * prod(a.span for a in form.axes[1:]) :]
 
 
 def _batch_last(X: Tensor) -> Tensor:
@@ -136,11 +131,14 @@ def _gatherer(X: Tensor, form: Form) -> Callable[[slice, slice], Tensor]:
     if len(X) >= _MANY:
         windows = _overlapping(_batch_last(X), form)
         return lambda ins, rows: _local_columns(_rows(windows[:, ins], rows, form), form)
-    inside, each = X.movedim(1, -1).contiguous(), form.channels.inputs // form.channels.groups
+    X, each, known = X.contiguous(), form.channels.inputs // form.channels.groups, {}
 
     def few(ins: slice, rows: slice) -> Tensor:
-        out = patches(inside[..., ins], form, rows, (ins.stop - ins.start) // each)
-        return out.flatten(1, 1 + form.ndim).flatten(2).permute(1, 2, 0)
+        groups, count = (ins.stop - ins.start) // each, rows.stop - rows.start
+        if count not in known:
+            known[count] = patch_index(form, count, groups)
+        out = from_row(X[:, ins], form, rows.start).index_select(1, known[count])
+        return out.view(len(X), groups * count * prod(form.n_out[1:]), each * prod(form.kernel)).permute(1, 2, 0)
 
     return few
 
