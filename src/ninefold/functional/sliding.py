@@ -23,11 +23,23 @@ from ninefold.spec.form import Form
 from ninefold.spec.parse import per_axis
 from ninefold.spec.pool import PoolSpec
 
-__all__ = ["Sliding", "average", "bordered", "check_input", "covered", "describe", "extended", "largest", "make", "taken"]
+__all__ = [
+    "Sliding",
+    "average",
+    "bordered",
+    "check_input",
+    "covered",
+    "describe",
+    "extended",
+    "inside",
+    "largest",
+    "make",
+    "taken",
+]
 
 # Nanoseconds per element of a window in PyTorch's kernels, by reduction and whether the image is channels-last.
 _KERNEL = {("max", False): 2.5, ("max", True): 0.17, ("sum", False): 1.0, ("sum", True): 0.2}
-_VOLUME = {"max": 0.45, "sum": 1.1}  # the same in channels-last volumes
+_VOLUME = 0.45  # the same for maxima in channels-last volumes
 _FLAT = 0.1  # the same for 1-D maxima that need no gradient
 # Nanoseconds per tap and output along an axis, and per tap, by reduction and whether a gradient follows.
 _AXIS = {("max", False): 0.35, ("sum", False): 0.35, ("max", True): 4.0, ("sum", True): 1.2}
@@ -201,9 +213,14 @@ def average(x: Tensor, sliding: Sliding, include_pad: bool = True, divisor: floa
 
 
 def _lacking(x: Tensor, spec: PoolSpec) -> bool:
-    """Whether PyTorch's kernel for volumes refuses: half precision, and less than a window even where the padding makes room."""
-    half = x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16)
-    return spec.ndim == 3 and (half or any(n < k for n, k in zip(x.shape[-3:], spec.kernel_size, strict=True)))
+    """Whether PyTorch's kernel for volumes refuses, or gives them back in another memory format.
+
+    It refuses half precision, and less than a window even where the padding makes room.
+    """
+    if spec.ndim < 3:
+        return False
+    other = x.device.type == "cpu" and (x.dtype in (torch.float16, torch.bfloat16) or channels_last(x))
+    return other or any(n < k for n, k in zip(x.shape[-3:], spec.kernel_size, strict=True))
 
 
 def _averaged(x: Tensor, sliding: Sliding, arguments: tuple[Any, ...], include_pad: bool, divisor: float | None) -> Tensor:
@@ -247,14 +264,26 @@ def covered(axis: Axis, device: Any, lo: int = 0, hi: int = 0) -> Tensor:
     return before(axis.n_in + hi) - before(-lo)
 
 
+def inside(axis: Axis, device: Any) -> Tensor:
+    """Return for every output whether each of its taps reads inside the input: booleans of shape ``(n_out, kernel)``.
+
+    Examples
+    --------
+    >>> inside(Axis(3, 2, 1, 1, n_in=5, n_out=3), "cpu")[0]
+    tensor([False,  True,  True])
+    """
+    first = torch.arange(axis.n_out, device=device) * axis.stride - axis.lo
+    at = first[:, None] + torch.arange(axis.kernel, device=device) * axis.dilation
+    return (at >= 0) & (at < axis.n_in)
+
+
 def _counts(axes: Sequence[Axis], pads: Sequence[tuple[int, int]], x: Tensor) -> Tensor | int:
     """Return what to divide a sum by: a number where every window is whole, else one for each; 1 where it would be 0."""
-    if all(a.lo <= lo and a.hi <= hi for a, (lo, hi) in zip(axes, pads, strict=True)):
-        return prod(a.kernel for a in axes)
-    counts = torch.ones((), dtype=x.dtype, device=x.device)
+    whole = all(a.lo <= lo and a.hi <= hi for a, (lo, hi) in zip(axes, pads, strict=True))
+    counts: Any = 1 if whole else torch.ones((), dtype=x.dtype, device=x.device)
     for a, (lo, hi) in zip(axes, pads, strict=True):
-        counts = counts.unsqueeze(-1) * covered(a, x.device, lo, hi).clamp_min(1)
-    return counts
+        counts = counts * a.kernel if whole else counts.unsqueeze(-1) * covered(a, x.device, lo, hi).clamp_min(1)
+    return counts  # type: ignore[no-any-return]
 
 
 def _axiswise(kind: str, x: Tensor, sliding: Sliding) -> bool:
@@ -283,7 +312,7 @@ def _kernel_rate(kind: str, x: Tensor, recorded: bool, ndim: int) -> float:
     if ndim == 1 and kind == "max" and not recorded:
         return _FLAT
     last = channels_last(x)
-    rate = _VOLUME[kind] if last and ndim == 3 else _KERNEL[kind, last]
+    rate = _VOLUME if last and ndim == 3 else _KERNEL[kind, last]
     return rate * (2 if recorded and kind == "sum" else 1)
 
 

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError
-from ninefold.functional.sliding import average, bordered, check_input, covered, describe, largest, make
+from ninefold.functional.sliding import average, bordered, check_input, covered, describe, inside, largest, make
 from ninefold.ops import windows
+from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
 
 __all__ = [
@@ -93,24 +95,20 @@ def _lp_pool(
     if p == inf:
         return largest(x.abs(), sliding)
     if convention == "torch":
-        return _root(average(x.pow(p), sliding, False) * whole, p)
+        return _root(average(_power(x, p), sliding, False) * whole, p)
     if p <= _STEEP:
-        return _root(average(_power(x, p), sliding, False, 1 if convention == "norm" else None), p)
+        return _root(average(_power(x.abs(), p), sliding, False, 1 if convention == "norm" else None), p)
     axes, zero = sliding.axes(tuple(x.shape[-ndim:])), x == 0
-    y = log_sum_exp(x.abs().masked_fill(zero, 1).log().masked_fill(zero, -inf), axes, p).exp()
+    y = log_sum_exp(torch.where(zero, -inf, torch.where(zero, 1, x.abs()).log()), axes, p).exp()
     return y * _covered(axes, x).pow(1 / p) if convention == "norm" else y
 
 
 def _power(x: Tensor, p: float) -> Tensor:
-    """Return ``|x|^p`` with a finite gradient at 0."""
-    if p == 2 and not x.is_complex():
-        return x.square()
-    if p == 1:
-        return x.abs()
-    if p > 2:
-        return x.abs().pow(p)
+    """Return ``x^p`` with a finite gradient at 0."""
+    if p == 1 or p >= 2:
+        return x.pow(p)
     zero = x == 0
-    return x.abs().masked_fill(zero, 1).pow(p).masked_fill(zero, 0)
+    return torch.where(zero, 0, torch.where(zero, 1, x).pow(p))
 
 
 def _root(s: Tensor, p: float) -> Tensor:
@@ -118,7 +116,7 @@ def _root(s: Tensor, p: float) -> Tensor:
     if not (s.requires_grad and torch.is_grad_enabled()):
         return s.pow(1 / p)
     zero = s == 0
-    return s.masked_fill(zero, 1).pow(1 / p).masked_fill(zero, 0)
+    return torch.where(zero, 0, torch.where(zero, 1, s).pow(1 / p))
 
 
 def _covered(axes: Sequence[Axis], x: Tensor) -> Tensor:
@@ -188,9 +186,8 @@ def _gaussian_pool(
 def _bell(axis: Axis, sigma: float) -> Tensor:
     """Return the weights of every output's taps, of shape ``(n_out, kernel)``: zero outside, and of sum 1."""
     steps = torch.arange(axis.kernel, dtype=torch.double) * axis.dilation
-    at = torch.arange(axis.n_out)[:, None] * axis.stride - axis.lo + steps
-    outside = (at < 0) | (at >= axis.n_in)
-    further = (steps - steps.mean()).square().expand_as(at).masked_fill(outside, inf)
+    outside = ~inside(axis, "cpu")
+    further = (steps - steps.mean()).square().expand_as(outside).masked_fill(outside, inf)
     nearest = further.amin(1, keepdim=True)
     further = further - nearest.masked_fill(nearest == inf, 0)
     fall = -further / (2 * sigma**2) if sigma else further.new_zeros(()).where(further == 0, -inf)
@@ -262,7 +259,7 @@ def log_sum_exp(x: Tensor, axes: Sequence[Axis], r: float) -> Tensor:
     y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     for k, axis in enumerate(reversed(axes), 1):
         y = _along(y, axis, -k, r)
-    return y.to(x.dtype)
+    return in_format(y.to(x.dtype), channels_last(x))
 
 
 def _along(x: Tensor, axis: Axis, dim: int, r: float) -> Tensor:
@@ -271,16 +268,15 @@ def _along(x: Tensor, axis: Axis, dim: int, r: float) -> Tensor:
     With the largest M of a window it is ``M + log1p(mean expm1(r (x - M))) / r``: nothing overflows, and for a small r nothing
     cancels. To the gradient M is a constant, for it has none.
     """
-    if not axis.border and axis.kernel * axis.n_out <= 2 * axis.n_in:
+    if not axis.border and axis.kernel * axis.n_out <= axis.n_in:
         window = x.unfold(dim, axis.extent, axis.stride)[..., :: axis.dilation]
         top, base, finite = _top(window.detach().amax(-1))
         mean = _shrunk(window, base.unsqueeze(-1), r).mean(-1)
     else:
         parts = windows.slices(x, axis, dim, -inf)
         top, base, finite = _top(reduce(torch.maximum, [part.detach() for part in parts]))
-        count = covered(axis, x.device).to(x.dtype).view(-1, *(1,) * (-dim - 1))
-        # what lies outside added -1 each
-        mean = (sum(_shrunk(part, base, r) for part in parts) + (axis.kernel - count)) / count.clamp_min(1)
+        seen = inside(axis, x.device).to(x.dtype).T.reshape(axis.kernel, -1, *(1,) * (-dim - 1))
+        mean = sum(_shrunk(part, base, r) * tap for part, tap in zip(parts, seen, strict=True)) / seen.sum(0).clamp_min(1)
     return torch.where(finite, base + mean.where(finite, 0).log1p() / r, top)
 
 
