@@ -185,7 +185,8 @@ _REDUCTIONS: dict[str, Callable[..., Any]] = {"max": _adaptive_max_pool, "averag
 
 def _output_size(x: Any, ndim: int, output_size: Any, bins: str) -> tuple[int, ...]:
     """Return the cells along each axis, checked."""
-    size = check_input(x, ndim)
+    check_input(x, ndim)
+    size = tuple(x.shape[-ndim:])
     if bins not in ("overlapping", "disjoint"):
         raise ArgumentError(f"bins={bins!r} is not one of ['overlapping', 'disjoint']")
     if isinstance(output_size, tuple | list) and len(output_size) == ndim:

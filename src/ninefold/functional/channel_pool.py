@@ -1,12 +1,13 @@
 """Pooling over channels: invariance to whatever the filters of a group differ in (figure 9.9 of the book), and maxout."""
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
+from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
 from ninefold.ops import windows
+from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
 from ninefold.spec.parse import integer
 
@@ -31,7 +32,7 @@ def channel_pool(
         Any shape with channels along `dim`.
     groups : int, optional
         Channels of the result. Give this or `size`.
-    reduction : {"max", "mean"} or callable
+    reduction : "max", "mean" or callable
         A callable takes a tensor ``(..., groups, size, ...)`` and the dimension of `size`, and reduces it. The gradient of a
         maximum goes to one channel, the first of equal ones.
     size : int, optional
@@ -74,12 +75,15 @@ def channel_pool(
         )
     count, each = (given, channels // given) if size is None else (channels // given, given)
     at = dim % input.ndim
+    grouped = input.unflatten(at, (count, each))
     if callable(reduction):
-        pooled: Any = reduction(input.unflatten(at, (count, each)), at + 1)
-        return pooled  # type: ignore[no-any-return]
-    # Channels are an axis like others, with windows that do not overlap.
-    axes = [Axis(each, each, 1, 0, channels, count), *(Axis(1, 1, 1, 0, n, n) for n in input.shape[at + 1 :])]
-    return windows.maximum(input, axes) if reduction == "max" else windows.total(input, axes) / each
+        return reduction(grouped, at + 1)
+    if reduction == "max" and windows.recorded(input):  # torch's amax spreads the gradient over equal ones
+        # Channels are an axis like others, with windows that do not overlap.
+        axes = [Axis(each, each, 1, 0, channels, count), *(Axis(1, 1, 1, 0, n, n) for n in input.shape[at + 1 :])]
+        return windows.maximum(input, axes)
+    pooled = grouped.amax(at + 1) if reduction == "max" else grouped.mean(at + 1)
+    return in_format(pooled, channels_last(input))
 
 
 def maxout(input: Tensor, pieces: int, *, dim: int = 1) -> Tensor:  # noqa: A002  torch's name

@@ -45,6 +45,7 @@ _FLAT = 0.1  # the same for 1-D maxima that need no gradient
 _AXIS = {("max", False): 0.35, ("sum", False): 0.35, ("max", True): 4.0, ("sum", True): 1.2}
 _TAP = {False: 5e3, True: 6e4}
 _SMALL = 4096  # elements below which counting would cost more than it saves
+_REMEMBERED = 256  # kinds of inputs per pooling; a stream of ever new sizes starts over, and memory stays bounded
 
 
 class Sliding:
@@ -57,16 +58,17 @@ class Sliding:
     Attributes
     ----------
     for_max, for_average : tuple or None
-        ``(kernel_size, stride, padding, dilation, ceil_mode)`` and ``(kernel_size, stride, padding, ceil_mode)``.
+        ``(kernel_size, stride, padding, dilation, ceil_mode)``, and that without the dilation.
     """
 
-    __slots__ = ("for_average", "for_max", "spec")
+    __slots__ = ("for_average", "for_max", "routes", "spec")
 
     for_max: tuple[Any, ...] | None
     for_average: tuple[Any, ...] | None
 
     def __init__(self, spec: PoolSpec) -> None:
         self.spec = spec
+        self.routes: dict[Any, bool] = {}
         self.for_max = self.for_average = None
         if spec.padding_mode is not None or spec.ceil_mode == "cover" or isinstance(spec.padding, str):
             return
@@ -75,12 +77,18 @@ class Sliding:
         even = all(lo == hi and 2 * lo <= e for (lo, hi), e in zip(spec.padding, spec.extent, strict=True))
         # Dilated windows may lie around a small input without touching it, and PyTorch's gradient then writes out of bounds.
         if even and not (dilated and any(pads)):
-            self.for_max = (spec.kernel_size, spec.stride, pads, spec.dilation, spec.ceil_mode)
-            self.for_average = None if dilated else (spec.kernel_size, spec.stride, pads, spec.ceil_mode)
+            kernel, stride, around, dilation = map(_short, (spec.kernel_size, spec.stride, pads, spec.dilation))
+            self.for_max = (kernel, stride, around, dilation, spec.ceil_mode)
+            self.for_average = None if dilated else (kernel, stride, around, spec.ceil_mode)
 
     def axes(self, size: tuple[int, ...]) -> tuple[Axis, ...]:
         """Return the axes for an input of this size."""
         return self.spec.axes(size) if torch.compiler.is_compiling() else _axes(self, size)
+
+
+def _short(numbers: tuple[int, ...]) -> int | tuple[int, ...]:
+    """Return one number for equal ones: PyTorch unpacks it in a third of the time."""
+    return numbers[0] if len(set(numbers)) == 1 else numbers
 
 
 @lru_cache(maxsize=1024)
@@ -127,8 +135,8 @@ def _described(
     return Sliding(PoolSpec(kernel, steps, padding, dilation, ceil_mode, padding_mode=padding_mode))
 
 
-def check_input(x: Any, ndim: int) -> tuple[int, ...]:
-    """Return the spatial size of an image, batched or not.
+def check_input(x: Any, ndim: int) -> None:
+    """Raise unless this is an image, batched or not.
 
     Raises
     ------
@@ -136,11 +144,10 @@ def check_input(x: Any, ndim: int) -> tuple[int, ...]:
     """
     if not isinstance(x, Tensor):
         raise ArgumentTypeError(f"the input must be a tensor, got type {type(x).__name__}")
-    if x.ndim not in (ndim + 1, ndim + 2):
+    if x.ndim != ndim + 2 and x.ndim != ndim + 1:
         raise ShapeError(
             f"the input has shape {tuple(x.shape)}; it must be (batch, channels, {ndim} spatial sizes), or that without the batch"
         )
-    return tuple(x.shape[-ndim:])
 
 
 def extended(x: Tensor, axes: Sequence[Axis]) -> Tensor:
@@ -229,8 +236,8 @@ def _averaged(x: Tensor, sliding: Sliding, arguments: tuple[Any, ...], include_p
         return _explained(_AVERAGE[sliding.spec.ndim], x, sliding, (*arguments, include_pad, divisor))
     if divisor is None:
         return _explained(torch.avg_pool1d, x, sliding, (*arguments, include_pad))
-    kernel, stride, pads, ceil = arguments
-    flat = ((1, *kernel), (1, *stride), (0, *pads), ceil, include_pad, divisor)
+    kernel, stride, pad, ceil = arguments
+    flat = ((1, kernel), (1, stride), (0, pad), ceil, include_pad, divisor)
     return _explained(lambda x, *given: _AVERAGE[2](x.unsqueeze(-2), *given).squeeze(-2), x, sliding, flat)
 
 
@@ -287,20 +294,30 @@ def _counts(axes: Sequence[Axis], pads: Sequence[tuple[int, int]], x: Tensor) ->
 
 
 def _axiswise(kind: str, x: Tensor, sliding: Sliding) -> bool:
-    """Whether to go axis by axis although PyTorch has a kernel."""
+    """Whether to go axis by axis although PyTorch has a kernel; remembered for a kind of input."""
     if torch.compiler.is_compiling():
         return False
-    if x.device.type != "cpu":
+    if not x.is_cpu:
         return torch.are_deterministic_algorithms_enabled()
     if x.numel() < _SMALL or not state.is_plain(x, x):
         return False
+    recorded = x.requires_grad and torch.is_grad_enabled()
+    key = (kind, x.shape, x.stride(), x.dtype, recorded)
+    known = sliding.routes.get(key)
+    if known is None:
+        if len(sliding.routes) >= _REMEMBERED:
+            sliding.routes.clear()
+        known = sliding.routes[key] = _sooner(kind, x, sliding, recorded)
+    return known
+
+
+def _sooner(kind: str, x: Tensor, sliding: Sliding, recorded: bool) -> bool:
     if x.dtype not in (torch.float32, torch.float64) and not (kind == "max" and x.is_floating_point()):
         return kind == "sum" and x.is_complex()
     try:
         axes = sliding.axes(tuple(x.shape[-sliding.spec.ndim :]))
     except ShapeError:
         return False  # PyTorch's kernel refuses, too, and its refusal is explained
-    recorded = x.requires_grad and torch.is_grad_enabled()
     size, work = x.numel(), 0.0
     for a in reversed(axes):
         size = size // a.n_in * a.n_out

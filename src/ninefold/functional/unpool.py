@@ -54,7 +54,8 @@ def _max_unpool(
     >>> torch.equal(F.max_pool{n}d(F.max_unpool{n}d(z, switches, 2, output_size=x.shape), 2), z)
     True
     """
-    size = check_input(input, ndim)
+    check_input(input, ndim)
+    size = tuple(input.shape[-ndim:])
     if not isinstance(indices, Tensor) or indices.dtype != torch.int64:
         raise DTypeError(f"indices must be a tensor of int64, got {getattr(indices, 'dtype', type(indices).__name__)}")
     if indices.shape != input.shape:
@@ -87,7 +88,7 @@ def _unpooled(x: Tensor, at: Tensor, whole: tuple[int, ...], steps: tuple[int, .
         return torch._C._nn.max_unpool2d(x.unsqueeze(-1), at.unsqueeze(-1), (*whole, 1)).squeeze(-1)  # noqa: SLF001
     if ndim == 2:
         return torch._C._nn.max_unpool2d(x, at, whole)  # noqa: SLF001
-    return torch._C._nn.max_unpool3d(x, at, whole, steps, (0, 0, 0))  # noqa: SLF001
+    return in_format(torch._C._nn.max_unpool3d(x, at, whole, steps, (0, 0, 0)), channels_last(x))  # noqa: SLF001
 
 
 def _top_left_unpool(
@@ -125,7 +126,8 @@ def _top_left_unpool(
     >>> torch.equal(F.max_pool{n}d(F.top_left_unpool{n}d(x, 2), 2), x)
     True
     """
-    size = check_input(input, ndim)
+    check_input(input, ndim)
+    size = tuple(input.shape[-ndim:])
     kernel = parse.per_axis(kernel_size, ndim, "kernel_size", 1)
     filled = tuple(n * k for n, k in zip(size, kernel, strict=True))
     whole = _whole(output_size, filled, tuple(k - 1 for k in kernel))

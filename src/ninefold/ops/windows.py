@@ -29,7 +29,7 @@ from ninefold.ops import state
 from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
 
-__all__ = ["maximum", "slices", "total", "written_out"]
+__all__ = ["maximum", "recorded", "slices", "total", "written_out"]
 
 _ADJOINT = {"sum": "spread", "spread": "sum", "gather": "route", "route": "gather"}
 
@@ -57,7 +57,7 @@ def maximum(x: Tensor, axes: Sequence[Axis]) -> Tensor:
         if written_out():
             x = _largest(slices(x, axis, dim, _least(x)))
         else:
-            x = _Maximum.apply(axis, dim, x) if _recorded(x) else _maximum(axis, dim, x)
+            x = _Maximum.apply(axis, dim, x) if recorded(x) else _maximum(axis, dim, x)
     return x
 
 
@@ -86,7 +86,7 @@ def total(x: Tensor, axes: Sequence[Axis], weights: Sequence[Tensor] | None = No
         if written_out():
             parts = slices(x, axis, dim, 0)
             x = sum(part if table is None else part * _column(table, m, slice(None), dim) for m, part in enumerate(parts))  # type: ignore[assignment]
-        elif _recorded(x):
+        elif recorded(x):
             x = _Linear.apply("sum", axis, dim, table, None, x)
         else:
             x = _sum(axis, dim, table, None, x)
@@ -136,8 +136,14 @@ def _least(x: Tensor) -> float:
     return -torch.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
 
 
-def _recorded(x: Tensor) -> bool:
-    """Whether torch must know what happens: for a gradient, or because a transform of ``torch.func`` or forward AD looks on."""
+def recorded(x: Tensor) -> bool:
+    """Whether torch must know what happens: for a gradient, or because a transform of ``torch.func`` or forward AD looks on.
+
+    Examples
+    --------
+    >>> recorded(torch.zeros(2)), recorded(torch.zeros(2, requires_grad=True))
+    (False, True)
+    """
     level: int = torch.autograd.forward_ad._current_level  # noqa: SLF001  no public name
     return (x.requires_grad and torch.is_grad_enabled()) or level >= 0 or torch._C._are_functorch_transforms_active()  # noqa: SLF001
 
