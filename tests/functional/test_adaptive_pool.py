@@ -24,7 +24,7 @@ def named(name, n):
 @pytest.fixture
 def exactly(monkeypatch):
     """Take the route of accelerators that must be deterministic."""
-    monkeypatch.setattr(adaptive_pool, "_exactly", lambda _: True)
+    monkeypatch.setattr(adaptive_pool, "exactly", lambda _: True)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

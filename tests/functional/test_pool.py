@@ -82,6 +82,19 @@ def test_uneven_pads_in_two_dimensions():
     torch.testing.assert_close(got, torch.from_numpy(reference.pool(what, x.numpy(), reference.reductions["average"])))
 
 
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("ceil", [False, True])
+def test_uneven_padding_counts_and_what_truncated_windows_lack_does_not(ceil, dilation):
+    x = image(2)
+    z = F.avg_pool2d(x, 3, 2, ((2, 1), (1, 0)), ceil, dilation=dilation)
+    ones = F.avg_pool2d(torch.ones(1, 1, 12, 8).double(), 3, 2, 0, ceil, divisor_override=1, dilation=dilation)
+    total = F.avg_pool2d(tF.pad(x, (1, 0, 2, 1)), 3, 2, 0, ceil, divisor_override=1, dilation=dilation)
+    assert (ones < 9).any() == ceil
+    torch.testing.assert_close(z, total / ones)
+    if dilation == 1:
+        torch.testing.assert_close(z, tF.avg_pool2d(tF.pad(x, (1, 0, 2, 1)), 3, 2, 0, ceil))
+
+
 # against torch
 
 
@@ -217,6 +230,15 @@ def test_each_window_has_a_mass_of_one_at_its_first_maximum(n, padding, dilation
         place = tuple(next(i for i in a.reads(j) if i is not None) for a, j in zip(axes, at, strict=True))
         first[(..., *place)] += 1
     assert torch.equal(x.grad, first)
+
+
+def test_tangents_and_gradients_agree_where_values_are_equal():
+    x, v = torch.zeros(1, 2, 5, 6).double(), ints(1, 2, 5, 6)
+    pool = lambda x: F.max_pool2d(x, (2, 3), 1, "full")
+    z, tangent = torch.func.jvp(pool, (x,), (v,))
+    g = ints(*z.shape)
+    (back,) = torch.func.vjp(pool, x)[1](g)
+    assert (g * tangent).sum() == (back * v).sum()
 
 
 @pytest.mark.parametrize("recorded", [False, True])

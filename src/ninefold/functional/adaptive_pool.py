@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, ShapeError
-from ninefold.functional.sliding import check_input, make, taken
+from ninefold.functional.sliding import check_input, exactly, make, taken
 from ninefold.ops.layout import channels_last
 from ninefold.spec.parse import integer, per_axis
 
@@ -78,7 +78,7 @@ def _adaptive_avg_pool(
     torch.Size([1, 3, {three}])
     """
     size = _output_size(input, ndim, output_size, bins)
-    if bins == "overlapping" and not _exactly(input):
+    if bins == "overlapping" and not exactly(input):
         return _AVERAGE[ndim](input, size)  # type: ignore[no-any-return]
     y = input
     for dim, o in enumerate(size, -ndim):
@@ -122,7 +122,7 @@ def _adaptive_max_pool(
     torch.Size([1, 3, {three}])
     """
     size = _output_size(input, ndim, output_size, bins)
-    if bins == "overlapping" and not _exactly(input):
+    if bins == "overlapping" and not exactly(input):
         z, at = _MAX[ndim](input, size)
         return (z, at) if return_indices else z
     flat = torch.arange(input.shape[-ndim:].numel(), device=input.device).view(input.shape[-ndim:])
@@ -206,11 +206,6 @@ def _ranges(n: int, o: int, bins: str) -> Bins:
     if bins == "overlapping":
         return [(i * n // o, -((i + 1) * n // -o)) for i in range(o)]
     return list(pairwise((2 * i * n + o) // (2 * o) for i in range(o + 1)))
-
-
-def _exactly(x: Tensor) -> bool:
-    """Whether PyTorch's kernels would add gradients up in any order where that is forbidden."""
-    return x.device.type != "cpu" and torch.are_deterministic_algorithms_enabled()
 
 
 (

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ninefold.errors import ArgumentError, ShapeError
-from ninefold.functional.sliding import Sliding, average, check_input, covered, describe, extended, largest, make, taken
+from ninefold.functional.sliding import Sliding, average, check_input, covered, describe, exactly, extended, largest, make, taken
 from ninefold.spec.axis import Axis
 
 __all__ = ["avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d"]
@@ -81,7 +81,7 @@ def _with_indices(x: Tensor, sliding: Sliding) -> tuple[Tensor, Tensor]:
     run = _INDICES[spec.ndim]
     if sliding.for_max is not None:
         z, at = run(x, *sliding.for_max)
-        return (taken(x, at, spec.ndim) if x.device.type != "cpu" and torch.are_deterministic_algorithms_enabled() else z), at
+        return (taken(x, at, spec.ndim) if exactly(x) else z), at
     if spec.padding_mode == "zeros":
         raise ArgumentError("return_indices=True with padding_mode='zeros': a zero of the border stands nowhere in the input")
     if spec.padding_mode is None and any(not bool(covered(a, "cpu").all()) for a in axes if a.dilation > 1):

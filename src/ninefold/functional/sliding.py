@@ -30,6 +30,7 @@ __all__ = [
     "check_input",
     "covered",
     "describe",
+    "exactly",
     "extended",
     "inside",
     "largest",
@@ -148,6 +149,11 @@ def check_input(x: Any, ndim: int) -> None:
         raise ShapeError(
             f"the input has shape {tuple(x.shape)}; it must be (batch, channels, {ndim} spatial sizes), or that without the batch"
         )
+
+
+def exactly(x: Tensor) -> bool:
+    """Whether PyTorch's kernels would add gradients up in any order, as on accelerators, where that is forbidden."""
+    return not x.is_cpu and torch.are_deterministic_algorithms_enabled()
 
 
 def extended(x: Tensor, axes: Sequence[Axis]) -> Tensor:
@@ -298,7 +304,7 @@ def _axiswise(kind: str, x: Tensor, sliding: Sliding) -> bool:
     if torch.compiler.is_compiling():
         return False
     if not x.is_cpu:
-        return torch.are_deterministic_algorithms_enabled()
+        return exactly(x)
     if x.numel() < _SMALL or not state.is_plain(x, x):
         return False
     recorded = x.requires_grad and torch.is_grad_enabled()

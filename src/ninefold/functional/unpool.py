@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, DTypeError, ShapeError
-from ninefold.functional.sliding import check_input, make
+from ninefold.functional.sliding import check_input, exactly, make
 from ninefold.ops.layout import channels_last
 from ninefold.spec import parse
 
@@ -81,7 +81,7 @@ def _max_unpool(
 
 def _unpooled(x: Tensor, at: Tensor, whole: tuple[int, ...], steps: tuple[int, ...]) -> Tensor:
     ndim = len(whole)
-    if x.device.type != "cpu" and torch.are_deterministic_algorithms_enabled():
+    if exactly(x):
         flat = x.new_zeros((*x.shape[:-ndim], torch.Size(whole).numel())).scatter(-1, at.flatten(-ndim), x.flatten(-ndim))
         return in_format(flat.view(*x.shape[:-ndim], *whole), channels_last(x))
     if ndim == 1:
