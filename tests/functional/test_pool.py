@@ -290,9 +290,15 @@ def test_gradients_of_any_order_and_transforms(pool):
     torch.testing.assert_close(torch.func.jacfwd(pool)(plain), torch.func.jacrev(pool)(plain))
 
 
-@pytest.mark.parametrize(
-    "pool", [*CASES[:4], lambda x: F.max_pool2d(x, 2, 1, 1), lambda x: F.avg_pool2d(x, 2, 2, ceil_mode=True)]
-)
+COMPILED = [
+    *CASES[:4],
+    lambda x: F.avg_pool2d(x, 3, 1, ((2, 0), (0, 1)), padding_mode="zeros"),
+    lambda x: F.max_pool2d(x, 2, 1, 1),
+    lambda x: F.avg_pool2d(x, 2, 2, ceil_mode=True),
+]
+
+
+@pytest.mark.parametrize("pool", COMPILED)
 def test_compiled_without_a_break(pool):
     x = distinct(2, 3, 6, 5).requires_grad_()
     compiled = torch.compile(pool, backend="aot_eager", fullgraph=True)
@@ -316,6 +322,20 @@ def test_indices_point_at_the_maxima(n, padding, mode):
     g = ints(*z.shape)
     plain = max_pool(n)(x, *how, padding_mode=mode)
     assert torch.equal(*(torch.autograd.grad(y, x, g)[0] for y in (z, plain)))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_switches_by_the_route_of_deterministic_accelerators(n, monkeypatch):
+    x = image(n).requires_grad_()
+    usual = max_pool(n)(x, KERNELS[n], return_indices=True)
+    back = getattr(F, f"max_unpool{n}d")(*usual, KERNELS[n], output_size=x.shape)
+    for module in ("pool", "unpool"):
+        monkeypatch.setattr(f"ninefold.functional.{module}.exactly", lambda _: True)
+    z, at = max_pool(n)(x, KERNELS[n], return_indices=True)
+    assert torch.equal(z, usual[0])
+    g = ints(*z.shape)
+    assert torch.equal(*(torch.autograd.grad(y, x, g, retain_graph=True)[0] for y in (z, usual[0])))
+    assert torch.equal(getattr(F, f"max_unpool{n}d")(z, at, KERNELS[n], output_size=x.shape), back)
 
 
 def test_even_minus_infinity_is_found_inside():

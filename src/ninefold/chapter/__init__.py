@@ -64,5 +64,7 @@ def find(key: str) -> Entry:
     if not found:
         keys = [entry.key for entry in ENTRIES]
         near = [k for k in keys if k.startswith(key)] or get_close_matches(key, keys, 4, 0.3) or keys[:4]
-        raise ArgumentError(f"the chapter has no entry {key!r}; near are {', '.join(map(repr, near))}; all are in the table of `ninefold chapter`")
+        raise ArgumentError(
+            f"the chapter has no entry {key!r}; near are {', '.join(map(repr, near))}; all are in the table of `ninefold chapter`"
+        )
     return found[0]

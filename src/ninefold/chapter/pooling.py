@@ -336,4 +336,3 @@ ENTRIES = (
     unpooling,
     any_size,
 )
-

@@ -5,7 +5,6 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from ninefold.chapter.entry import Entry, Finding
 from ninefold.errors import ArgumentError
 
-__all__ = ["RECORDED", "Record", "load", "machine", "save"]
+__all__ = ["RECORDED", "Record", "keep", "load", "machine"]
 
 RECORDED = Path(__file__).with_name("recorded.json")
 
@@ -38,10 +37,10 @@ class Record:
     machine: str
 
     @classmethod
-    def of(cls, entry: Entry, **how: bool) -> "Record":
-        """Run an entry and return what it gave, with the time, the date and the machine."""
+    def of(cls, entry: Entry, *, trial: bool = False) -> "Record":
+        """Run an entry, a long one in its smallest version for a trial, and return what it gave."""
         start = time.perf_counter()
-        found = entry.run(**how)
+        found = entry.run(trial=trial) if entry.long else entry.run()
         seconds = round(time.perf_counter() - start, 1)
         return cls(found.measured, found.holds, found.numbers, seconds, date.today().isoformat(), machine())
 
@@ -89,16 +88,17 @@ def load(path: Path = RECORDED) -> dict[str, Record]:
         raise ArgumentError(f"{path} holds no records ({error}); run the long entries anew") from error
 
 
-def save(records: Mapping[str, Record], path: Path = RECORDED) -> None:
-    """Write the records, whole or not at all.
+def keep(key: str, record: Record, path: Path = RECORDED) -> None:
+    """Write a record beside the others, whole or not at all.
 
     Examples
     --------
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save({"0.0": Record("1 of 1", True, {"n": 1}, 0.1, "2020-01-31", "a CPU, 2 cores")}, Path(folder, "r.json"))
+    ...     keep("0.0", Record("1 of 1", True, {"n": 1}, 0.1, "2020-01-31", "a CPU, 2 cores"), Path(folder, "r.json"))
     ...     list(load(Path(folder, "r.json")))
     ['0.0']
     """
+    records = {**load(path), key: record}
     text = json.dumps({key: asdict(records[key]) for key in sorted(records)}, indent=1, ensure_ascii=False, allow_nan=False)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ninefold.chapter import SECTIONS, find
 from ninefold.chapter.entry import Entry
-from ninefold.chapter.record import Record, load, save
+from ninefold.chapter.record import RECORDED, Record, keep, load
 from ninefold.chapter.show import Result, write_pages
 from ninefold.errors import ArgumentError
 
@@ -19,7 +19,8 @@ def run(
     full: bool = False,
     record: bool = False,
     write: Path | None = None,
-    tell: Callable[[str], Any] = lambda text: None,
+    tell: Callable[[str], Any] = str,
+    path: Path = RECORDED,
 ) -> tuple[list[Result], list[Result]]:
     """Run one entry, or all; return the results, and those that were recorded before.
 
@@ -35,6 +36,8 @@ def run(
         A folder for the pages of the documentation, which hold all entries.
     tell : callable
         Told what runs.
+    path : Path
+        Where the records are.
 
     Raises
     ------
@@ -50,9 +53,11 @@ def run(
     if key is not None and write is not None:
         raise ArgumentError(f"--write writes all entries, not {key!r} alone; leave out one of the two")
     chosen = {"": (find(key),)} if key is not None else SECTIONS
-    known = load()
+    known = load(path)
     before = [_recorded(entry, known[entry.key]) for entries in chosen.values() for entry in entries if entry.key in known]
-    sections = {heading: [_result(e, known, full, record, tell) for e in entries] for heading, entries in chosen.items()}
+    sections = {
+        heading: [_result(e, known, full, path if record else None, tell) for e in entries] for heading, entries in chosen.items()
+    }
     if write is not None:
         write_pages(sections, write, _draw)
     return [result for results in sections.values() for result in results], before
@@ -62,15 +67,15 @@ def _recorded(entry: Entry, record: Record) -> Result:
     return Result(entry, record.finding, f"{record.date}, {record.machine}, {record.seconds:.0f} s")
 
 
-def _result(entry: Entry, known: dict[str, Record], full: bool, record: bool, tell: Callable[[str], Any]) -> Result:
+def _result(entry: Entry, known: dict[str, Record], full: bool, path: Path | None, tell: Callable[[str], Any]) -> Result:
     if entry.long and not full:
         if entry.key not in known:
             raise ArgumentError(f"nothing is recorded of {entry.key!r}: run `ninefold chapter {entry.key!r} --full --record`")
         return _recorded(entry, known[entry.key])
     tell(f"{entry.key} {entry.title}")
     made = Record.of(entry)
-    if entry.long and record:
-        save({**load(), entry.key: made})
+    if entry.long and path is not None:
+        keep(entry.key, made, path)
     return Result(entry, made.finding)
 
 

@@ -113,3 +113,6 @@ def maxout(input: Tensor, pieces: int, *, dim: int = 1) -> Tensor:  # noqa: A002
     tensor([[4., 3.]])
     """
     return channel_pool(input, size=pieces, dim=dim)
+
+
+channel_pool.__module__ = maxout.__module__ = "ninefold.functional"

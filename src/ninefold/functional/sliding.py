@@ -362,4 +362,5 @@ def make(template: Callable[..., Any], name: str, ndim: int) -> Any:
     function: Any = partial(template, ndim)
     function.__name__ = function.__qualname__ = name
     function.__doc__ = (template.__doc__ or "").format(**text)
+    function.__module__ = "ninefold.functional"
     return function
