@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from ninefold import functional as functional
     from ninefold import models as models
     from ninefold import nn as nn
+    from ninefold import pooling_theory as pooling_theory
     from ninefold import symmetry as symmetry
     from ninefold.matrix import as_linear_operator, conv_matrix, operator_norm, singular_values
     from ninefold.memory import retain_memory
     from ninefold.network import convert, freeze, optimize, revert, unconverted
     from ninefold.planning.ask import export_plans, load_plans, plan
+    from ninefold.pooling_advice import advise_pooling
     from ninefold.prior import prior_penalty, project, tie_map, to_linear
     from ninefold.spec.artefacts import checkerboard, gridding
     from ninefold.symmetry import equivariance, invariance
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConvSpec",
     "NinefoldError",
+    "advise_pooling",
     "as_linear_operator",
     "checkerboard",
     "connectivity_counts",
@@ -54,6 +57,7 @@ __version__ = version("ninefold")
 
 # Descriptions need no torch: what does is imported when it is first asked for.
 _LATE = {
+    "advise_pooling": "pooling_advice",
     "as_linear_operator": "matrix",
     "checkerboard": "spec.artefacts",
     "gridding": "spec.artefacts",
@@ -78,7 +82,7 @@ _LATE = {
 }
 
 
-_MODULES = ("drawing", "functional", "models", "nn", "symmetry")
+_MODULES = ("drawing", "functional", "models", "nn", "pooling_theory", "symmetry")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,20 @@
 """What users call: convolutions and poolings, by torch's names and in torch's positional order where torch has them."""
 
+from ninefold.functional.adaptive_pool import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+    spatial_pyramid_pool1d,
+    spatial_pyramid_pool2d,
+    spatial_pyramid_pool3d,
+)
+from ninefold.functional.channel_pool import (
+    channel_pool,
+    maxout,
+)
 from ninefold.functional.conv import (
     conv1d,
     conv1d_input,
@@ -20,6 +35,25 @@ from ninefold.functional.conv import (
     tiled_conv2d,
     tiled_conv3d,
 )
+from ninefold.functional.pool import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
+from ninefold.functional.smooth_pool import (
+    gaussian_pool1d,
+    gaussian_pool2d,
+    gaussian_pool3d,
+    log_sum_exp_pool1d,
+    log_sum_exp_pool2d,
+    log_sum_exp_pool3d,
+    lp_pool1d,
+    lp_pool2d,
+    lp_pool3d,
+)
 from ninefold.functional.transposed import (
     locally_connected_transpose1d,
     locally_connected_transpose2d,
@@ -28,8 +62,26 @@ from ninefold.functional.transposed import (
     tiled_conv_transpose2d,
     tiled_conv_transpose3d,
 )
+from ninefold.functional.unpool import (
+    max_unpool1d,
+    max_unpool2d,
+    max_unpool3d,
+    top_left_unpool1d,
+    top_left_unpool2d,
+    top_left_unpool3d,
+)
 
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "channel_pool",
     "conv1d",
     "conv1d_input",
     "conv1d_weight",
@@ -42,16 +94,38 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "gaussian_pool1d",
+    "gaussian_pool2d",
+    "gaussian_pool3d",
     "locally_connected1d",
     "locally_connected2d",
     "locally_connected3d",
     "locally_connected_transpose1d",
     "locally_connected_transpose2d",
     "locally_connected_transpose3d",
+    "log_sum_exp_pool1d",
+    "log_sum_exp_pool2d",
+    "log_sum_exp_pool3d",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
+    "maxout",
+    "spatial_pyramid_pool1d",
+    "spatial_pyramid_pool2d",
+    "spatial_pyramid_pool3d",
     "tiled_conv1d",
     "tiled_conv2d",
     "tiled_conv3d",
     "tiled_conv_transpose1d",
     "tiled_conv_transpose2d",
     "tiled_conv_transpose3d",
+    "top_left_unpool1d",
+    "top_left_unpool2d",
+    "top_left_unpool3d",
 ]

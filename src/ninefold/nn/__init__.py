@@ -9,14 +9,81 @@ from ninefold.nn.blocks import (
     PointwiseGroupConv3d,
     ShuffleUnit,
 )
-from ninefold.nn.channel_table import ChannelTableConv1d, ChannelTableConv2d, ChannelTableConv3d
-from ninefold.nn.contrast import LocalContrastNorm1d, LocalContrastNorm2d, LocalContrastNorm3d
-from ninefold.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from ninefold.nn.resize import ResizeConv1d, ResizeConv2d, ResizeConv3d
-from ninefold.nn.separable import DepthwiseSeparableConv1d, DepthwiseSeparableConv2d, DepthwiseSeparableConv3d
-from ninefold.nn.shuffle import ChannelShuffle
-from ninefold.nn.spatially_separable import SpatiallySeparableConv2d, SpatiallySeparableConv3d, Truncation
-from ninefold.nn.stage import ConvStage
+from ninefold.nn.channel_table import (
+    ChannelTableConv1d,
+    ChannelTableConv2d,
+    ChannelTableConv3d,
+)
+from ninefold.nn.contrast import (
+    LocalContrastNorm1d,
+    LocalContrastNorm2d,
+    LocalContrastNorm3d,
+)
+from ninefold.nn.conv import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
+from ninefold.nn.pool import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+    MaxUnpool1d,
+    MaxUnpool2d,
+    MaxUnpool3d,
+)
+from ninefold.nn.pool_more import (
+    ChannelPool,
+    GaussianPool1d,
+    GaussianPool2d,
+    GaussianPool3d,
+    LogSumExpPool1d,
+    LogSumExpPool2d,
+    LogSumExpPool3d,
+    MaxOut,
+    SpatialPyramidPool1d,
+    SpatialPyramidPool2d,
+    SpatialPyramidPool3d,
+    TopLeftUnpool1d,
+    TopLeftUnpool2d,
+    TopLeftUnpool3d,
+)
+from ninefold.nn.resize import (
+    ResizeConv1d,
+    ResizeConv2d,
+    ResizeConv3d,
+)
+from ninefold.nn.separable import (
+    DepthwiseSeparableConv1d,
+    DepthwiseSeparableConv2d,
+    DepthwiseSeparableConv3d,
+)
+from ninefold.nn.shuffle import (
+    ChannelShuffle,
+)
+from ninefold.nn.spatially_separable import (
+    SpatiallySeparableConv2d,
+    SpatiallySeparableConv3d,
+    Truncation,
+)
+from ninefold.nn.stage import (
+    ConvStage,
+)
 from ninefold.nn.tiled import (
     LocallyConnected1d,
     LocallyConnected2d,
@@ -35,6 +102,16 @@ from ninefold.nn.tiled_transpose import (
 )
 
 __all__ = [
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "ChannelPool",
     "ChannelShuffle",
     "ChannelTableConv1d",
     "ChannelTableConv2d",
@@ -49,6 +126,12 @@ __all__ = [
     "DepthwiseSeparableConv1d",
     "DepthwiseSeparableConv2d",
     "DepthwiseSeparableConv3d",
+    "GaussianPool1d",
+    "GaussianPool2d",
+    "GaussianPool3d",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "LocalContrastNorm1d",
     "LocalContrastNorm2d",
     "LocalContrastNorm3d",
@@ -58,9 +141,19 @@ __all__ = [
     "LocallyConnectedTranspose1d",
     "LocallyConnectedTranspose2d",
     "LocallyConnectedTranspose3d",
+    "LogSumExpPool1d",
+    "LogSumExpPool2d",
+    "LogSumExpPool3d",
     "MLPConv1d",
     "MLPConv2d",
     "MLPConv3d",
+    "MaxOut",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
+    "MaxUnpool3d",
     "PointwiseGroupConv1d",
     "PointwiseGroupConv2d",
     "PointwiseGroupConv3d",
@@ -68,6 +161,9 @@ __all__ = [
     "ResizeConv2d",
     "ResizeConv3d",
     "ShuffleUnit",
+    "SpatialPyramidPool1d",
+    "SpatialPyramidPool2d",
+    "SpatialPyramidPool3d",
     "SpatiallySeparableConv2d",
     "SpatiallySeparableConv3d",
     "TiledConv1d",
@@ -76,5 +172,8 @@ __all__ = [
     "TiledConvTranspose1d",
     "TiledConvTranspose2d",
     "TiledConvTranspose3d",
+    "TopLeftUnpool1d",
+    "TopLeftUnpool2d",
+    "TopLeftUnpool3d",
     "Truncation",
 ]

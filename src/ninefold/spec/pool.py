@@ -25,13 +25,17 @@ class PoolSpec:
     stride : int or tuple of int, optional
         Steps between windows; the window itself by default.
     padding : int, tuple of int, tuple of pairs, or str
-        As in `ConvSpec`. What stands outside takes no part in a maximum.
+        As in `ConvSpec`. Unless `padding_mode` says otherwise nothing stands outside: it takes no part in a maximum.
     dilation : int or tuple of int
         Steps between the elements of a window.
-    ceil_mode : bool
+    ceil_mode : bool or {"cover"}
         Whether a last, truncated window is kept, if it starts inside the input or the padding before it (torch's rule).
+        ``"cover"`` drops no detector whatever the size (figure 9.10 of the book): ``ceil((n - w) / s) + 1`` windows. It is
+        torch's rule, and one window also for an input that is shorter than ``w - s + 1``, where torch has none.
     reduction : str
         ``"max"`` or ``"average"``.
+    padding_mode : str, optional
+        What stands outside instead of nothing: a key of `ninefold.spec.padding.MODES`. ``"zeros"`` are then values like others.
 
     Raises
     ------
@@ -50,8 +54,9 @@ class PoolSpec:
     stride: Any = None
     padding: Any = 0
     dilation: Any = 1
-    ceil_mode: bool = False
+    ceil_mode: Any = False
     reduction: str = "max"
+    padding_mode: str | None = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -65,6 +70,10 @@ class PoolSpec:
         put("padding", parse.paddings(self.padding, ndim))
         if self.reduction not in _REDUCTIONS:
             raise ArgumentError(f"reduction={self.reduction!r} is not one of {list(_REDUCTIONS)}")
+        if not isinstance(self.ceil_mode, bool) and self.ceil_mode != "cover":
+            raise ArgumentError(f"ceil_mode={self.ceil_mode!r} is not True, False or 'cover'")
+        if self.padding_mode is not None:
+            parse.padding_mode(self.padding_mode)
         if isinstance(self.padding, str):
             return
         for axis, ((lo, hi), e) in enumerate(zip(self.padding, self.extent, strict=True)):
@@ -119,7 +128,7 @@ class PoolSpec:
         """
         sizes = parse.size(input_size, self.ndim, "input_size")
         return tuple(
-            Axis(k, s, d, lo, n, self._windows(axis, n, lo, hi))
+            Axis(k, s, d, lo, n, self._windows(axis, n, lo, hi), mode=self.padding_mode or "zeros")
             for axis, (k, s, d, n, (lo, hi)) in enumerate(
                 zip(self.kernel_size, self.stride, self.dilation, sizes, self.pads(sizes), strict=True)
             )
@@ -147,6 +156,7 @@ class PoolSpec:
             getattr(module, "dilation", 1),
             module.ceil_mode,
             reduction,
+            getattr(module, "padding_mode", None),
         )
 
     def _windows(self, axis: int, n: int, lo: int, hi: int) -> int:
@@ -155,6 +165,8 @@ class PoolSpec:
         count: int = room // s + 1
         if self.ceil_mode and room % s and (count * s < n + lo):
             count += 1
+        if self.ceil_mode == "cover":
+            count = max(count, 1)
         if n == 0 or count < 1:
             raise ShapeError(
                 f"a window of {self.kernel_size[axis]} with dilation {self.dilation[axis]} spans {e} positions, but "

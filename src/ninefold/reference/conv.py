@@ -1,4 +1,4 @@
-"""The definitions, as readable NumPy: the oracle of every test, and the engine that accepts everything.
+"""The definitions of the three maps: the oracle of every test, and the engine that accepts everything.
 
 Every map is the same triple sum, over edges of the channel table, output positions and taps::
 

@@ -1,0 +1,366 @@
+"""What all poolings over sliding windows share: their arguments as a spec, and maxima and averages by the sooner of two routes.
+
+PyTorch's kernels visit every element of every window; `ninefold.ops.windows` goes axis by axis, ``sum k`` instead of ``prod k``
+operations an output, all of them vectorised. Which is sooner is told by counting, with rates measured on one thread of an AVX-512
+machine. What PyTorch has no kernel for, and what its kernels would add up atomically where that is forbidden, goes axis by axis.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ninefold.engines.base import extension
+from ninefold.errors import ArgumentTypeError, DTypeError, ShapeError
+from ninefold.ops import state, windows
+from ninefold.ops.layout import channels_last
+from ninefold.spec.axis import Axis
+from ninefold.spec.channels import Grouped
+from ninefold.spec.form import Form
+from ninefold.spec.parse import per_axis
+from ninefold.spec.pool import PoolSpec
+
+__all__ = [
+    "Sliding",
+    "average",
+    "bordered",
+    "check_input",
+    "covered",
+    "describe",
+    "exactly",
+    "extended",
+    "inside",
+    "largest",
+    "make",
+    "taken",
+]
+
+# Nanoseconds per element of a window in PyTorch's kernels, by reduction and whether the image is channels-last.
+_KERNEL = {("max", False): 2.5, ("max", True): 0.17, ("sum", False): 1.0, ("sum", True): 0.2}
+_VOLUME = 0.45  # the same for maxima in channels-last volumes
+_FLAT = 0.1  # the same for 1-D maxima that need no gradient
+# Nanoseconds per tap and output along an axis, and per tap, by reduction and whether a gradient follows.
+_AXIS = {("max", False): 0.35, ("sum", False): 0.35, ("max", True): 4.0, ("sum", True): 1.2}
+_TAP = {False: 5e3, True: 6e4}
+_SMALL = 4096  # elements below which counting would cost more than it saves
+_REMEMBERED = 256  # kinds of inputs per pooling; a stream of ever new sizes starts over, and memory stays bounded
+
+
+class Sliding:
+    """The windows of a pooling, and the arguments of PyTorch's kernels where they do the same.
+
+    Parameters
+    ----------
+    spec : PoolSpec
+
+    Attributes
+    ----------
+    for_max, for_average : tuple or None
+        ``(kernel_size, stride, padding, dilation, ceil_mode)``, and that without the dilation.
+    """
+
+    __slots__ = ("for_average", "for_max", "routes", "spec")
+
+    for_max: tuple[Any, ...] | None
+    for_average: tuple[Any, ...] | None
+
+    def __init__(self, spec: PoolSpec) -> None:
+        self.spec = spec
+        self.routes: dict[Any, bool] = {}
+        self.for_max = self.for_average = None
+        if spec.padding_mode is not None or spec.ceil_mode == "cover" or isinstance(spec.padding, str):
+            return
+        pads = tuple(lo for lo, _ in spec.padding)
+        dilated = any(d > 1 for d in spec.dilation)
+        even = all(lo == hi and 2 * lo <= e for (lo, hi), e in zip(spec.padding, spec.extent, strict=True))
+        # Dilated windows may lie around a small input without touching it, and PyTorch's gradient then writes out of bounds.
+        if even and not (dilated and any(pads)):
+            kernel, stride, around, dilation = map(_short, (spec.kernel_size, spec.stride, pads, spec.dilation))
+            self.for_max = (kernel, stride, around, dilation, spec.ceil_mode)
+            self.for_average = None if dilated else (kernel, stride, around, spec.ceil_mode)
+
+    def axes(self, size: tuple[int, ...]) -> tuple[Axis, ...]:
+        """Return the axes for an input of this size."""
+        return self.spec.axes(size) if torch.compiler.is_compiling() else _axes(self, size)
+
+
+def _short(numbers: tuple[int, ...]) -> int | tuple[int, ...]:
+    """Return one number for equal ones: PyTorch unpacks it in a third of the time."""
+    return numbers[0] if len(set(numbers)) == 1 else numbers
+
+
+@lru_cache(maxsize=1024)
+def _axes(sliding: Sliding, size: tuple[int, ...]) -> tuple[Axis, ...]:
+    return sliding.spec.axes(size)
+
+
+def describe(
+    ndim: int,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: Any = False,
+    padding_mode: str | None = None,
+) -> Sliding:
+    """Return the windows that a pooling's arguments describe; those of the last thousand kinds are remembered.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For what cannot be a pooling.
+    """
+    if torch.compiler.is_compiling():
+        return _described.__wrapped__(ndim, kernel_size, stride, padding, dilation, ceil_mode, padding_mode)
+    try:
+        return _described(ndim, kernel_size, stride, padding, dilation, ceil_mode, padding_mode)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+    return _described(ndim, *map(_fixed, (kernel_size, stride, padding, dilation)), ceil_mode, padding_mode)
+
+
+def _fixed(value: Any) -> Any:
+    return tuple(_fixed(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _described(
+    ndim: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any, padding_mode: str | None
+) -> Sliding:
+    kernel = per_axis(kernel_size, ndim, "kernel_size", 1)
+    steps = kernel if stride is None or stride == () else per_axis(stride, ndim, "stride", 1)
+    return Sliding(PoolSpec(kernel, steps, padding, dilation, ceil_mode, padding_mode=padding_mode))
+
+
+def check_input(x: Any, ndim: int) -> None:
+    """Raise unless this is an image, batched or not.
+
+    Raises
+    ------
+    ArgumentTypeError, ShapeError
+    """
+    if not isinstance(x, Tensor):
+        raise ArgumentTypeError(f"the input must be a tensor, got type {type(x).__name__}")
+    if x.ndim != ndim + 2 and x.ndim != ndim + 1:
+        raise ShapeError(
+            f"the input has shape {tuple(x.shape)}; it must be (batch, channels, {ndim} spatial sizes), or that without the batch"
+        )
+
+
+def exactly(x: Tensor) -> bool:
+    """Whether PyTorch's kernels would add gradients up in any order, as on accelerators, where that is forbidden."""
+    return not x.is_cpu and torch.are_deterministic_algorithms_enabled()
+
+
+def extended(x: Tensor, axes: Sequence[Axis]) -> Tensor:
+    """Write out the border that a padding mode continues: exactly the positions that the windows read are left."""
+    if windows.written_out():
+        return _gathered(x, axes)
+    form = Form(tuple(axes), Grouped(1, 1, 1))
+    return extension(form)(x) if x.ndim == len(axes) + 2 else extension(form)(x.unsqueeze(0)).squeeze(0)
+
+
+def _gathered(x: Tensor, axes: Sequence[Axis]) -> Tensor:
+    """Do the same in operations that a compiler sees through."""
+    for dim, axis in enumerate(axes, -len(axes)):
+        if axis.mode == "zeros":
+            x = torch.constant_pad_nd(x, [0, 0] * (-dim - 1) + [axis.lo, axis.hi])
+        else:
+            places = [axis.source(i - axis.lo) for i in range(axis.span)]
+            x = x.index_select(dim, torch.tensor(places, device=x.device))
+    return x
+
+
+def bordered(x: Tensor, sliding: Sliding) -> tuple[Tensor, Sliding]:
+    """Return the input with what its padding mode puts around it, and the windows over that; both as they are without a mode."""
+    spec = sliding.spec
+    if spec.padding_mode is None:
+        return x, sliding
+    axes = sliding.axes(tuple(x.shape[-spec.ndim :]))
+    return extended(x, axes), describe(spec.ndim, spec.kernel_size, spec.stride, 0, spec.dilation)
+
+
+def largest(x: Tensor, sliding: Sliding) -> Tensor:
+    """Return the maximum over every window of a checked input."""
+    spec = sliding.spec
+    if sliding.for_max is not None and not _axiswise("max", x, sliding):
+        return _explained(_MAX[spec.ndim], x, sliding, sliding.for_max)
+    if spec.padding_mode is not None:
+        return largest(*bordered(x, sliding))
+    if x.is_complex():
+        raise DTypeError(f"the input has dtype {x.dtype}, and complex numbers have no order: take the maximum of real ones")
+    return windows.maximum(x, sliding.axes(tuple(x.shape[-spec.ndim :])))
+
+
+def average(x: Tensor, sliding: Sliding, include_pad: bool = True, divisor: float | None = None) -> Tensor:
+    """Return the average over every window of a checked input; over nothing it is zero.
+
+    Parameters
+    ----------
+    x : Tensor
+    sliding : Sliding
+    include_pad : bool
+        Count the padding, though not what a window truncated by `ceil_mode` reads behind it.
+    divisor : float, optional
+        Instead of any count.
+    """
+    spec = sliding.spec
+    if sliding.for_average is not None and not _lacking(x, spec) and not _axiswise("sum", x, sliding):
+        return _averaged(x, sliding, sliding.for_average, include_pad, divisor)
+    if spec.padding_mode is not None:
+        return average(*bordered(x, sliding), True, divisor)
+    if x.dtype in (torch.float16, torch.bfloat16):
+        return average(x.float(), sliding, include_pad, divisor).to(x.dtype)
+    if not (x.is_floating_point() or x.is_complex()):
+        raise DTypeError(
+            f"the input has dtype {x.dtype}; an average takes floating-point or complex numbers: call .float() first"
+        )
+    axes = sliding.axes(tuple(x.shape[-spec.ndim :]))
+    pads = spec.pads([a.n_in for a in axes]) if include_pad else [(0, 0)] * spec.ndim
+    count = divisor if divisor is not None else _counts(axes, pads, x)
+    return windows.total(x, axes) / count
+
+
+def _lacking(x: Tensor, spec: PoolSpec) -> bool:
+    """Whether PyTorch's kernel for volumes refuses, or gives them back in another memory format.
+
+    It refuses half precision, and less than a window even where the padding makes room.
+    """
+    if spec.ndim < 3:
+        return False
+    other = x.device.type == "cpu" and (x.dtype in (torch.float16, torch.bfloat16) or channels_last(x))
+    return other or any(n < k for n, k in zip(x.shape[-3:], spec.kernel_size, strict=True))
+
+
+def _averaged(x: Tensor, sliding: Sliding, arguments: tuple[Any, ...], include_pad: bool, divisor: float | None) -> Tensor:
+    """Call PyTorch's kernel; the one of 1-D averages takes no divisor."""
+    if sliding.spec.ndim > 1:
+        return _explained(_AVERAGE[sliding.spec.ndim], x, sliding, (*arguments, include_pad, divisor))
+    if divisor is None:
+        return _explained(torch.avg_pool1d, x, sliding, (*arguments, include_pad))
+    kernel, stride, pad, ceil = arguments
+    flat = ((1, kernel), (1, stride), (0, pad), ceil, include_pad, divisor)
+    return _explained(lambda x, *given: _AVERAGE[2](x.unsqueeze(-2), *given).squeeze(-2), x, sliding, flat)
+
+
+def _explained(kernel: Callable[..., Tensor], x: Tensor, sliding: Sliding, arguments: tuple[Any, ...]) -> Tensor:
+    """Call a kernel of PyTorch's; if it refuses, say why in our words where the sizes are the reason."""
+    try:
+        return kernel(x, *arguments)
+    except RuntimeError:
+        sliding.spec.axes(x.shape[-sliding.spec.ndim :])
+        raise
+
+
+_MAX: dict[int, Any] = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
+_AVERAGE: dict[int, Any] = {2: torch._C._nn.avg_pool2d, 3: torch._C._nn.avg_pool3d}  # noqa: SLF001  where torch.nn.functional has them
+
+
+def covered(axis: Axis, device: Any, lo: int = 0, hi: int = 0) -> Tensor:
+    """Return for every output how many taps read inside the input, or its padding by `lo` and `hi`.
+
+    Examples
+    --------
+    >>> covered(Axis(3, 2, 1, 1, n_in=5, n_out=3), "cpu"), covered(Axis(3, 2, 1, 1, n_in=5, n_out=3), "cpu", 1, 0)
+    (tensor([2, 3, 2]), tensor([3, 3, 2]))
+    """
+    first = torch.arange(axis.n_out, device=device) * axis.stride - axis.lo
+
+    def before(end: int) -> Tensor:
+        """Return how many taps lie before this position."""
+        return ((end - first + axis.dilation - 1) // axis.dilation).clamp(0, axis.kernel)
+
+    return before(axis.n_in + hi) - before(-lo)
+
+
+def inside(axis: Axis, device: Any) -> Tensor:
+    """Return for every output whether each of its taps reads inside the input: booleans of shape ``(n_out, kernel)``.
+
+    Examples
+    --------
+    >>> inside(Axis(3, 2, 1, 1, n_in=5, n_out=3), "cpu")[0]
+    tensor([False,  True,  True])
+    """
+    first = torch.arange(axis.n_out, device=device) * axis.stride - axis.lo
+    at = first[:, None] + torch.arange(axis.kernel, device=device) * axis.dilation
+    return (at >= 0) & (at < axis.n_in)
+
+
+def _counts(axes: Sequence[Axis], pads: Sequence[tuple[int, int]], x: Tensor) -> Tensor | int:
+    """Return what to divide a sum by: a number where every window is whole, else one for each; 1 where it would be 0."""
+    whole = all(a.lo <= lo and a.hi <= hi for a, (lo, hi) in zip(axes, pads, strict=True))
+    counts: Any = 1 if whole else torch.ones((), dtype=x.dtype, device=x.device)
+    for a, (lo, hi) in zip(axes, pads, strict=True):
+        counts = counts * a.kernel if whole else counts.unsqueeze(-1) * covered(a, x.device, lo, hi).clamp_min(1)
+    return counts  # type: ignore[no-any-return]
+
+
+def _axiswise(kind: str, x: Tensor, sliding: Sliding) -> bool:
+    """Whether to go axis by axis although PyTorch has a kernel; remembered for a kind of input."""
+    if torch.compiler.is_compiling():
+        return False
+    if not x.is_cpu:
+        return exactly(x)
+    if x.numel() < _SMALL or not state.is_plain(x, x):
+        return False
+    recorded = x.requires_grad and torch.is_grad_enabled()
+    key = (kind, x.shape, x.stride(), x.dtype, recorded)
+    known = sliding.routes.get(key)
+    if known is None:
+        if len(sliding.routes) >= _REMEMBERED:
+            sliding.routes.clear()
+        known = sliding.routes[key] = _sooner(kind, x, sliding, recorded)
+    return known
+
+
+def _sooner(kind: str, x: Tensor, sliding: Sliding, recorded: bool) -> bool:
+    if x.dtype not in (torch.float32, torch.float64) and not (kind == "max" and x.is_floating_point()):
+        return kind == "sum" and x.is_complex()
+    try:
+        axes = sliding.axes(tuple(x.shape[-sliding.spec.ndim :]))
+    except ShapeError:
+        return False  # PyTorch's kernel refuses, too, and its refusal is explained
+    size, work = x.numel(), 0.0
+    for a in reversed(axes):
+        size = size // a.n_in * a.n_out
+        work += a.kernel * (_TAP[recorded] + _AXIS[kind, recorded] * size)
+    return _kernel_rate(kind, x, recorded, len(axes)) * size * prod(a.kernel for a in axes) > work
+
+
+def _kernel_rate(kind: str, x: Tensor, recorded: bool, ndim: int) -> float:
+    if ndim == 1 and kind == "max" and not recorded:
+        return _FLAT
+    last = channels_last(x)
+    rate = _VOLUME if last and ndim == 3 else _KERNEL[kind, last]
+    return rate * (2 if recorded and kind == "sum" else 1)
+
+
+def taken(x: Tensor, at: Tensor, ndim: int) -> Tensor:
+    """Return the elements at flat positions in the image; torch's gather has a deterministic gradient if one is asked for."""
+    return x.flatten(-ndim).gather(-1, at.flatten(-ndim)).view_as(at)
+
+
+def make(template: Callable[..., Any], name: str, ndim: int) -> Any:
+    """Return the function of one number of axes, with its own name, docstring and signature."""
+
+    def each(value: Any) -> str:
+        return ", ".join([str(value)] * ndim)
+
+    text = {
+        "n": ndim,
+        "sizes": ", ".join(("depth", "height", "width")[3 - ndim :]),
+        "three": each(3),
+        "four": each(4),
+        "five": each(5),
+        "six": each(6),
+        "ones": "1, " * (ndim - 1),
+    }
+    function: Any = partial(template, ndim)
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = (template.__doc__ or "").format(**text)
+    function.__module__ = "ninefold.functional"
+    return function
