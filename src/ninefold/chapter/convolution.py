@@ -5,6 +5,7 @@ import torch
 
 from ninefold import functional as F
 from ninefold import nn, reference
+from ninefold.chapter import drawn
 from ninefold.chapter.entry import Finding, entry
 from ninefold.chapter.given import agree, differing, integers
 from ninefold.matrix import conv_matrix, singular_values
@@ -21,6 +22,7 @@ __all__ = ["ENTRIES"]
     claim="S(i, j) = sum I(m, n) K(i - m, j - n): one function is mirrored, shifted, multiplied with the other, and summed.",
     source="eq. 9.4",
     uses=("ninefold.functional.conv2d", "ninefold.reference.c"),
+    picture=drawn.convolution_and_correlation,
 )
 def definition() -> Finding:
     image, kernel = integers(6, 7), integers(3, 2, seed=1)
@@ -149,6 +151,7 @@ def flipped_learning() -> Finding:
     claim="In one dimension each row of the matrix is the one above it, shifted by one.",
     source="section 9.1",
     uses=("ninefold.conv_matrix", "ninefold.tie_map"),
+    picture=drawn.toeplitz,
 )
 def toeplitz() -> Finding:
     layer = nn.Conv1d(1, 1, 4, bias=False)

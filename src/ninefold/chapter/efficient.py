@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ninefold import functional as F
+from ninefold.chapter import drawn
 from ninefold.chapter.entry import Finding, entry
 from ninefold.chapter.given import agree, differing, integers
 from ninefold.planning.ask import plan
@@ -168,6 +169,7 @@ def depthwise_counts() -> Finding:
     claim="With nothing between, depthwise then pointwise is a dense convolution with K_il = P_il D_l.",
     source="Chollet 2017 (Xception)",
     uses=("ninefold.functional.conv2d",),
+    picture=drawn.depthwise,
 )
 def depthwise_is_low_rank() -> Finding:
     x, depth, point = integers(1, 4, 6, 7), integers(4, 1, 2, 3, seed=1), integers(6, 4, 1, 1, seed=2)

@@ -53,7 +53,8 @@ class Entry:
     Parameters
     ----------
     key : str
-        The number of the book's figure, equation or section, or of the supplement, with a word where several share it.
+        The number of the book's section, equation or figure, N. and that of the notes' equation or section, or S. and that of the
+        supplement, with a word where several share it.
     title, term : str
         What it is called in English and in Chinese.
     claim : str

@@ -4,6 +4,7 @@ import torch
 
 from ninefold import functional as F
 from ninefold import nn, reference
+from ninefold.chapter import drawn
 from ninefold.chapter.entry import Finding, entry
 from ninefold.chapter.given import differing, integers
 from ninefold.spec.conv import ConvSpec
@@ -18,6 +19,7 @@ __all__ = ["ENTRIES"]
     claim="Outputs may see only some of the input channels, at a cost in proportion to the connections.",
     source="figure 9.15",
     uses=("ninefold.ConvSpec", "ninefold.functional.conv2d"),
+    picture=drawn.channel_table,
 )
 def channel_table() -> Finding:
     table = ((0, 0), (0, 1), (1, 1), (2, 0), (2, 1), (2, 2), (3, 2))
@@ -80,6 +82,7 @@ def shuffle() -> Finding:
     claim="Two stacked pointwise group convolutions have a block-diagonal Jacobian; a shuffle between them makes it dense.",
     source="Zhang et al. 2017 (ShuffleNet)",
     uses=("ninefold.nn.ChannelShuffle", "ninefold.nn.Conv1d"),
+    picture=drawn.shuffled,
 )
 def shuffled_jacobian() -> Finding:
     one, two = (nn.Conv1d(12, 12, 1, groups=3, bias=False).double() for _ in range(2))

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ninefold import functional as F
+from ninefold.chapter import drawn
 from ninefold.chapter.entry import Finding, entry
 from ninefold.chapter.given import differing, integers
 from ninefold.matrix import conv_matrix
@@ -23,6 +24,7 @@ __all__ = ["ENTRIES"]
     claim="An input affects only as many outputs as the kernel has taps, an output sees as many inputs; in a dense layer, all.",
     source="figures 9.2 and 9.3",
     uses=("ninefold.conv_matrix", "ninefold.ConvSpec.overlap"),
+    picture=drawn.sparse,
 )
 def sparse() -> Finding:
     matrix = conv_matrix(ConvSpec(1, 1, (3,), padding="same"), 20, weight=torch.ones(1, 1, 3)).toarray() != 0
@@ -41,6 +43,7 @@ def sparse() -> Finding:
     claim="Connections are sparse, yet units of deep layers see much of the input: 2 L + 1 positions after L layers of three taps.",
     source="figure 9.4",
     uses=("ninefold.spec.receptive_field",),
+    picture=drawn.deeper,
 )
 def deeper_sees_more() -> Finding:
     formula = [receptive_field([ConvSpec(1, 1, (3,))] * depth)[0] for depth in range(1, 11)]

@@ -6,6 +6,7 @@ import torch
 
 from ninefold import functional as F
 from ninefold import pooling_theory
+from ninefold.chapter import drawn
 from ninefold.chapter.entry import Finding, entry
 from ninefold.chapter.given import differing, integers
 from ninefold.models import figure_9_11
@@ -48,7 +49,7 @@ def three_stages() -> Finding:
 )
 def pooling_and_convolution() -> Finding:
     x, y = integers(1, 3, 6, 9), integers(1, 3, 6, 9, seed=1)
-    even = torch.full((3, 1, 2, 3), 1 / 6).double()
+    even = torch.full((3, 1, 2, 3), 1 / 6, dtype=torch.float64)
     gap = (F.avg_pool2d(x, (2, 3)) - F.conv2d(x, even, stride=(2, 3), groups=3)).abs().max().item()
     linear = differing(F.max_pool2d(x + y, 2), F.max_pool2d(x, 2) + F.max_pool2d(y, 2))
     return Finding(
@@ -72,7 +73,7 @@ def shift() -> Finding:
     pooled = F.max_pool1d(row, 3, 1, "same")[..., 1:]
     moved = F.max_pool1d(torch.nn.functional.pad(row, (1, 0), value=0.3), 3, 1, "same")[..., 1:-1]
     return Finding(
-        f"detectors: {differing(before, after)} of 4 change; maxima {pooled.flatten().tolist()} become {moved.flatten().tolist()}",
+        f"{differing(before, after)} of 4 detectors change, {differing(pooled, moved)} of 4 maxima",
         differing(before, after) == 4 and 2 * differing(pooled, moved) == 4,
         {"detectors": differing(before, after), "maxima": differing(pooled, moved)},
     )
@@ -126,7 +127,7 @@ def families() -> Finding:
 
 
 @entry(
-    "9.9",
+    "9.9 figure",
     "Pooling over channels: invariance that is learned",
     "多通道之间的 pooling: 对旋转等变换的不变性",
     claim="A maximum over detectors of turned features does not see the turn, whichever detector fires.",
@@ -156,6 +157,7 @@ def pooled_over_channels() -> Finding:
     claim="Windows of width 3, two apart; the last one is smaller, or some detectors would be ignored.",
     source="figure 9.10",
     uses=("ninefold.functional.max_pool1d", "ninefold.spec.PoolSpec"),
+    picture=drawn.pooling_windows,
 )
 def covered() -> Finding:
     row = torch.tensor([[[0.1, 1.0, 0.2, 0.1, 0.0, 0.1]]])
@@ -195,6 +197,7 @@ def saves() -> Finding:
     claim="Pooling to a grid of fixed size lets a dense layer follow images of any size; a network without a dense layer needs none.",
     source="figure 9.11",
     uses=("ninefold.models.figure_9_11", "ninefold.functional.adaptive_max_pool2d"),
+    picture=drawn.networks_of_any_size,
 )
 def any_size() -> Finding:
     sizes = [F.adaptive_max_pool2d(torch.zeros(1, 64, h, w), 3).flatten(1).shape[1] for h, w in ((64, 64), (3, 5), (17, 40))]
@@ -235,6 +238,7 @@ def bins() -> Finding:
     claim="For binary features of probability alpha, P pooled: the maximum separates two classes best at a finite P; rare features want it.",
     source="Boureau, Ponce and LeCun 2010",
     uses=("ninefold.pooling_theory.best_cardinality", "ninefold.pooling_theory.bernoulli_max"),
+    picture=drawn.best_pooling,
 )
 def which_pooling() -> Finding:
     best = pooling_theory.best_cardinality(0.05, 0.02)

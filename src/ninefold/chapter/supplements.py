@@ -5,6 +5,7 @@ import torch
 from scipy import ndimage
 
 from ninefold import functional as F
+from ninefold.chapter import drawn
 from ninefold.chapter.entry import Finding, entry
 from ninefold.chapter.given import differing, integers
 from ninefold.matrix import conv_matrix
@@ -192,6 +193,7 @@ def fractionally_strided() -> Finding:
     claim="A transposed convolution overlaps unevenly, unless its stride divides its kernel.",
     source="Odena, Dumoulin and Olah 2016",
     uses=("ninefold.ConvSpec.overlap",),
+    picture=drawn.checkerboard,
 )
 def checkerboard() -> Finding:
     def inside(kernel: int, stride: int) -> list[int]:
@@ -262,6 +264,7 @@ def dilated() -> Finding:
     correction="A stack of rates 1, 2 and 4 does; alone, rates 1, 2 and 4 see 3, 5 and 9. The dots are the kernel's taps.",
     source="Yu and Koltun 2016",
     uses=("ninefold.spec.receptive_field",),
+    picture=drawn.dilated,
 )
 def dilated_growth() -> Finding:
     layers = [ConvSpec(1, 1, (3,), dilation=rate) for rate in (1, 2, 4)]
@@ -283,6 +286,7 @@ def dilated_growth() -> Finding:
     correction="Rates 1, 2, 4 and 1, 2, 5 do; 2, 2, 2 sees 7 of 13 positions, 2, 4, 8 sees 15 of 29, 1, 2, 9 sees 21 of 25.",
     source="Wang et al. 2018 (arXiv 1702.08502)",
     uses=("ninefold.spec.coverage",),
+    picture=drawn.gridding,
 )
 def gridding() -> Finding:
     stacks = ((1, 2, 4), (2, 2, 2), (2, 4, 8), (1, 2, 5), (1, 2, 9))

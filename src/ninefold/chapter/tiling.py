@@ -5,6 +5,7 @@ import torch
 
 from ninefold import functional as F
 from ninefold import nn
+from ninefold.chapter import drawn
 from ninefold.chapter.entry import Finding, entry
 from ninefold.chapter.given import differing, integers
 from ninefold.spec.conv import ConvSpec
@@ -40,6 +41,7 @@ def tiled() -> Finding:
     claim="Tiled convolution lies between: period 1 is the standard convolution, a period of the output's size the local layer.",
     source="figure 9.16",
     uses=("ninefold.nn.TiledConv2d", "ninefold.nn.LocallyConnected2d", "ninefold.nn.Conv2d"),
+    picture=drawn.who_shares,
 )
 def between() -> Finding:
     V, W = integers(1, 2, 5, 6), integers(3, 4, 4, 2, 2, 3, seed=1)
