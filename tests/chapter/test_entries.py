@@ -1,12 +1,17 @@
 """Every entry gives a number, names what exists, and says the same as its page."""
 
+import re
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from ninefold import chapter
+from ninefold.chapter.record import load
 from ninefold.errors import ArgumentError
 
+CONTENTS = (Path(__file__).parents[2] / "docs" / "chapter" / "README.md").read_text("utf-8")
+VERDICTS = {cells[1]: cells[-2] for line in CONTENTS.splitlines() if len(cells := re.split(r" ?(?<!\\)\| ?", line)) == 6}
 QUICK = [entry for entry in chapter.ENTRIES if not entry.long]
 
 
@@ -41,12 +46,27 @@ def test_an_entry_is_whole(entry):
 
 
 @pytest.mark.parametrize("entry", QUICK, ids=lambda entry: entry.key)
-def test_a_quick_entry_gives_numbers(entry):
+def test_a_quick_entry_gives_numbers_and_its_page_says_the_same(entry):
     finding = entry.run()
+    assert VERDICTS[entry.key] == entry.verdict(finding)
     assert finding.numbers
     assert any(c.isdigit() for c in finding.measured)
     assert len(finding.measured) <= 130
     assert entry.verdict(finding) in chapter.VERDICTS
+
+
+def test_a_long_entry_is_recorded_and_its_page_says_the_same():
+    records = load()
+    long = [entry for entry in chapter.ENTRIES if entry.long]
+    assert len(long) > 8
+    for entry in long:
+        assert VERDICTS[entry.key] == entry.verdict(records[entry.key].finding)
+    assert records.keys() == {entry.key for entry in long}
+    assert sum(record.seconds for record in records.values()) < 3600
+
+
+def test_contents_have_every_entry_in_order():
+    assert [key for key in VERDICTS if key not in ("entry", "---")] == [entry.key for entry in chapter.ENTRIES]
 
 
 def test_a_finding_without_a_number_is_none():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from scipy import signal
 
 from ninefold import functional as F
 from ninefold import nn, reference
@@ -227,6 +228,29 @@ def transpose() -> Finding:
     return agree(torch.from_numpy(by_matrix), torch.from_numpy(reference.h(form, kernel.numpy(), up.numpy()).ravel()))
 
 
+@entry(
+    "9.6 SciPy",
+    "The same numbers as SciPy",
+    "与 SciPy 一致",
+    claim="Convolution and cross-correlation, valid, same and full, are those of scipy.signal.",
+    source="scipy.signal.convolve2d, correlate2d",
+    uses=("ninefold.functional.conv2d",),
+)
+def scipys() -> Finding:
+    image, kernel = integers(6, 8), integers(3, 5, seed=1)
+    wrong = {
+        f"{name} {mode}": differing(
+            F.conv2d(image[None, None], kernel[None, None], padding=mode, flip_kernel=name == "convolve2d")[0, 0],
+            torch.from_numpy(getattr(signal, name)(image.numpy(), kernel.numpy(), mode)),
+        )
+        for name in ("convolve2d", "correlate2d")
+        for mode in ("valid", "same", "full")
+    }
+    return Finding(
+        f"{sum(n == 0 for n in wrong.values())} of {len(wrong)} agree to the last digit", not any(wrong.values()), wrong
+    )
+
+
 ENTRIES = (
     definition,
     finite_support,
@@ -234,6 +258,7 @@ ENTRIES = (
     associates,
     correlation,
     libraries,
+    scipys,
     flipped_learning,
     toeplitz,
     doubly_blocked,

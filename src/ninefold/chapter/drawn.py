@@ -40,7 +40,10 @@ def convolution_and_correlation() -> Figure:
     figure = Figure(figsize=(7, 2.2), layout="constrained")
     for ax, (title, flip) in zip(figure.subplots(1, 2), {"convolution": True, "cross-correlation": False}.items(), strict=True):
         found = F.conv1d(box[None, None], ramp[None, None, 10:25], padding="full", flip_kernel=flip).flatten()[7:47] / 15
-        lines = {name: (range(40), (line + up).tolist()) for name, line, up in (("f", box, 2.4), ("g", ramp, 1.2), ("f and g", found, 0))}
+        lines = {
+            name: (range(40), (line + up).tolist())
+            for name, line, up in (("f", box, 2.4), ("g", ramp, 1.2), ("f and g", found, 0))
+        }
         drawing.curves(lines, across="position", up="", title=title, ax=ax)
         ax.set_yticks([])
     return figure

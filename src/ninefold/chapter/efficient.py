@@ -202,8 +202,32 @@ def depthwise_measured() -> Finding:
     )
 
 
+@entry(
+    "9.8 overlap-add",
+    "Long signals, tile by tile",
+    "重叠相加 (overlap-add)",
+    claim="A long convolution is the sum of those of its pieces, shifted; the conjugate spectrum gives the cross-correlation.",
+    source="section 9.8",
+    uses=("ninefold.functional.conv1d",),
+)
+def overlap_add() -> Finding:
+    x, w = integers(1, 1, 40), integers(1, 1, 6, seed=1)
+    summed = torch.zeros(1, 1, 45).double()
+    for start in range(0, 40, 8):
+        summed[..., start : start + 13] += F.conv1d(x[..., start : start + 8], w, padding="full", flip_kernel=True)
+    whole = F.conv1d(x, w, padding="full", flip_kernel=True)
+    conjugate = torch.fft.irfft(torch.fft.rfft(x, 45) * torch.fft.rfft(w, 45).conj(), 45).round()[..., :35]
+    wrong = differing(summed, whole), differing(conjugate, F.conv1d(x, w))
+    return Finding(
+        f"{wrong[0]} of 45 sums over 5 tiles differ, {wrong[1]} of 35 from the conjugate spectrum",
+        not any(wrong),
+        {"tiles": wrong[0], "conjugate": wrong[1]},
+    )
+
+
 ENTRIES = (
     fft,
+    overlap_add,
     fft_is_faster,
     separable_counts,
     rank_one,

@@ -324,6 +324,25 @@ def unpooling() -> Finding:
     )
 
 
+@entry(
+    "9.3 continuous",
+    "The maximum of continuous features",
+    "连续特征的最大 pooling",
+    claim="Of exponential features with mean mu the maximum of P has mean mu (1 + 1/2 + ... + 1/P) and variance mu^2 (1 + 1/4 + ... + 1/P^2).",
+    source="Boureau, Ponce and LeCun 2010",
+    uses=("ninefold.pooling_theory.exponential_max",),
+)
+def continuous() -> Finding:
+    drawn = -torch.rand(400_000, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64).log()
+    found, told = drawn.amax(1), pooling_theory.exponential_max(1.0, 10)
+    off = abs(found.mean().item() - told.mean) / (told.deviation / len(found) ** 0.5)
+    return Finding(
+        f"P = 10: mean {told.mean:.4f}, drawn {found.mean():.4f} ({off:.1f} standard errors off); variance {told.variance:.3f}, drawn {found.var():.3f}",
+        off < 4 and abs(found.var().item() / told.variance - 1) < 0.02,
+        {"mean": told.mean, "drawn": found.mean().item(), "variance": told.variance, "drawn_variance": found.var().item()},
+    )
+
+
 ENTRIES = (
     three_stages,
     pooling_and_convolution,
@@ -335,6 +354,7 @@ ENTRIES = (
     covered,
     bins,
     which_pooling,
+    continuous,
     clustered,
     rectangles,
     unpooling,

@@ -61,12 +61,12 @@ def sheet(result: Result, picture: str = "") -> str:
     --------
     >>> from ninefold.chapter import ENTRIES
     >>> print(sheet(Result(ENTRIES[0], ENTRIES[0].run())).splitlines()[0])
-    ## 9.4 Convolution turns the kernel over (卷积: 翻转, 平移, 相乘, 求和)
+    ## 9.4: Convolution turns the kernel over (卷积: 翻转, 平移, 相乘, 求和)
     """
     entry = result.entry
     when = f" Recorded: {result.recorded}." if result.recorded else ""
     parts = [
-        f"## {entry.key} {entry.title} ({entry.term})",
+        f"## {entry.key}: {entry.title} ({entry.term})",
         f"**Claim** ({entry.source}). {entry.claim}",
         f"**Correction.** {entry.correction}" if entry.correction else "",
         f"![{entry.title}]({picture})" if picture else "",
@@ -99,7 +99,10 @@ def write_pages(sections: Mapping[str, Sequence[Result]], folder: Path, draw: Ca
     ['1-convolution.md', 'README.md']
     """
     folder.mkdir(parents=True, exist_ok=True)
-    how = "Written by `ninefold chapter --write docs/chapter`; `ninefold chapter KEY` runs an entry again."
+    how = (
+        "Written by `ninefold chapter --write docs/chapter`; `ninefold chapter KEY` runs an entry again. In the code, `F` is "
+        "`ninefold.functional`, `nn` is `ninefold.nn`, and `integers(...)` draws small whole numbers."
+    )
     contents, files = ["# The chapter, alive", "", how], []
     for heading, results in sections.items():
         file = folder / f"{_slug(heading)}.md"

@@ -298,16 +298,71 @@ def gridding() -> Finding:
     )
 
 
+@entry(
+    "S.2 average",
+    "An average after a 1x1 convolution needs it once",
+    "全局平均池化 (global average pooling)",
+    claim="1x1 convolution commutes with averaging over positions: the last layer of a convolutional classifier may follow the average.",
+    source="Lin, Chen and Yan 2013; figure 9.11, right",
+    uses=("ninefold.functional.conv2d", "ninefold.functional.adaptive_avg_pool2d"),
+)
+def averages_commute() -> Finding:
+    V, K = integers(2, 8, 4, 8), integers(3, 8, 1, 1, seed=1)
+    before, after = F.adaptive_avg_pool2d(F.conv2d(V, K), 1), F.conv2d(F.adaptive_avg_pool2d(V, 1), K)
+    saved = ConvSpec(8, 3, 1).macs((4, 8)) // ConvSpec(8, 3, 1).macs((1, 1))
+    return Finding(
+        f"{differing(before, after)} of {before.numel()} differ, for {saved} times fewer multiplications",
+        torch.equal(before, after),
+        {"differ": differing(before, after), "times": saved},
+    )
+
+
+@entry(
+    "S.3 spectrum",
+    "A checkerboard before any training",
+    "随机权重下的棋盘效应",
+    claim="A kernel that the stride divides avoids the artefacts.",
+    correction="It avoids uneven overlap. With random weights, as with learned ones, the phases differ all the same, and the energy beside the "
+    "constant sits at the frequency 1/s.",
+    source="Odena, Dumoulin and Olah 2016",
+    uses=("ninefold.functional.conv_transpose2d", "ninefold.functional.conv2d"),
+)
+def spectrum() -> Finding:
+    def beside(kernel: int, stride: int, *, random: bool) -> float:
+        """Return the energy at 1/s of a flat image, relative to that of its mean."""
+        weights = (
+            torch.randn(1, 1, kernel, kernel, generator=torch.Generator().manual_seed(0)).double()
+            if random
+            else torch.ones(1, 1, kernel, kernel).double()
+        )
+        power = (
+            torch.fft.fft2(F.conv_transpose2d(torch.ones(1, 1, 32, 32).double(), weights, stride=stride)[0, 0, 8:56, 8:56])
+            .abs()
+            .square()
+        )
+        at = 48 // stride
+        return ((power[at, 0] + power[0, at] + power[at, at]) / power[0, 0]).item()
+
+    found = {f"{k}/2 {'random' if r else 'ones'}": beside(k, 2, random=r) for k in (3, 4) for r in (False, True)}
+    return Finding(
+        ", ".join(f"{name} {share:.2g}" for name, share in found.items()) + " of the mean's energy",
+        found["3/2 ones"] > 0.1 and found["4/2 ones"] < 1e-20 and found["4/2 random"] > 1e-3,
+        found,
+    )
+
+
 ENTRIES = (
     three_dimensions,
     three_passes,
     pointwise,
+    averages_commute,
     transposed_example,
     transposed_values,
     not_an_inverse,
     sampling,
     fractionally_strided,
     checkerboard,
+    spectrum,
     resize_then_convolve,
     dilated,
     dilated_growth,
