@@ -41,6 +41,13 @@ def test_a_layer_resizes_and_convolves_with_a_continued_border(mode, n):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
+def test_torchs_own_names_of_linear_are_taken(n):
+    assert make(n, mode=("linear", "bilinear", "trilinear")[n - 1]).mode == "linear"
+    with pytest.raises(ArgumentError, match="cubic"):
+        make(n, mode="cubic")
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 def test_a_constant_stays_a_constant_up_to_the_border(mode, n):
     layer = make(n, mode=mode)

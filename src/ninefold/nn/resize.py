@@ -38,12 +38,13 @@ class _ResizeConv(torch.nn.Module):
         mode: str = "nearest",
         flip_kernel: bool = False,
     ) -> None:
-        if mode not in _MODES:
-            raise ArgumentError(f"mode={mode!r} is not one of {list(_MODES)}")
+        names = {torchs[self._ndim - 1]: name for name, torchs in _MODES.items()} | {name: name for name in _MODES}
+        if mode not in names:
+            raise ArgumentError(f"mode={mode!r} is not one of {list(names)}")
         if scale_factor is not None and size is not None:
             raise ArgumentError(f"scale_factor={scale_factor!r} and size={size!r} say the same twice; give one")
         super().__init__()
-        self.mode = mode
+        self.mode = names[mode]
         self.size = None if size is None else per_axis(size, self._ndim, "size", 1)
         self.scale_factor = None if self.size else _factors(2 if scale_factor is None else scale_factor, self._ndim)
         ends = (in_channels, out_channels, kernel_size)
@@ -95,7 +96,8 @@ _RESIZE = """Resize a {n}-D image, then convolve it: the upsampling without unev
     size : int or tuple of int, optional
         The new spatial size itself.
     mode : {{"nearest", "linear"}}
-        How is resized; linear along each axis, with the corners of pixels, not their centres, aligned, as torch does by default.
+        How is resized; linear (torch's names, such as ``"bilinear"``, are taken, too) along each axis, with the corners of
+        pixels, not their centres, aligned, as torch does by default.
 
     Attributes
     ----------
