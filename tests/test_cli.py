@@ -90,3 +90,27 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run, args, words):
     assert lines[0].startswith("ninefold: ")
     for word in words:
         assert word in lines[0]
+
+
+def test_one_entry_of_the_chapter_is_shown_with_its_lines_and_verdict(run):
+    done = run("chapter", "9.16")
+    assert done.returncode == 0, done.stderr
+    assert "Verdict: confirmed" in done.stdout
+    assert "F.tiled_conv2d(V, W, period=(4, 4))" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("chapter", "9.17"), "no entry '9.17'"),
+        (("chapter", "--record"), "--full"),
+        (("chapter", "9.16", "--write", "x"), "leave out"),
+    ],
+)
+def test_a_mistake_with_the_chapter_is_one_sentence(run, tmp_path, args, said):
+    done = run(*args)
+    assert done.returncode == 2
+    assert done.stderr.startswith("ninefold: ")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+    assert not (tmp_path / "x").exists()

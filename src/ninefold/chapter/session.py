@@ -52,6 +52,8 @@ def run(
     """
     if key is not None and write is not None:
         raise ArgumentError(f"--write writes all entries, not {key!r} alone; leave out one of the two")
+    if record and not full:
+        raise ArgumentError("--record keeps what long experiments give, 0 of which run without --full; add it")
     chosen = {"": (find(key),)} if key is not None else SECTIONS
     known = load(path)
     before = [_recorded(entry, known[entry.key]) for entries in chosen.values() for entry in entries if entry.key in known]
