@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ninefold.errors import ShapeError
+from ninefold.ops.layout import channels_last
 from ninefold.spec.parse import integer
 
 __all__ = ["ChannelShuffle"]
@@ -46,8 +47,13 @@ class ChannelShuffle(torch.nn.Module):
                 f"the input has shape {tuple(input.shape)}; shuffling takes (batch, channels, ...) with channels "
                 f"that are a multiple of groups={self.groups}"
             )
-        grouped: Tensor = input.unflatten(1, (self.groups, -1))
-        return grouped.transpose(1, 2).flatten(1, 2)
+        if channels_last(input):  # one copy, in the memory's own order
+            return self._shuffled(input.movedim(1, -1), input.ndim - 1).movedim(-1, 1)
+        return self._shuffled(input, 1)
+
+    def _shuffled(self, x: Tensor, dim: int) -> Tensor:
+        grouped: Tensor = x.unflatten(dim, (self.groups, -1))
+        return grouped.transpose(dim, dim + 1).flatten(dim, dim + 1)
 
     def inverse(self, channels: int) -> "ChannelShuffle":
         """Return the shuffle that undoes this one for so many channels.

@@ -15,13 +15,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from ninefold.errors import ArgumentTypeError
+from ninefold.functional.sliding import describe
+from ninefold.nn import pool as own
 from ninefold.spec.parse import per_axis
 from ninefold.spec.pool import PoolSpec
 
 __all__ = ["ConvStage"]
 
 _POOLS = {getattr(torch.nn, f"MaxPool{n}d"): n for n in (1, 2, 3)}
-_ADAPTIVE = tuple(getattr(torch.nn, f"AdaptiveMaxPool{n}d") for n in (1, 2, 3))
+_OWN = {getattr(own, f"MaxPool{n}d"): n for n in (1, 2, 3)}
+_ADAPTIVE = tuple(getattr(module, f"AdaptiveMaxPool{n}d") for module in (torch.nn, own) for n in (1, 2, 3))
 _FUNCTIONS = (torch.relu, torch.relu_, functional.relu, functional.relu6, functional.hardtanh, functional.leaky_relu)
 _ROUNDED = (torch.nn.Sigmoid, torch.nn.Tanh, torch.nn.ELU, torch.nn.SELU, torch.nn.CELU, torch.nn.Softplus, torch.nn.LogSigmoid)
 
@@ -108,15 +111,28 @@ def _not_max(pool: torch.nn.Module) -> str | None:
         return f"{name} also gives the indices, which differ among equal values"
     if type(pool) in _ADAPTIVE:
         return None
+    if type(pool) in _OWN:
+        layer: Any = pool
+        how = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode, layer.padding_mode)
+        spec = describe(_OWN[type(pool)], *how).spec
     if type(pool) in _POOLS:
         steps = prod(per_axis(pool.stride, _POOLS[type(pool)], "stride", 1))
     elif isinstance(spec, PoolSpec) and spec.reduction == "max":
         if getattr(spec, "padding_mode", None) == "zeros":
             return f"{name} takes the maximum with zeros of a border, which a detector need not leave zeros"
+        if _may_be_empty(spec):
+            return f"{name} may have windows around the input that hold nothing, whose -inf a detector would change"
         steps = prod(spec.stride)
     else:
         return f"{name} does not take the maximum"
     return None if steps > 1 else f"{name} with stride 1 leaves as many elements"
+
+
+def _may_be_empty(spec: PoolSpec) -> bool:
+    """Whether windows may lie outside the input, or, dilated, around it."""
+    if isinstance(spec.padding, str):
+        return any(d > 1 for d in spec.dilation)
+    return any(max(pads) >= (k if d == 1 else 1) for pads, k, d in zip(spec.padding, spec.kernel_size, spec.dilation, strict=True))
 
 
 def _not_monotone(detector: Any) -> str | None:

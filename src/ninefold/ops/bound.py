@@ -117,6 +117,8 @@ class Bound:
 
         Its autograd runs h by its backward and writes a border out once for all maps; a transposed layer runs h forward.
         """
+        if map_ == "h" and maps and leaving is not COMPILED and any(a.n_in + 2 * a.lo != a.span for a in self.form.axes):
+            return None  # PyTorch has no third gradients of a transposed convolution with output_padding
         own = {m: "aten-backward" if m == "h" and m != map_ else "aten" for m in (map_, *maps)}
         try:
             plans = {m: self.plan(m) for m in own}
