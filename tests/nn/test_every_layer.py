@@ -197,10 +197,14 @@ EXAMPLES = {
     "LocallyConnectedTranspose": conv(input_size=lambda n: SIZES[n], stride=2, groups=2),
     "LogSumExpPool": window(lambda layer: reference.reductions["log_sum_exp"](layer.r), padding="same", r=1.5),
     "MLPConv": Example(
-        lambda n: (4, (3, 5), KERNELS[n]), lambda _: {"padding": "same"}, in_turn(*(f"layers.{k}{i}" for i in "12" for k in ("conv", "act")))
+        lambda n: (4, (3, 5), KERNELS[n]),
+        lambda _: {"padding": "same"},
+        in_turn(*(f"layers.{k}{i}" for i in "12" for k in ("conv", "act"))),
     ),
     "MaxOut": Example(
-        lambda _: (2,), lambda _: {}, lambda layer, x: torch.from_numpy(reference.channel_pool(as_array(x), x.shape[1] // 2, MAXIMUM))
+        lambda _: (2,),
+        lambda _: {},
+        lambda layer, x: torch.from_numpy(reference.channel_pool(as_array(x), x.shape[1] // 2, MAXIMUM)),
     ),
     "MaxPool": window(lambda _: MAXIMUM, padding="same", dilation=2, padding_mode="symmetric"),
     "MaxUnpool": Example(lambda _: (2,), lambda _: {}, unpooled, switches),
@@ -214,7 +218,9 @@ EXAMPLES = {
     "TiledConv": conv(period=lambda n: PERIODS[n], stride=2, padding=1, groups=2),
     "TiledConvTranspose": conv(period=lambda n: PERIODS[n], stride=2, groups=2),
     "TopLeftUnpool": Example(
-        lambda n: (KERNELS[n],), lambda _: {}, lambda layer, x: torch.from_numpy(reference.unpool_top_left(as_array(x), layer.kernel_size))
+        lambda n: (KERNELS[n],),
+        lambda _: {},
+        lambda layer, x: torch.from_numpy(reference.unpool_top_left(as_array(x), layer.kernel_size)),
     ),
 }
 NAMES = [name for name in nn.__all__ if issubclass(getattr(nn, name), torch.nn.Module)]
@@ -248,6 +254,17 @@ def close(got, want):
 def test_every_layer_has_an_example_and_a_row():
     assert {family(name) for name in NAMES} == set(EXAMPLES) == {row.name for row in table.ROWS}
     assert set(nn.__all__) - set(NAMES) == {"Truncation"}, "what is no layer has no row"
+
+
+def test_the_page_is_what_the_rows_say():
+    page = table.PAGE.read_text()
+    assert page == table.text(), "the page is old: run python docs/layers.py"
+    listed = {
+        name + (f"{n}d" if n.isdigit() else "")
+        for name, axes in re.findall(r"^\| `(\w+)`[^|]*\| ([^|]*) \|", page, re.MULTILINE)
+        for n in axes.split(", ")
+    }
+    assert listed == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -329,6 +346,21 @@ def test_gradients_of_each_example_by_torch_func(name):
         wanted = torch.autograd.grad(loss(parameters, *leaves), (*parameters.values(), leaves[0]))
         close([each[0][key][k] for key in own] + [each[1][k]], list(wanted))
     close(torch.func.vmap(layer)(*batches)[2], layer(*inputs))
+
+
+def test_what_the_notes_say_is_refused():
+    layer, (x,) = make("ShuffleUnit")
+    with pytest.raises(RuntimeError, match="running_mean"):
+        torch.func.vmap(layer.train())(torch.stack((x, x)))
+    with pytest.raises(ValueError, match="expected 4D input"):
+        layer(x[0])
+
+    layer, (x,) = make("ConvTranspose2d")
+    loss = lambda x: layer(x).pow(4).sum()
+    for _ in range(2):
+        loss = lambda x, inner=torch.func.grad(loss): inner(x).pow(2).sum()
+    with pytest.raises(RuntimeError, match="output_padding is not supported"):
+        torch.func.grad(loss)(x)
 
 
 @pytest.mark.parametrize("name", NAMES)

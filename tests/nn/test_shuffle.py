@@ -17,6 +17,14 @@ def test_the_permutation_and_its_inverse(groups, channels):
     assert torch.equal(shuffle.inverse(channels)(out), x)
 
 
+def test_a_volume_keeps_its_memory_format():
+    x, shuffle = torch.randn(2, 6, 3, 4, 5), nn.ChannelShuffle(3)
+    out = shuffle(x.contiguous(memory_format=torch.channels_last_3d))
+    assert out.is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.equal(out, shuffle(x))
+    assert shuffle(x).is_contiguous()
+
+
 def test_stacked_group_convolutions_mix_only_with_it():
     first, second = (torch.nn.Conv1d(12, 12, 1, groups=3, bias=False) for _ in range(2))
     for layer in (first, second):

@@ -196,3 +196,29 @@ def test_what_is_no_stage_is_refused_in_words():
         nn.ConvStage(nn.Conv2d(1, 1, 3), torch.relu, 2)
     with pytest.raises(ArgumentTypeError, match="detector must be a module or a function of a tensor, got type str"):
         nn.ConvStage(nn.Conv2d(1, 1, 3), "relu", POOL)
+
+
+@pytest.mark.parametrize(
+    ("pool", "against"),
+    [
+        (nn.MaxPool2d((2, 3), padding=1), None),
+        (nn.MaxPool2d((2, 3), 2, "same", padding_mode="reflect"), None),
+        (nn.MaxPool2d(2, padding=((0, 1), (1, 0)), ceil_mode="cover"), None),
+        (nn.MaxPool2d(2, 2, dilation=2), None),
+        (nn.AdaptiveMaxPool2d((3, 2), bins="disjoint"), None),
+        (nn.MaxPool2d(2, 2, 1, 3), "windows around the input that hold nothing"),
+        (nn.MaxPool2d(2, 2, "same", dilation=3), "windows around the input that hold nothing"),
+        (nn.MaxPool2d(2, padding=1, padding_mode="zeros"), "zeros of a border"),
+        (nn.MaxPool2d(2, 1), "stride 1"),
+        (nn.MaxPool2d(2, return_indices=True), "indices"),
+        (nn.AvgPool2d(2), "does not take the maximum"),
+    ],
+    ids=str,
+)
+def test_poolings_of_this_library_are_exchanged_where_every_window_holds_something(pool, against):
+    stage, x = stages(torch_nn.Hardtanh(-0.3, 0.4), pool), torch.randn(2, 3, 9, 10)
+    assert stage.exchanged == (against is None)
+    assert (against or "commutes") in stage.reason
+    got, want = stage(x), in_order(stage, x)
+    for a, b in zip(*((out if isinstance(out, tuple) else (out,)) for out in (got, want)), strict=True):
+        assert torch.equal(a, b)

@@ -129,10 +129,9 @@ def _not_max(pool: torch.nn.Module) -> str | None:
 
 
 def _may_be_empty(spec: PoolSpec) -> bool:
-    """Whether windows may lie outside the input, or, dilated, around it."""
-    if isinstance(spec.padding, str):
-        return any(d > 1 for d in spec.dilation)
-    return any(max(pads) >= (k if d == 1 else 1) for pads, k, d in zip(spec.padding, spec.kernel_size, spec.dilation, strict=True))
+    """Whether windows may lie around the input, which a border narrower than a window lets only dilated ones do."""
+    padded = isinstance(spec.padding, str) or any(n for pads in spec.padding for n in pads)
+    return padded and any(d > 1 for d in spec.dilation)
 
 
 def _not_monotone(detector: Any) -> str | None:

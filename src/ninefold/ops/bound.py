@@ -44,7 +44,6 @@ COMPILED = Leaving(factor=1.5, seconds=200e-6)
 """A compiler fuses what surrounds PyTorch's convolution and lays it out anew; to an operator of ours it can do nothing."""
 
 _TRANSPARENT = ("aten", "aten-padded", "aten-other")  # compositions of PyTorch's own operations, which a compiler sees through
-
 _batched = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001  no public name
 
 ADJOINT: dict[Map, tuple[tuple[Map, str, str], tuple[Map, str, str]]] = {

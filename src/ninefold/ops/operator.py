@@ -18,9 +18,12 @@ from torch.autograd.function import _SingleLevelFunction
 from torch.utils.flop_counter import register_flop_formula
 
 from ninefold.engines.base import in_format
+from ninefold.errors import UnsupportedError
+from ninefold.ops import state
 from ninefold.ops.batching import fold_vmap
 from ninefold.ops.bound import ADJOINT, COMPILED, Bound, bound_for
 from ninefold.ops.checks import check_data, check_layer, check_operands
+from ninefold.ops.composed import composed, needs_size
 from ninefold.ops.layout import result_strides
 from ninefold.settings import CURRENT, Options
 from ninefold.spec.conv import ConvSpec
@@ -181,11 +184,15 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, spec: str, size: Seque
     bound = bound_for(
         form, _hint(x.shape[0]), x.dtype, x.device, result_strides(x, weight), _options(spec), torch.get_num_threads()
     )
+    fixed = all(type(n) is int for n in (*n_in, *n_out))
+    if state.exporting():
+        if not fixed and (reason := needs_size(layer, size)):
+            raise UnsupportedError(f"the exported graph cannot leave spatial sizes open: {reason}; export for one size")
+        return composed(bound.problem(map_))(weight, x, bias)
     needed: list[Map] = []
     if torch.is_grad_enabled():
         other: Map = "c" if layer.transposed else "h"
         needed += [m for m, need in (("g", weight.requires_grad), (other, x.requires_grad)) if need]  # type: ignore[misc]
-    fixed = all(type(n) is int for n in (*n_in, *n_out))
     if fixed and (own := bound.native(map_, tuple(needed), COMPILED)) is not None:
         return own(weight, x, bias)
     out = call(map_, spec, n_in, n_out, weight, x)

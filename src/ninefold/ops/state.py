@@ -1,13 +1,14 @@
 """Which of the two routes a call takes: the one place that looks at torch's interpreter state."""
 
 import os
+import sys
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-__all__ = ["autocast_dtype", "is_plain", "tracing"]
+__all__ = ["autocast_dtype", "exporting", "is_plain", "tracing"]
 
 _functorch_active = torch._C._are_functorch_transforms_active  # noqa: SLF001  no public name
 _dispatch_modes = torch._C._len_torch_dispatch_stack  # noqa: SLF001  no public name
@@ -32,6 +33,12 @@ def is_plain(x: Tensor, weight: Tensor) -> bool:
 def tracing() -> bool:
     """Return whether torch.jit.trace, or an exporter built on it, records."""
     return _tracing() is not None
+
+
+def exporting() -> bool:
+    """Return whether the ONNX exporter records a graph, which knows PyTorch's own operations only."""
+    loaded = "torch.onnx._internal.exporter._flags" in sys.modules  # asking torch.onnx would import all of it
+    return loaded and torch.onnx.is_in_onnx_export()
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
