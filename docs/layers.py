@@ -117,7 +117,8 @@ All layers run in three ways with the same values and gradients: eagerly, under 
 
 No layer needs an operator that ONNX lacks, and none has to be exchanged by `nf.revert` first. PyTorch's older exporter,
 `dynamo=False`, records by `torch.jit.trace`, which knows one size only: there a convolution that would be wrong at another is
-refused, with the reason, and `LogSumExpPool` and `MaxUnpool` have no operators.
+refused, with the reason; poolings beyond torch's are recorded for the traced size alone, and `LogSumExpPool` and `MaxUnpool` have
+no operators.
 
 """
 _NOTES = """
@@ -125,7 +126,8 @@ a. Third gradients through `output_padding` exist eagerly only: PyTorch's own co
 says so.
 
 b. Which position has which kernel is written into the graph, so that its spatial sizes are fixed; to export with open ones is
-refused. The same holds for convolutions with a border by policy, uneven, or continued by a mode.
+refused. The same holds for convolutions with a border by policy, uneven, or continued by a mode, and for poolings with
+`padding="same"` or a `ceil_mode` beyond torch's where they have a stride.
 
 c. Dimension 1 holds the channels. For one example `ChannelPool` and `MaxOut` take `dim=-3`.
 

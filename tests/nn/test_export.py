@@ -59,11 +59,15 @@ def test_sizes_are_left_open_where_the_graph_can_and_refused_where_not():
     sizes = {2: torch.export.Dim("height", min=4, max=99)}
     layer, x = nn.Conv2d(4, 3, (3, 2), 2, padding=1).eval(), torch.randn(2, 4, 9, 7)
     graph = exported(layer, (x,), sizes)
+    pool = nn.GaussianPool2d((3, 2), 2, 1, sigma=0.7)
     for height in (6, 7, 20):
         check(layer, graph, (torch.randn(2, 4, height, 7),))
+        check(pool, exported(pool, (x,), sizes), (torch.randn(2, 4, height, 7),))
     for refused, words in (
         (nn.TiledConv2d(4, 3, (3, 2), period=2), "which kernel a position has"),
         (nn.Conv2d(4, 3, (3, 2), 2, padding="same"), "padding='same_upper'"),
+        (nn.MaxPool2d((3, 2), 2, "same"), "padding='same_upper'"),
+        (nn.AvgPool2d(3, 2, ceil_mode="cover", dilation=2), "ceil_mode='cover'"),
     ):
         with pytest.raises(Exception, match="torch.export|ONNX") as caught:
             exported(refused.eval(), (x,), sizes)
@@ -72,3 +76,4 @@ def test_sizes_are_left_open_where_the_graph_can_and_refused_where_not():
             told, error = told + str(error), error.__cause__
         assert words in told
         assert "export for one size" in told
+        check(refused, exported(refused, (x,), {}), (x,))

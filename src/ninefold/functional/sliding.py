@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.base import extension
-from ninefold.errors import ArgumentTypeError, DTypeError, ShapeError
+from ninefold.errors import ArgumentTypeError, DTypeError, ShapeError, UnsupportedError
 from ninefold.ops import state, windows
 from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
@@ -83,8 +83,26 @@ class Sliding:
             self.for_average = None if dilated else (kernel, stride, around, spec.ceil_mode)
 
     def axes(self, size: tuple[int, ...]) -> tuple[Axis, ...]:
-        """Return the axes for an input of this size."""
+        """Return the axes for an input of this size.
+
+        Raises
+        ------
+        UnsupportedError
+            If an exporter leaves a size open on which the border depends.
+        """
+        if state.exporting():
+            self._check_size_is_known(size)
         return self.spec.axes(size) if torch.compiler.is_compiling() else _axes(self, size)
+
+    def _check_size_is_known(self, size: tuple[int, ...]) -> None:
+        """Refuse open sizes where exporters would drop the condition under which a graph is right; to Dynamo all are numbers."""
+        left_open = torch.compiler.is_dynamo_compiling() or any(type(n) is not int for n in size)
+        policy = isinstance(self.spec.padding, str) and self.spec.padding.startswith("same")
+        if left_open and (policy or self.spec.ceil_mode) and any(s > 1 for s in self.spec.stride):
+            raise UnsupportedError(
+                f"padding={self.spec.padding!r} and ceil_mode={self.spec.ceil_mode!r} with stride {self.spec.stride} read what depends "
+                "on the input's size; export for one size, or give pads as numbers and ceil_mode=False"
+            )
 
 
 def _short(numbers: tuple[int, ...]) -> int | tuple[int, ...]:

@@ -55,3 +55,5 @@ def _one_thread() -> None:
 # A forked child has the parent's thread pool by name only and would wait for it for ever; torch itself does not guard this.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_one_thread)
+
+exporting._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001  no exporter starts within a graph
