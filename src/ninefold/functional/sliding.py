@@ -100,8 +100,8 @@ class Sliding:
         policy = isinstance(self.spec.padding, str) and self.spec.padding.startswith("same")
         if left_open and (policy or self.spec.ceil_mode) and any(s > 1 for s in self.spec.stride):
             raise UnsupportedError(
-                f"padding={self.spec.padding!r} and ceil_mode={self.spec.ceil_mode!r} with stride {self.spec.stride} read what depends "
-                "on the input's size; export for one size, or give pads as numbers and ceil_mode=False"
+                f"padding={self.spec.padding!r} and ceil_mode={self.spec.ceil_mode!r} with stride {self.spec.stride} depend on "
+                "the input's size; export for one size, or give pads as numbers and ceil_mode=False"
             )
 
 
