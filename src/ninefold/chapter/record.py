@@ -83,8 +83,13 @@ def load(path: Path = RECORDED) -> dict[str, Record]:
     if not path.is_file():
         return {}
     try:
-        return {key: Record(**fields) for key, fields in json.loads(path.read_text("utf-8")).items()}
-    except (TypeError, AttributeError, ValueError) as error:
+        found = {key: Record(**fields) for key, fields in json.loads(path.read_text("utf-8")).items()}
+        for key, record in found.items():
+            for field, kind in (("measured", str), ("holds", bool), ("numbers", dict), ("seconds", int | float)):
+                if not isinstance(getattr(record, field), kind):
+                    raise TypeError(f"{field}={getattr(record, field)!r} of {key!r}")
+        return found
+    except (TypeError, AttributeError, ValueError, OSError) as error:
         raise ArgumentError(f"{path} holds no records ({error}); run the long entries anew") from error
 
 
