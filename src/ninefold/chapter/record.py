@@ -84,13 +84,13 @@ def load(path: Path = RECORDED) -> dict[str, Record]:
         return {}
     try:
         found = {key: Record(**fields) for key, fields in json.loads(path.read_text("utf-8")).items()}
-        for key, record in found.items():
-            for field, kind in (("measured", str), ("holds", bool), ("numbers", dict), ("seconds", int | float)):
-                if not isinstance(getattr(record, field), kind):
-                    raise TypeError(f"{field}={getattr(record, field)!r} of {key!r}")
-        return found
     except (TypeError, AttributeError, ValueError, OSError) as error:
         raise ArgumentError(f"{path} holds no records ({error}); run the long entries anew") from error
+    for key, record in found.items():
+        for field, kind in (("measured", str), ("holds", bool), ("numbers", dict), ("seconds", int | float)):
+            if not isinstance(given := getattr(record, field), kind):
+                raise ArgumentError(f"{path} holds no records ({field}={given!r} of {key!r}); run the long entries anew")
+    return found
 
 
 def keep(key: str, record: Record, path: Path = RECORDED) -> None:

@@ -43,7 +43,8 @@ def run(
     Raises
     ------
     ArgumentError
-        If there is no such entry, if one of many is to be written, if nothing can be written there, or if nothing is recorded of a long one that is not to run.
+        If there is no such entry, if one of many is to be written, if nothing can be written there, or if
+        nothing is recorded of a long one that is not to run.
 
     Examples
     --------
@@ -55,8 +56,9 @@ def run(
         raise ArgumentError(f"--write writes all entries, not {key!r} alone; leave out one of the two")
     if record and not full:
         raise ArgumentError("--record keeps what long experiments give, 0 of which run without --full; add it")
-    for folder in [path.parent] * record + [write] * (write is not None):
-        _check_writable(folder)
+    for folder in (path.parent if record else None, write):
+        if folder is not None:
+            _check_writable(folder)
     chosen = {"": (find(key),)} if key is not None else SECTIONS
     known = load(path)
     before = [_recorded(entry, known[entry.key]) for entries in chosen.values() for entry in entries if entry.key in known]

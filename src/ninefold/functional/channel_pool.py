@@ -5,10 +5,10 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ninefold.engines.base import in_format
-from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
+from ninefold.errors import ArgumentError, DTypeError, ShapeError
 from ninefold.functional.sliding import check_floating
 from ninefold.ops import windows
-from ninefold.ops.checks import check_strided
+from ninefold.ops.checks import check_tensor
 from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
 from ninefold.spec.parse import integer
@@ -59,9 +59,7 @@ def channel_pool(
     >>> F.channel_pool(x, 2).flatten(), F.channel_pool(x, size=4, reduction="mean").flatten()
     (tensor([4., 3.]), tensor([2.5000]))
     """
-    if not isinstance(input, Tensor):
-        raise ArgumentTypeError(f"the input must be a tensor, got type {type(input).__name__}")
-    check_strided(input)
+    check_tensor(input)
     dim = integer(dim, "dim")
     if not -input.ndim <= dim < input.ndim:
         raise ShapeError(f"dim={dim} is no dimension of an input of shape {tuple(input.shape)}")

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.base import extension
-from ninefold.errors import ArgumentTypeError, DTypeError, ShapeError
+from ninefold.errors import DTypeError, ShapeError
 from ninefold.ops import state, windows
-from ninefold.ops.checks import check_strided
+from ninefold.ops.checks import check_tensor
 from ninefold.ops.fields import bare, hashable
 from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
@@ -141,9 +141,7 @@ def check_input(x: Any, ndim: int) -> None:
     ------
     ArgumentTypeError, ShapeError, DTypeError
     """
-    if not isinstance(x, Tensor):
-        raise ArgumentTypeError(f"the input must be a tensor, got type {type(x).__name__}")
-    check_strided(x)
+    check_tensor(x)
     if x.ndim != ndim + 2 and x.ndim != ndim + 1:
         raise ShapeError(
             f"the input has shape {tuple(x.shape)}; it must be (batch, channels, {ndim} spatial sizes), or that without the batch"

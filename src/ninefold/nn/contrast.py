@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from ninefold.functional import conv1d, conv2d, conv3d
-from ninefold.ops.checks import check_strided
+from ninefold.ops.checks import check_tensor
 from ninefold.spec.padding import MODES
 from ninefold.spec.parse import per_axis
 
@@ -37,9 +37,7 @@ class _LocalContrastNorm(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Normalise ``(batch, channels, ...)`` or one such image; the result has the input's shape and type."""
-        if not isinstance(input, Tensor):
-            raise ArgumentTypeError(f"the input must be a tensor, got type {type(input).__name__}")
-        check_strided(input)
+        check_tensor(input)
         if input.ndim not in (self._ndim + 1, self._ndim + 2):
             raise ShapeError(
                 f"the input has shape {tuple(input.shape)}, {input.ndim} dimensions; {self._ndim}-D images have "

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ninefold.errors import ArgumentTypeError, ShapeError
-from ninefold.ops.checks import check_strided
+from ninefold.errors import ShapeError
+from ninefold.ops.checks import check_tensor
 from ninefold.spec.parse import integer
 
 __all__ = ["ChannelShuffle"]
@@ -42,9 +42,7 @@ class ChannelShuffle(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Shuffle dimension 1 of ``(batch, channels, ...)``."""
-        if not isinstance(input, Tensor):
-            raise ArgumentTypeError(f"the input must be a tensor, got type {type(input).__name__}")
-        check_strided(input)
+        check_tensor(input)
         if input.ndim < 2 or input.shape[1] % self.groups:
             raise ShapeError(
                 f"the input has shape {tuple(input.shape)}; shuffling takes (batch, channels, ...) with channels "

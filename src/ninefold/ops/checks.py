@@ -1,6 +1,7 @@
 """What every call is checked for once per kind of operands: rank, channels, weight shape, dtypes, devices."""
 
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from ninefold.errors import ArgumentTypeError, DeviceError, DTypeError, ShapeErr
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 
-__all__ = ["check_data", "check_layer", "check_operands", "check_strided"]
+__all__ = ["check_data", "check_layer", "check_operands", "check_strided", "check_tensor"]
 
 
 def check_data(spec: ConvSpec, x: Tensor) -> None:
@@ -36,6 +37,18 @@ def check_data(spec: ConvSpec, x: Tensor) -> None:
             f"the input has shape {tuple(x.shape)} and {x.shape[-spec.ndim - 1]} channels; "
             f"this layer takes {_wanted(spec, channels)}{hint}"
         )
+
+
+def check_tensor(x: Any, name: str = "the input") -> None:
+    """Raise unless this is an ordinary tensor.
+
+    Raises
+    ------
+    ArgumentTypeError, DTypeError
+    """
+    if not isinstance(x, Tensor):
+        raise ArgumentTypeError(f"{name} must be a tensor, got type {type(x).__name__}")
+    check_strided(x)
 
 
 def check_strided(*operands: Tensor) -> None:

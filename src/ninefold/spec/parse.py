@@ -21,7 +21,9 @@ __all__ = [
     "paddings",
     "per_axis",
     "periods",
+    "shape",
     "size",
+    "spatial",
 ]
 
 Pads = tuple[tuple[int, int], ...]
@@ -223,6 +225,33 @@ def size(value: Any, ndim: int, name: str) -> tuple[int, ...]:
     if _is_sequence(value) and len(value) != ndim:
         raise ShapeError(f"{name} must hold {ndim} spatial sizes, one per axis, got {len(value)}: {tuple(value)!r}")
     return per_axis(value, ndim, name, 0)
+
+
+def shape(value: Any, name: str) -> tuple[Any, ...]:
+    """Return a whole shape, unchecked but for being one.
+
+    Examples
+    --------
+    >>> shape([1, 3, 7], "input_size")
+    (1, 3, 7)
+    """
+    if not _is_sequence(value):
+        raise ArgumentTypeError(f"{name} must be a whole shape, a number per dimension, got {value!r}")
+    return tuple(value)
+
+
+def spatial(value: Any, ndim: int) -> Any:
+    """Return an output's spatial size from one, or from a whole shape.
+
+    Examples
+    --------
+    >>> spatial((1, 3, 7, 9), 2), spatial(7, 2)
+    ((7, 9), 7)
+    """
+    if not _is_sequence(value):
+        return integer(value, "output_size", 0)
+    whole = tuple(integer(n, f"output_size[{k}]", 0) for k, n in enumerate(value))
+    return whole[-ndim:] if len(whole) in (ndim + 1, ndim + 2) else whole
 
 
 def _iterable(value: Any) -> bool:
