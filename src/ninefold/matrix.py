@@ -17,7 +17,7 @@ from ninefold.errors import ArgumentError, ShapeError
 from ninefold.ops import trilinear
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
-from ninefold.spec.parse import per_axis
+from ninefold.spec.parse import integer, per_axis
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -146,7 +146,7 @@ def singular_values(layer: Any, input_size: Any, *, weight: Tensor | None = None
     """
     _, form, K = _given(layer, input_size, weight)
     rows, columns = prod(form.output_shape(1)), prod(form.input_shape(1))
-    if count is not None and not 1 <= count <= min(rows, columns):
+    if count is not None and not 1 <= integer(count, "count") <= min(rows, columns):
         raise ArgumentError(
             f"count={count} must be from 1 to {min(rows, columns)}, the smaller side of the {rows} x {columns} matrix"
         )

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ninefold import pooling_theory as theory
-from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
+from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from ninefold.functional import avg_pool1d, avg_pool2d, avg_pool3d
-from ninefold.spec.parse import per_axis
+from ninefold.spec.parse import number, per_axis
 
 __all__ = ["ChannelAdvice", "PoolingAdvice", "advise_pooling"]
 
@@ -135,7 +135,9 @@ def advise_pooling(
     if criterion not in _CRITERIA:
         raise ArgumentError(f"criterion={criterion!r} is not one of {list(_CRITERIA)}")
     kernel = tuple(activations.shape[2:]) if kernel_size is None else per_axis(kernel_size, ndim, "kernel_size", 1)
-    on = (activations.detach() > threshold).double()
+    if activations.is_complex():
+        raise DTypeError(f"activations are {activations.dtype}, and complex numbers are not above a threshold: give .abs()")
+    on = (activations.detach() > number(threshold, "threshold")).double()
     parts = [on] if labels is None else _classes(on, labels)
     means = [_AVERAGE[ndim](part, kernel).flatten(2).transpose(0, 1).flatten(1) for part in parts]
     alphas = torch.stack([part.transpose(0, 1).flatten(1).mean(1) for part in parts])

@@ -12,9 +12,10 @@ cardinality. Neighbouring activations of real images are correlated, and count f
 """
 
 from dataclasses import dataclass
-from math import ceil, exp, expm1, floor, inf, log, log1p, sqrt
+from math import ceil, exp, expm1, floor, inf, log, log1p, pi, sqrt
 
-from ninefold.errors import ArgumentError
+from ninefold.errors import ArgumentError, ArgumentTypeError
+from ninefold.spec.parse import number
 
 __all__ = [
     "BestCardinality",
@@ -121,6 +122,7 @@ def exponential_average(mean: float, cardinality: float) -> Moments:
     Moments(mean=2.0, variance=0.5)
     """
     _check(cardinality)
+    number(mean, "mean")
     return Moments(mean, mean**2 / cardinality)
 
 
@@ -140,8 +142,18 @@ def exponential_max(mean: float, cardinality: int) -> Moments:
     _check(cardinality)
     if cardinality != int(cardinality):
         raise ArgumentError(f"cardinality={cardinality} must be a whole number here")
-    each = range(1, int(cardinality) + 1)
-    return Moments(mean * sum(1 / k for k in each), mean**2 * sum(1 / k**2 for k in each))
+    number(mean, "mean")
+    n = int(cardinality)
+    if n > _MANY:  # Euler and Maclaurin's expansions, whose next terms are below the rounding
+        first = log(n) + _EULER + 1 / (2 * n) - 1 / (12 * n**2)
+        second = pi**2 / 6 - 1 / n + 1 / (2 * n**2) - 1 / (6 * n**3)
+    else:
+        first, second = (sum(1 / k**power for k in range(1, n + 1)) for power in (1, 2))
+    return Moments(mean * first, mean**2 * second)
+
+
+_EULER = 0.5772156649015329
+_MANY = 10_000
 
 
 def separation(alpha1: float, alpha2: float, cardinality: float) -> float:
@@ -215,6 +227,9 @@ def signal_to_noise(first: Moments, second: Moments) -> float:
     >>> signal_to_noise(Moments(3.0, 1.0), Moments(1.0, 9.0))
     0.5
     """
+    for moments in (first, second):
+        if not isinstance(moments, Moments):
+            raise ArgumentTypeError(f"signal_to_noise compares two Moments, such as bernoulli_max(0.1, 9) gives, got {moments!r}")
     distance, noise = abs(first.mean - second.mean), first.deviation + second.deviation
     return distance / noise if noise else inf if distance else 0.0
 
@@ -226,7 +241,7 @@ def _power(alpha: float, cardinality: float) -> float:
 
 def _check(cardinality: float, *alphas: float) -> None:
     for alpha in alphas:
-        if not 0 <= alpha <= 1:
+        if not 0 <= number(alpha, "alpha") <= 1:
             raise ArgumentError(f"alpha={alpha} must be a probability, between 0 and 1")
-    if not 1 <= cardinality < inf:
+    if not 1 <= number(cardinality, "cardinality") < inf:
         raise ArgumentError(f"cardinality={cardinality} must be at least 1, and finite")

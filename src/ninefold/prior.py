@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ninefold import reference
-from ninefold.errors import ShapeError, UnsupportedError
+from ninefold.errors import ArgumentTypeError, ShapeError, UnsupportedError
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 from ninefold.spec.parse import per_axis
@@ -88,6 +88,8 @@ def to_linear(layer: Any, input_size: Any) -> torch.nn.Linear:
     >>> torch.allclose(dense(x.flatten(1)), conv(x).flatten(1), atol=1e-6)
     True
     """
+    if isinstance(layer, ConvSpec):
+        raise ArgumentTypeError("to_linear copies a layer's weights, and a ConvSpec has none: give the layer")
     ties = tie_map(layer, input_size)
     weight: Tensor = layer.weight.detach()
     bias = _spread(layer, input_size, len(ties))
@@ -180,6 +182,8 @@ def _filled(ties: Tensor, weight: Tensor) -> Tensor:
 
 
 def _ties_for(dense: Tensor, layer: ConvSpec, input_size: Any) -> Tensor:
+    if not isinstance(dense, Tensor):
+        raise ArgumentTypeError(f"dense must be a tensor (outputs, inputs), got type {type(dense).__name__}")
     ties = tie_map(layer, input_size)
     if dense.shape != ties.shape:
         raise ShapeError(

@@ -83,9 +83,14 @@ def load(path: Path = RECORDED) -> dict[str, Record]:
     if not path.is_file():
         return {}
     try:
-        return {key: Record(**fields) for key, fields in json.loads(path.read_text("utf-8")).items()}
-    except (TypeError, AttributeError, ValueError) as error:
+        found = {key: Record(**fields) for key, fields in json.loads(path.read_text("utf-8")).items()}
+    except (TypeError, AttributeError, ValueError, OSError) as error:
         raise ArgumentError(f"{path} holds no records ({error}); run the long entries anew") from error
+    for key, record in found.items():
+        for field, kind in (("measured", str), ("holds", bool), ("numbers", dict), ("seconds", int | float)):
+            if not isinstance(given := getattr(record, field), kind):
+                raise ArgumentError(f"{path} holds no records ({field}={given!r} of {key!r}); run the long entries anew")
+    return found
 
 
 def keep(key: str, record: Record, path: Path = RECORDED) -> None:

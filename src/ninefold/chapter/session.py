@@ -1,5 +1,6 @@
 """Running the chapter: quick entries now, long ones as recorded, or all of them."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def run(
     Raises
     ------
     ArgumentError
-        If there is no such entry, if one of many is to be written, or if nothing is recorded of a long one that is not to run.
+        If there is no such entry, if one of many is to be written, if nothing can be written there, or if
+        nothing is recorded of a long one that is not to run.
 
     Examples
     --------
@@ -54,6 +56,9 @@ def run(
         raise ArgumentError(f"--write writes all entries, not {key!r} alone; leave out one of the two")
     if record and not full:
         raise ArgumentError("--record keeps what long experiments give, 0 of which run without --full; add it")
+    for folder in (path.parent if record else None, write):
+        if folder is not None:
+            _check_writable(folder)
     chosen = {"": (find(key),)} if key is not None else SECTIONS
     known = load(path)
     before = [_recorded(entry, known[entry.key]) for entries in chosen.values() for entry in entries if entry.key in known]
@@ -63,6 +68,16 @@ def run(
     if write is not None:
         write_pages(sections, write, _draw)
     return [result for results in sections.values() for result in results], before
+
+
+def _check_writable(folder: Path) -> None:
+    """Make a folder and a file in it, which goes at once: an hour of experiments later is too late to find out."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ArgumentError(f"cannot write to {folder}: {error.strerror}; give a folder that can be written") from error
 
 
 def _recorded(entry: Entry, record: Record) -> Result:

@@ -182,6 +182,7 @@ def borders(n: int = 5, width: int = 4, *, ax: "Axes | None" = None) -> "Figure"
     >>> [text.get_text() for text in figure.axes[0].texts][8:16]
     ['reflect', 'c', 'b', 'a', 'b', 'c', 'b', 'a']
     """
+    n, width = parse.integer(n, "n", 1), parse.integer(width, "width", 0)
     ax = canvas(7, 0.36 * (len(MODES) + 0.4), ax)
     for row, (name, mode) in enumerate(MODES.items()):
         ax.text(-width - 0.9, row, name, ha="right", va="center", fontsize=10, color=INK)
@@ -199,12 +200,12 @@ def borders(n: int = 5, width: int = 4, *, ax: "Axes | None" = None) -> "Figure"
     return on(ax)  # type: ignore[no-any-return]
 
 
-def overlap(spec: ConvSpec, input_size: Any, *, title: str | None = None, ax: "Axes | None" = None) -> "Figure":
+def overlap(layer: Any, input_size: Any, *, title: str | None = None, ax: "Axes | None" = None) -> "Figure":
     """Draw how often each position of ``V`` is read, or of a transposed layer written: where it is uneven, the checkerboard.
 
     Parameters
     ----------
-    spec : ConvSpec
+    layer : ConvSpec or torch.nn.Module
         Of 1 or 2 spatial axes.
     input_size : int or sequence of int
     title, ax
@@ -226,7 +227,7 @@ def overlap(spec: ConvSpec, input_size: Any, *, title: str | None = None, ax: "A
     >>> [text.get_text() for text in figure.axes[0].texts]
     ['1', '1', '2', '1', '2', '1', '2', '1', '1']
     """
-    counts = spec.overlap(input_size)
+    counts = (layer if isinstance(layer, ConvSpec) else ConvSpec.from_module(layer)).overlap(input_size)
     if len(counts) > 2:
         raise ArgumentError(f"overlaps are drawn over 1 or 2 spatial axes, not {len(counts)}")
     table = np.outer(*((np.ones(1, int), *map(np.array, counts))[-2:]))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.base import in_format
-from ninefold.errors import ArgumentError, ShapeError
-from ninefold.functional.sliding import check_input, exactly, make, taken
+from ninefold.errors import ArgumentError, DTypeError, ShapeError
+from ninefold.functional.sliding import check_floating, check_input, exactly, make, refusal, taken
 from ninefold.ops.layout import channels_last
 from ninefold.spec.parse import integer, per_axis
 
@@ -78,7 +78,8 @@ def _adaptive_avg_pool(
     torch.Size([1, 3, {three}])
     """
     size = _output_size(input, ndim, output_size, bins)
-    if bins == "overlapping" and not exactly(input):
+    check_floating(input, "an average")
+    if bins == "overlapping" and not exactly(input) and not input.is_complex():
         return _AVERAGE[ndim](input, size)  # type: ignore[no-any-return]
     y = input
     for dim, o in enumerate(size, -ndim):
@@ -123,8 +124,13 @@ def _adaptive_max_pool(
     """
     size = _output_size(input, ndim, output_size, bins)
     if bins == "overlapping" and not exactly(input):
-        z, at = _MAX[ndim](input, size)
+        try:
+            z, at = _MAX[ndim](input, size)
+        except RuntimeError as error:
+            raise refusal(input, error, ndim) from error
         return (z, at) if return_indices else z
+    if input.is_complex():
+        raise DTypeError(f"the input has dtype {input.dtype}, and complex numbers have no order: take the maximum of real ones")
     flat = torch.arange(input.shape[-ndim:].numel(), device=input.device).view(input.shape[-ndim:])
     at = flat.expand(input.shape)
     y = input.detach()
@@ -172,9 +178,9 @@ def _spatial_pyramid_pool(
     >>> F.spatial_pyramid_pool{n}d(torch.rand(7, 3, {six}), [1, 2]).shape[1] == 3 * (1 + 2**{n})
     True
     """
-    if reduction not in _REDUCTIONS:
+    if reduction not in list(_REDUCTIONS):
         raise ArgumentError(f"reduction={reduction!r} is not one of {list(_REDUCTIONS)}")
-    if isinstance(levels, int) or not levels:
+    if not isinstance(levels, list | tuple) or not levels:
         raise ArgumentError(f"levels={levels!r} must be a sequence of grids, such as (1, 2, 4)")
     pool = _REDUCTIONS[reduction]
     return torch.cat([pool(ndim, input, level, bins=bins).flatten(-ndim - 1) for level in levels], -1)

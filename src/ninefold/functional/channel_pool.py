@@ -5,8 +5,10 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ninefold.engines.base import in_format
-from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
+from ninefold.errors import ArgumentError, DTypeError, ShapeError
+from ninefold.functional.sliding import check_floating
 from ninefold.ops import windows
+from ninefold.ops.checks import check_tensor
 from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
 from ninefold.spec.parse import integer
@@ -57,8 +59,8 @@ def channel_pool(
     >>> F.channel_pool(x, 2).flatten(), F.channel_pool(x, size=4, reduction="mean").flatten()
     (tensor([4., 3.]), tensor([2.5000]))
     """
-    if not isinstance(input, Tensor):
-        raise ArgumentTypeError(f"the input must be a tensor, got type {type(input).__name__}")
+    check_tensor(input)
+    dim = integer(dim, "dim")
     if not -input.ndim <= dim < input.ndim:
         raise ShapeError(f"dim={dim} is no dimension of an input of shape {tuple(input.shape)}")
     if (groups is None) == (size is None):
@@ -69,7 +71,7 @@ def channel_pool(
         )
     given = integer(groups if size is None else size, "groups" if size is None else "size", 1)
     channels = input.shape[dim]
-    if channels % given:
+    if channels % given or not channels:
         raise ShapeError(
             f"{channels} channels along dimension {dim} are no multiple of {'groups' if size is None else 'size'}={given}"
         )
@@ -78,6 +80,10 @@ def channel_pool(
     grouped = input.unflatten(at, (count, each))
     if callable(reduction):
         return reduction(grouped, at + 1)
+    if reduction == "max" and input.is_complex():
+        raise DTypeError(f"the input has dtype {input.dtype}, and complex numbers have no order: take the maximum of real ones")
+    if reduction == "mean":
+        check_floating(input, "an average")
     if reduction == "max" and windows.recorded(input):  # torch's amax spreads the gradient over equal ones
         # Channels are an axis like others, with windows that do not overlap.
         axes = [Axis(each, each, 1, 0, channels, count), *(Axis(1, 1, 1, 0, n, n) for n in input.shape[at + 1 :])]

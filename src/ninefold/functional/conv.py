@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
 from ninefold.ops import Site, trilinear
-from ninefold.ops.checks import check_operands
+from ninefold.ops.checks import check_operands, check_tensor
 from ninefold.ops.fields import call_traced, spec_of, text_of
+from ninefold.spec import parse
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 from ninefold.spec.parse import integer, per_axis
@@ -166,17 +167,10 @@ def _conv_transpose(
     _check_weight(weight, ndim + 2, f"(in_channels, out_channels / groups, {ndim} kernel sizes)", groups)
     inputs, tail = weight.shape[:2]
     if output_size is not None:
-        output_padding, output_size = 0, _spatial(output_size, ndim)
+        output_padding, output_size = 0, parse.spatial(output_size, ndim)
     how = (stride, padding, dilation, groups, padding_mode, flip_kernel, 1, True, output_padding)
     fields = (tail * groups, inputs, tuple(weight.shape[2:]), *how)
     return _run(input, weight, bias, output_size, fields)
-
-
-def _spatial(size: Any, ndim: int) -> Any:
-    """Return a spatial size from one, or from a whole shape."""
-    if isinstance(size, int):
-        return size
-    return tuple(size)[-ndim:] if len(size) in (ndim + 1, ndim + 2) else tuple(size)
 
 
 def _conv_input(
@@ -220,7 +214,7 @@ def _conv_input(
     _check_weight(weight, ndim + 2, f"(out_channels, in_channels / groups, {ndim} kernel sizes)", groups)
     options = (stride, padding, dilation, groups, padding_mode, flip_kernel, 1, False, 0)
     fields = (weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]), *options)
-    return _map("h", weight, grad_output, tuple(input_size), fields)
+    return _map("h", weight, grad_output, parse.shape(input_size, "input_size"), fields)
 
 
 def _conv_weight(
@@ -262,8 +256,10 @@ def _conv_weight(
     torch.Size([2, 1, {taps}])
     """
     integer(groups, "groups", 1)
+    check_tensor(input)
+    weight_size = parse.shape(weight_size, "weight_size")
     if len(weight_size) != ndim + 2:
-        raise ShapeError(f"weight_size={tuple(weight_size)} must name {ndim + 2} sizes: (out, in / groups, {ndim} kernel sizes)")
+        raise ShapeError(f"weight_size={weight_size} must name {ndim + 2} sizes: (out, in / groups, {ndim} kernel sizes)")
     options = (stride, padding, dilation, groups, padding_mode, flip_kernel, 1, False, 0)
     fields = (weight_size[1] * groups, weight_size[0], tuple(weight_size[2:]), *options)
     return _map("g", input, grad_output, tuple(input.shape), fields)
@@ -271,6 +267,7 @@ def _conv_weight(
 
 def _map(map_: Literal["h", "g"], a: Tensor, grad: Tensor, shape: tuple[int, ...], fields: tuple[Any, ...]) -> Tensor:
     """Run h or g on an operand and an output gradient, for an input of this shape."""
+    check_tensor(grad, "grad_output")
     if torch.compiler.is_compiling():
         out: Tensor = getattr(torch.ops.ninefold, map_)(a, grad, text_of(fields), shape[2:], grad.shape[2:])
         return out

@@ -12,8 +12,21 @@ import torch
 from torch import Tensor
 
 from ninefold.errors import ArgumentError, ShapeError
-from ninefold.functional.sliding import Sliding, average, check_input, covered, describe, exactly, extended, largest, make, taken
+from ninefold.functional.sliding import (
+    Sliding,
+    average,
+    check_input,
+    covered,
+    describe,
+    exactly,
+    extended,
+    largest,
+    make,
+    refusal,
+    taken,
+)
 from ninefold.spec.axis import Axis
+from ninefold.spec.parse import boolean, number
 
 __all__ = ["avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d"]
 
@@ -80,7 +93,10 @@ def _with_indices(x: Tensor, sliding: Sliding) -> tuple[Tensor, Tensor]:
     axes = sliding.axes(tuple(x.shape[-spec.ndim :]))
     run = _INDICES[spec.ndim]
     if sliding.for_max is not None:
-        z, at = run(x, *sliding.for_max)
+        try:
+            z, at = run(x, *sliding.for_max)
+        except RuntimeError as error:
+            raise refusal(x, error, spec.ndim) from error
         return (taken(x, at, spec.ndim) if exactly(x) else z), at
     if spec.padding_mode == "zeros":
         raise ArgumentError("return_indices=True with padding_mode='zeros': a zero of the border stands nowhere in the input")
@@ -150,10 +166,13 @@ def _avg_pool(
     tensor([1.])
     """
     check_input(input, ndim)
-    if divisor_override == 0:
+    divisor = None if divisor_override is None else number(divisor_override, "divisor_override")
+    if divisor == 0:
         raise ArgumentError("divisor_override must not be 0; leave it out to divide by what is counted")
     sliding = describe(ndim, kernel_size, stride, padding, dilation, ceil_mode, padding_mode)
-    return average(input, sliding, count_include_pad, divisor_override)
+    if divisor is not None and divisor.is_integer() and abs(divisor) < 2**53:
+        divisor = int(divisor)
+    return average(input, sliding, boolean(count_include_pad, "count_include_pad"), divisor)
 
 
 max_pool1d, max_pool2d, max_pool3d = (make(_max_pool, f"max_pool{n}d", n) for n in (1, 2, 3))

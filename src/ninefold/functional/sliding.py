@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.base import extension
-from ninefold.errors import ArgumentTypeError, DTypeError, ShapeError, UnsupportedError
+from ninefold.errors import DTypeError, ShapeError, UnsupportedError
 from ninefold.ops import state, windows
+from ninefold.ops.checks import check_tensor
+from ninefold.ops.fields import bare, hashable
 from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import Grouped
@@ -27,6 +29,7 @@ __all__ = [
     "Sliding",
     "average",
     "bordered",
+    "check_floating",
     "check_input",
     "covered",
     "describe",
@@ -35,6 +38,7 @@ __all__ = [
     "inside",
     "largest",
     "make",
+    "refusal",
     "taken",
 ]
 
@@ -133,24 +137,18 @@ def describe(
     """
     if torch.compiler.is_compiling():
         return _described.__wrapped__(ndim, kernel_size, stride, padding, dilation, ceil_mode, padding_mode)
-    try:
-        return _described(ndim, kernel_size, stride, padding, dilation, ceil_mode, padding_mode)
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
-    return _described(ndim, *map(_fixed, (kernel_size, stride, padding, dilation)), ceil_mode, padding_mode)
-
-
-def _fixed(value: Any) -> Any:
-    return tuple(_fixed(v) for v in value) if isinstance(value, list | tuple) else value
+    return _described(ndim, *map(hashable, (kernel_size, stride, padding, dilation, ceil_mode, padding_mode)))
 
 
 @lru_cache(maxsize=1024, typed=True)
 def _described(
     ndim: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any, padding_mode: str | None
 ) -> Sliding:
+    kernel_size, stride, padding, dilation, ceil_mode, padding_mode = map(
+        bare, (kernel_size, stride, padding, dilation, ceil_mode, padding_mode)
+    )
     kernel = per_axis(kernel_size, ndim, "kernel_size", 1)
-    steps = kernel if stride is None or stride == () else per_axis(stride, ndim, "stride", 1)
+    steps = kernel if stride is None or (isinstance(stride, list | tuple) and not stride) else per_axis(stride, ndim, "stride", 1)
     return Sliding(PoolSpec(kernel, steps, padding, dilation, ceil_mode, padding_mode=padding_mode))
 
 
@@ -159,14 +157,24 @@ def check_input(x: Any, ndim: int) -> None:
 
     Raises
     ------
-    ArgumentTypeError, ShapeError
+    ArgumentTypeError, ShapeError, DTypeError
     """
-    if not isinstance(x, Tensor):
-        raise ArgumentTypeError(f"the input must be a tensor, got type {type(x).__name__}")
+    check_tensor(x)
     if x.ndim != ndim + 2 and x.ndim != ndim + 1:
         raise ShapeError(
             f"the input has shape {tuple(x.shape)}; it must be (batch, channels, {ndim} spatial sizes), or that without the batch"
         )
+
+
+def check_floating(x: Tensor, what: str) -> None:
+    """Raise unless these are floating-point or complex numbers: whole ones would be rounded on the way.
+
+    Raises
+    ------
+    DTypeError
+    """
+    if not (x.is_floating_point() or x.is_complex()):
+        raise DTypeError(f"the input has dtype {x.dtype}; {what} takes floating-point or complex numbers: call .float() first")
 
 
 def exactly(x: Tensor) -> bool:
@@ -227,16 +235,14 @@ def average(x: Tensor, sliding: Sliding, include_pad: bool = True, divisor: floa
         Instead of any count.
     """
     spec = sliding.spec
-    if sliding.for_average is not None and not _lacking(x, spec) and not _axiswise("sum", x, sliding):
+    check_floating(x, "an average")
+    fits = divisor is None or isinstance(divisor, int)  # all that PyTorch's kernels divide by
+    if fits and sliding.for_average is not None and not _lacking(x, spec) and not _axiswise("sum", x, sliding):
         return _averaged(x, sliding, sliding.for_average, include_pad, divisor)
     if spec.padding_mode is not None:
         return average(*bordered(x, sliding), True, divisor)
     if x.dtype in (torch.float16, torch.bfloat16):
         return average(x.float(), sliding, include_pad, divisor).to(x.dtype)
-    if not (x.is_floating_point() or x.is_complex()):
-        raise DTypeError(
-            f"the input has dtype {x.dtype}; an average takes floating-point or complex numbers: call .float() first"
-        )
     axes = sliding.axes(tuple(x.shape[-spec.ndim :]))
     pads = spec.pads([a.n_in for a in axes]) if include_pad else [(0, 0)] * spec.ndim
     count = divisor if divisor is not None else _counts(axes, pads, x)
@@ -266,12 +272,22 @@ def _averaged(x: Tensor, sliding: Sliding, arguments: tuple[Any, ...], include_p
 
 
 def _explained(kernel: Callable[..., Tensor], x: Tensor, sliding: Sliding, arguments: tuple[Any, ...]) -> Tensor:
-    """Call a kernel of PyTorch's; if it refuses, say why in our words where the sizes are the reason."""
+    """Call a kernel of PyTorch's; if it refuses, say why in our words where the sizes or the numbers are the reason."""
     try:
         return kernel(x, *arguments)
-    except RuntimeError:
+    except RuntimeError as error:
         sliding.spec.axes(x.shape[-sliding.spec.ndim :])
-        raise
+        raise refusal(x, error, sliding.spec.ndim) from error
+
+
+def refusal(x: Tensor, error: RuntimeError, ndim: int) -> RuntimeError:
+    """Return what a kernel of PyTorch's that refuses an input should have said, or what it did say."""
+    if isinstance(error, NotImplementedError):
+        repair = "take the real and the imaginary part" if x.is_complex() else "call .float() first"
+        return DTypeError(f"the input has dtype {x.dtype}, for which there is no such pooling on {x.device.type}: {repair}")
+    if x.shape[-ndim - 1] == 0:
+        return ShapeError(f"the input has shape {tuple(x.shape)} and no channels; give at least 1")
+    return error
 
 
 _MAX: dict[int, Any] = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}

@@ -5,19 +5,19 @@ Norm and log-sum-exp of a window are those of the norms and log-sum-exps along i
 
 from collections.abc import Sequence
 from functools import reduce
-from math import inf, isnan, prod
-from numbers import Real
+from math import inf, prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ninefold.engines.base import in_format
-from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError
-from ninefold.functional.sliding import average, bordered, check_input, covered, describe, inside, largest, make
+from ninefold.errors import ArgumentError, DTypeError
+from ninefold.functional.sliding import average, bordered, check_floating, check_input, covered, describe, inside, largest, make
 from ninefold.ops import windows
 from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
+from ninefold.spec.parse import number
 
 __all__ = [
     "gaussian_pool1d",
@@ -85,7 +85,8 @@ def _lp_pool(
     tensor([1.])
     """
     check_input(input, ndim)
-    p = _number(norm_type, "norm_type")
+    check_floating(input, "an Lp norm")
+    p = number(norm_type, "norm_type")
     if not p > 0:
         raise ArgumentError(f"norm_type must be above 0, got {norm_type}")
     if convention not in _CONVENTIONS:
@@ -170,10 +171,11 @@ def _gaussian_pool(
     True
     """
     check_input(input, ndim)
+    check_floating(input, "a weighted average")
     each = tuple(sigma) if isinstance(sigma, tuple | list) else (sigma,) * ndim
     if len(each) != ndim:
         raise ArgumentError(f"sigma must be one number or {ndim} (one per spatial axis), got {each}")
-    widths = [_number(s, "sigma") for s in each]
+    widths = [number(s, "sigma") for s in each]
     if not all(s >= 0 for s in widths):
         raise ArgumentError(f"sigma must be at least 0, got {sigma}")
     x, sliding = bordered(input, describe(ndim, kernel_size, stride, padding, dilation, ceil_mode, padding_mode))
@@ -236,7 +238,7 @@ def _log_sum_exp_pool(
     tensor([2.])
     """
     check_input(input, ndim)
-    steep = _number(r, "r")
+    steep = number(r, "r")
     if input.is_complex() or not input.is_floating_point():
         raise DTypeError(f"the input has dtype {input.dtype}; log-sum-exp takes floating-point numbers")
     x, sliding = bordered(input, describe(ndim, kernel_size, stride, padding, dilation, ceil_mode, padding_mode))
@@ -288,14 +290,6 @@ def _top(largest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _shrunk(x: Tensor, base: Tensor, r: float) -> Tensor:
     return (r * (x - base)).clamp(max=0).expm1()
-
-
-def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise ArgumentTypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
-    if isnan(value):
-        raise ArgumentError(f"{name} must be a number, got nan")
-    return float(value)
 
 
 lp_pool1d, lp_pool2d, lp_pool3d = (make(_lp_pool, f"lp_pool{n}d", n) for n in (1, 2, 3))

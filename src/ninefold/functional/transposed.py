@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 
 from ninefold.errors import ArgumentError
-from ninefold.functional.conv import _check_weight, _conv_transpose, _make, _run, _spatial
-from ninefold.spec.parse import per_axis
+from ninefold.functional.conv import _check_weight, _conv_transpose, _make, _run
+from ninefold.spec.parse import per_axis, spatial
 
 __all__ = [
     "locally_connected_transpose1d",
@@ -139,7 +139,7 @@ def _spread(
     output_size: Any,
 ) -> Tensor:
     """Run the map h of a form whose kernel depends on the position; `how` ends with groups, padding mode and flip."""
-    size = None if output_size is None else _spatial(output_size, ndim)
+    size = None if output_size is None else spatial(output_size, ndim)
     ends = (weight.shape[1 + ndim] * how[3], weight.shape[0], tuple(weight.shape[2 + ndim :]))
     fields = (*ends, *how, period, True, output_padding if size is None else 0)
     return _run(x, weight, bias, size, fields)

@@ -10,6 +10,7 @@ from ninefold.errors import ArgumentError, DTypeError, ShapeError
 from ninefold.functional.sliding import check_input, exactly, make
 from ninefold.ops.layout import channels_last
 from ninefold.spec import parse
+from ninefold.spec.pool import PoolSpec
 
 __all__ = ["max_unpool1d", "max_unpool2d", "max_unpool3d", "top_left_unpool1d", "top_left_unpool2d", "top_left_unpool3d"]
 
@@ -63,10 +64,12 @@ def _max_unpool(
             f"indices have shape {tuple(indices.shape)}, but the input has {tuple(input.shape)}; they must be the same"
         )
     kernel = parse.per_axis(kernel_size, ndim, "kernel_size", 1)
-    steps = kernel if stride is None or stride == [] else parse.per_axis(stride, ndim, "stride", 1)
+    left_out = stride is None or (isinstance(stride, list | tuple) and not stride)
+    steps = kernel if left_out else parse.per_axis(stride, ndim, "stride", 1)
     pads = parse.paddings(padding, ndim)
     if isinstance(pads, str):
         raise ArgumentError(f"padding={padding!r} depends on the size before pooling; give the pads as numbers or pairs")
+    PoolSpec(kernel, steps, pads)  # checks the pads
     filled = tuple((n - 1) * s + k - lo - hi for n, s, k, (lo, hi) in zip(size, steps, kernel, pads, strict=True))
     whole = _whole(output_size, filled, tuple(s - 1 for s in steps))
     try:

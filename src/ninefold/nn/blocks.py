@@ -1,14 +1,14 @@
 """Blocks that factor the channels: 1x1 convolution in groups, the ShuffleNet unit, and the multilayer perceptron as a kernel."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ninefold.errors import ArgumentError
+from ninefold.errors import ArgumentError, ArgumentTypeError
 from ninefold.nn.conv import Conv1d, Conv2d, Conv3d, _Conv
 from ninefold.nn.shuffle import ChannelShuffle
 from ninefold.spec.parse import integer
@@ -75,7 +75,7 @@ class _MLPConv(torch.nn.Module):
     def __init__(
         self,
         in_channels: int,
-        channels: Sequence[int],
+        channels: Any,
         kernel_size: Any,
         stride: Any = 1,
         padding: Any = 0,
@@ -89,9 +89,11 @@ class _MLPConv(torch.nn.Module):
         activation: Callable[[], torch.nn.Module] = torch.nn.ReLU,
     ) -> None:
         super().__init__()
-        widths = [channels] if isinstance(channels, int) else list(channels)
+        widths = list(channels) if isinstance(channels, list | tuple) else [integer(channels, "channels", 1)]
         if not widths:
             raise ArgumentError("channels=[] must name at least one layer, such as [192, 160, 96]")
+        if not callable(activation):
+            raise ArgumentTypeError(f"activation must make a layer, such as torch.nn.ReLU, got {activation!r}")
         first = self._conv(
             in_channels, widths[0], kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
         )

@@ -14,7 +14,7 @@ from ninefold.ops import Site
 from ninefold.ops.fields import call_traced, spec_of
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.conv import ConvSpec
-from ninefold.spec.parse import per_axis
+from ninefold.spec.parse import boolean, per_axis
 
 __all__ = ["ChannelTableConv1d", "ChannelTableConv2d", "ChannelTableConv3d"]
 
@@ -52,7 +52,7 @@ class _ChannelTableConv(Planned):
         self.in_channels, self.out_channels, self.table = spec.in_channels, spec.out_channels, spec.table
         self.kernel_size, self.stride, self.padding, self.dilation = spec.kernel_size, spec.stride, spec.padding, spec.dilation
         self.padding_mode = spec.padding_mode
-        if flip_kernel:
+        if boolean(flip_kernel, "flip_kernel"):
             self.flip_kernel = True
         self.weight = Parameter(torch.empty(spec.weight_shape(), device=device, dtype=dtype))
         if bias:

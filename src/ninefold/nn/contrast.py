@@ -1,5 +1,6 @@
 """Local contrast normalisation (Jarrett et al. 2009): subtract a local mean, divide by a local deviation."""
 
+from contextlib import nullcontext
 from math import exp
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from ninefold.functional import conv1d, conv2d, conv3d
+from ninefold.ops.checks import check_tensor
 from ninefold.spec.padding import MODES
 from ninefold.spec.parse import per_axis
 
@@ -35,6 +37,7 @@ class _LocalContrastNorm(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Normalise ``(batch, channels, ...)`` or one such image; the result has the input's shape and type."""
+        check_tensor(input)
         if input.ndim not in (self._ndim + 1, self._ndim + 2):
             raise ShapeError(
                 f"the input has shape {tuple(input.shape)}, {input.ndim} dimensions; {self._ndim}-D images have "
@@ -44,7 +47,8 @@ class _LocalContrastNorm(torch.nn.Module):
             raise DTypeError(f"the input is {input.dtype}; contrast is normalised in floating point: call .float() first")
         if input.ndim == self._ndim + 1:
             return self.forward(input.unsqueeze(0)).squeeze(0)
-        with torch.autocast(input.device.type, enabled=False):
+        kind = input.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
             return self._normalised(x).to(input.dtype)
 

@@ -11,7 +11,7 @@ from ninefold.ops import Site
 from ninefold.ops.fields import call_traced
 from ninefold.settings import Options
 from ninefold.spec.conv import ConvSpec
-from ninefold.spec.parse import per_axis
+from ninefold.spec.parse import boolean, per_axis
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Planned"]
 
@@ -173,7 +173,7 @@ class _Conv(Planned):
         if known is None:
             self.padding = spec.padding
         self.padding_mode = padding_mode
-        if flip_kernel:
+        if boolean(flip_kernel, "flip_kernel"):
             self.flip_kernel = True
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
@@ -252,7 +252,7 @@ class _ConvTranspose(Planned):
         )
         if known is None:
             self.padding = spec.padding
-        if flip_kernel:
+        if boolean(flip_kernel, "flip_kernel"):
             self.flip_kernel = True
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002  torch's name

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.errors import ArgumentError, ArgumentTypeError
+from ninefold.errors import ArgumentError, DTypeError, ShapeError
 from ninefold.nn.conv import Conv1d, Conv2d, Conv3d
-from ninefold.spec.parse import per_axis
+from ninefold.ops.checks import check_data, check_strided
+from ninefold.spec.parse import number, per_axis
 
 __all__ = ["ResizeConv1d", "ResizeConv2d", "ResizeConv3d"]
 
@@ -39,7 +40,7 @@ class _ResizeConv(torch.nn.Module):
         flip_kernel: bool = False,
     ) -> None:
         names = {torchs[self._ndim - 1]: name for name, torchs in _MODES.items()} | {name: name for name in _MODES}
-        if mode not in names:
+        if mode not in list(names):
             raise ArgumentError(f"mode={mode!r} is not one of {list(names)}")
         if scale_factor is not None and size is not None:
             raise ArgumentError(f"scale_factor={scale_factor!r} and size={size!r} say the same twice; give one")
@@ -53,6 +54,12 @@ class _ResizeConv(torch.nn.Module):
 
     def resize(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Return the resized input, before the convolution."""
+        check_data(self.conv.spec, input)
+        check_strided(input)
+        if not input.is_floating_point():
+            raise DTypeError(f"the input has dtype {input.dtype}; resizing takes floating-point numbers: call .float() first")
+        if 0 in input.shape[-self._ndim :]:
+            raise ShapeError(f"the input has shape {tuple(input.shape)}; resizing needs at least 1 position per axis")
         x = input if input.ndim == self._ndim + 2 else input.unsqueeze(0)
         name = _MODES[self.mode][self._ndim - 1]
         out = torch.nn.functional.interpolate(x, self.size, self.scale_factor, name)
@@ -74,9 +81,7 @@ def _factors(value: Any, ndim: int) -> tuple[float, ...]:
     if len(factors) != ndim:
         raise ArgumentError(f"scale_factor must be one number or {ndim} (one per spatial axis), got {factors}")
     for factor in factors:
-        if isinstance(factor, bool) or not isinstance(factor, (int, float)):
-            raise ArgumentTypeError(f"scale_factor must be a number, got {factor!r} of type {type(factor).__name__}")
-        if not 0 < factor < float("inf"):
+        if not 0 < number(factor, "scale_factor") < float("inf"):
             raise ArgumentError(f"scale_factor={factor} must be a positive number")
     return tuple(float(factor) for factor in factors)
 

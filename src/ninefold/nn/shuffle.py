@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ninefold.errors import ShapeError
+from ninefold.ops.checks import check_tensor
 from ninefold.ops.layout import channels_last
 from ninefold.spec.parse import integer
 
@@ -42,6 +43,7 @@ class ChannelShuffle(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Shuffle dimension 1 of ``(batch, channels, ...)``."""
+        check_tensor(input)
         if input.ndim < 2 or input.shape[1] % self.groups:
             raise ShapeError(
                 f"the input has shape {tuple(input.shape)}; shuffling takes (batch, channels, ...) with channels "

@@ -32,7 +32,7 @@ class _Tiled(Planned):
         device: Any,
         dtype: Any,
     ) -> None:
-        if bias not in _BIASES:
+        if not isinstance(bias, bool | str) or bias not in _BIASES:
             raise ArgumentError(f"bias={bias!r} is not one of {list(_BIASES)}")
         super().__init__()
         ends = (spec.in_channels, spec.out_channels)
@@ -92,7 +92,9 @@ class _Tiled(Planned):
         return out if self.bias is None else out + self._spread(out)
 
     def _check_size(self, x: Tensor) -> None:
-        if self.input_size is not None and x.shape[-self._ndim :] != self.input_size:
+        if self.input_size is None or not isinstance(x, Tensor) or x.is_nested:  # refused by who is called next
+            return
+        if x.shape[-self._ndim :] != self.input_size:
             raise ShapeError(
                 f"the input has size {tuple(x.shape[-self._ndim :])}; this layer was made for input_size={self.input_size}, "
                 "which its parameters depend on; make another for other sizes"

@@ -1,6 +1,7 @@
 """What every call is checked for once per kind of operands: rank, channels, weight shape, dtypes, devices."""
 
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from ninefold.errors import ArgumentTypeError, DeviceError, DTypeError, ShapeErr
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 
-__all__ = ["check_data", "check_layer", "check_operands"]
+__all__ = ["check_data", "check_layer", "check_operands", "check_strided", "check_tensor"]
 
 
 def check_data(spec: ConvSpec, x: Tensor) -> None:
@@ -23,6 +24,8 @@ def check_data(spec: ConvSpec, x: Tensor) -> None:
     channels = spec.out_channels if spec.transposed else spec.in_channels
     if not isinstance(x, Tensor):
         raise ArgumentTypeError(f"the input must be a tensor {_wanted(spec, channels)}, got type {type(x).__name__}")
+    if x.is_nested:
+        check_strided(x)
     if x.ndim not in (spec.ndim + 1, spec.ndim + 2):
         raise ShapeError(
             f"the input has shape {tuple(x.shape)}, {x.ndim} dimensions; a {spec.ndim}-D convolution takes "
@@ -34,6 +37,32 @@ def check_data(spec: ConvSpec, x: Tensor) -> None:
             f"the input has shape {tuple(x.shape)} and {x.shape[-spec.ndim - 1]} channels; "
             f"this layer takes {_wanted(spec, channels)}{hint}"
         )
+
+
+def check_tensor(x: Any, name: str = "the input") -> None:
+    """Raise unless this is an ordinary tensor.
+
+    Raises
+    ------
+    ArgumentTypeError, DTypeError
+    """
+    if not isinstance(x, Tensor):
+        raise ArgumentTypeError(f"{name} must be a tensor, got type {type(x).__name__}")
+    check_strided(x)
+
+
+def check_strided(*operands: Tensor) -> None:
+    """Raise unless each is an ordinary tensor, neither sparse nor nested.
+
+    Raises
+    ------
+    DTypeError
+    """
+    for x in operands:
+        if x.is_nested:
+            raise DTypeError("nested tensors are not supported; pad them with .to_padded_tensor(0.0), or go one by one")
+        if x.layout != torch.strided:
+            raise DTypeError(f"sparse operands ({x.layout}) are not supported; call .to_dense() first")
 
 
 def _wanted(spec: ConvSpec, channels: int) -> str:
@@ -73,7 +102,6 @@ def check_operands(form: Form, a: tuple[str, Tensor, tuple[int, ...]], b: tuple[
         raise DeviceError(
             f"the {name_a} is on {x.device} but the {name_b} is on {y.device}; move one, e.g. {name_b}.to('{x.device}')"
         )
-    if x.layout != torch.strided or y.layout != torch.strided:
-        raise DTypeError(f"sparse operands ({x.layout}, {y.layout}) are not supported; call .to_dense() first")
+    check_strided(x, y)
     if max(prod(form.n_in), prod(form.n_out)) >= 2**62:
         raise ShapeError(f"sizes {form.n_in} -> {form.n_out} are past 2**62 elements; cut the input into tiles")

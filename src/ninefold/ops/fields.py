@@ -39,6 +39,13 @@ class _Typed:
     value: Any
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Other:
+    """What is no number: equal to nothing, so that it is looked at, and refused, each time."""
+
+    value: Any
+
+
 def spec_of(fields: tuple[Any, ...]) -> ConvSpec:
     """Return the spec of its fields, in the order of `ConvSpec` without bias, a table, if any, last; remembered.
 
@@ -47,28 +54,42 @@ def spec_of(fields: tuple[Any, ...]) -> ConvSpec:
     >>> spec_of((3, 4, (2, 5), 1, "same", [1, 2], 1, "zeros", False, 1, False, 0)).dilation
     (1, 2)
     """
-    return _remembered(*map(_hashable, fields))
+    return _remembered(*map(hashable, fields))
 
 
 @lru_cache(maxsize=4096, typed=True)
 def _remembered(*fields: Any) -> ConvSpec:
-    return ConvSpec(**dict(zip(_NAMES, map(_bare, fields), strict=False)))  # most have no table
+    return ConvSpec(**dict(zip(_NAMES, map(bare, fields), strict=False)))  # most have no table
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(map(_nested, value)) if isinstance(value, (list, tuple)) else value
+def hashable(value: Any) -> Any:
+    """Return an argument as something to remember by; `bare` gives the argument back."""
+    if value is None or isinstance(value, (int, str, float)):
+        return value
+    return tuple(map(_nested, value)) if isinstance(value, (list, tuple)) else _settled_now(value)
 
 
 def _nested(value: Any) -> Any:
     if type(value) is int:
         return value
-    return _Typed(type(value), value) if isinstance(value, (bool, float)) else _hashable(value)
+    return _Typed(type(value), value) if isinstance(value, (bool, float)) else hashable(value)
 
 
-def _bare(value: Any) -> Any:
+def _settled_now(value: Any) -> Any:
+    """Return the number that a tensor or an array holds now, for it may hold another at the next call."""
+    if hasattr(value, "node"):  # torch.SymInt
+        return value
+    try:
+        return index(value)
+    except TypeError:
+        return _Other(value)
+
+
+def bare(value: Any) -> Any:
+    """Return the argument that `hashable` took."""
     if isinstance(value, tuple):
-        return tuple(map(_bare, value))
-    return value.value if isinstance(value, _Typed) else value
+        return tuple(map(bare, value))
+    return value.value if isinstance(value, (_Typed, _Other)) else value
 
 
 def call_traced(

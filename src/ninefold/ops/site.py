@@ -9,7 +9,7 @@ from torch import Tensor
 from ninefold.errors import ArgumentTypeError, UnsupportedError
 from ninefold.ops import operator, state
 from ninefold.ops.bound import Bound, ThinMap, bound_for
-from ninefold.ops.checks import check_data, check_operands
+from ninefold.ops.checks import check_data, check_operands, check_strided
 from ninefold.ops.layout import result_strides
 from ninefold.settings import CURRENT, Options
 from ninefold.spec.conv import ConvSpec
@@ -72,12 +72,16 @@ class Site:
                 else None
             )
             added = None if bias is None else (bias.shape, bias.dtype, bias.device)
+            shape = x.shape
         except AttributeError:
             raise ArgumentTypeError(
                 f"the bias must be a tensor (out_channels,) or None, got type {type(bias).__name__}"
             ) from None
+        except RuntimeError:  # a nested tensor has none
+            check_strided(x)
+            raise
         key = (
-            x.shape,
+            shape,
             x.stride(),
             x.dtype,
             x.device,

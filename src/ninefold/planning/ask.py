@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 
+from ninefold.errors import ArgumentError, ArgumentTypeError
 from ninefold.planning import plan_problem, pose
 from ninefold.planning.cache import plan_cache
 from ninefold.planning.plan import Plan
 from ninefold.settings import CURRENT
 from ninefold.spec.conv import ConvSpec
+from ninefold.spec.parse import boolean, integer, per_axis
 from ninefold.spec.problem import Map
 
 __all__ = ["export_plans", "load_plans", "plan"]
@@ -61,8 +63,12 @@ def plan(
     ('fft', (1025,))
     """
     spec = layer if isinstance(layer, ConvSpec) else ConvSpec.from_module(layer)
-    size = (input_size,) * spec.ndim if isinstance(input_size, int) else tuple(input_size)
-    form = spec.form(size)
+    form = spec.form(per_axis(input_size, spec.ndim, "input_size", 0))
+    if map not in (None, "c", "h", "g"):
+        raise ArgumentError(f"map={map!r} is not one of ['c', 'h', 'g']")
+    if not isinstance(dtype, torch.dtype):
+        raise ArgumentTypeError(f"dtype must be one of torch's, such as torch.float32, got {dtype!r}")
+    batch, channels_last = integer(batch, "batch", 0), boolean(channels_last, "channels_last")
     options = CURRENT.get()
     default: Map = "h" if spec.transposed else "c"
     problem = pose(map or default, form, batch, dtype, torch.device(device), options, channels_last=channels_last)

@@ -108,6 +108,8 @@ class ConvSpec:
         put("padding_mode", parse.padding_mode(self.padding_mode))
         put("output_padding", parse.per_axis(self.output_padding, ndim, "output_padding", 0))
         put("period", parse.periods(self.period, ndim))
+        for name in ("flip_kernel", "bias", "transposed"):
+            parse.boolean(getattr(self, name), name)
         if self.table is not None:
             put("table", parse.edges(self.table))
             if self.groups != 1:

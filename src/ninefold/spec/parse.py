@@ -2,12 +2,29 @@
 
 import operator
 from collections.abc import Iterable, Sequence
+from math import isnan
+from numbers import Real
 from typing import Any
 
 from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
 from ninefold.spec.padding import MODES, POLICIES
 
-__all__ = ["Padding", "Pads", "edges", "integer", "ndim_of", "padding_mode", "paddings", "per_axis", "periods", "size"]
+__all__ = [
+    "Padding",
+    "Pads",
+    "boolean",
+    "edges",
+    "integer",
+    "ndim_of",
+    "number",
+    "padding_mode",
+    "paddings",
+    "per_axis",
+    "periods",
+    "shape",
+    "size",
+    "spatial",
+]
 
 Pads = tuple[tuple[int, int], ...]
 Padding = str | Pads
@@ -49,6 +66,46 @@ def integer(value: Any, name: str, minimum: int | None = None) -> int:
     if abs(value) > _LARGEST:
         raise ArgumentError(f"{name}={value} does not fit a 64-bit integer")
     return int(value)
+
+
+def number(value: Any, name: str) -> float:
+    """Return ``value`` as a float, which may be infinite.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is no real number (a bool is none).
+    ArgumentError
+        If it is not a number, or larger than floats are.
+
+    Examples
+    --------
+    >>> number(3, "r")
+    3.0
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ArgumentTypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
+    try:
+        found = float(value)
+    except OverflowError:
+        raise ArgumentError(f"{name} must be a number that a float can hold, got {value}") from None
+    if isnan(found):
+        raise ArgumentError(f"{name} must be a number, got nan")
+    return found
+
+
+def boolean(value: Any, name: str) -> bool:
+    """Return ``value`` if it is True or False; what else is true in an ``if`` may have been meant for another argument.
+
+    Examples
+    --------
+    >>> boolean("no", "flip_kernel")
+    Traceback (most recent call last):
+    ninefold.errors.ArgumentTypeError: flip_kernel must be True or False, got 'no' of type str
+    """
+    if not isinstance(value, bool):
+        raise ArgumentTypeError(f"{name} must be True or False, got {value!r} of type {type(value).__name__}")
+    return value
 
 
 def per_axis(value: Any, ndim: int, name: str, minimum: int | None = None) -> tuple[int, ...]:
@@ -145,7 +202,7 @@ def edges(value: Any) -> tuple[tuple[int, int], ...]:
     >>> edges([[0, 1], (2, 0)])
     ((0, 1), (2, 0))
     """
-    if not isinstance(value, Iterable):
+    if not _iterable(value):
         raise ArgumentTypeError(f"table must be a sequence of pairs (output, input), got {value!r}")
     out = []
     for k, edge in enumerate(value):
@@ -163,11 +220,43 @@ def size(value: Any, ndim: int, name: str) -> tuple[int, ...]:
     >>> size((7, 9), 2, "input_size"), size(7, 2, "input_size")
     ((7, 9), (7, 7))
     """
-    if isinstance(value, Iterable) and not isinstance(value, Sequence):
+    if _iterable(value) and not isinstance(value, Sequence):
         value = tuple(value)
     if _is_sequence(value) and len(value) != ndim:
         raise ShapeError(f"{name} must hold {ndim} spatial sizes, one per axis, got {len(value)}: {tuple(value)!r}")
     return per_axis(value, ndim, name, 0)
+
+
+def shape(value: Any, name: str) -> tuple[Any, ...]:
+    """Return a whole shape, unchecked but for being one.
+
+    Examples
+    --------
+    >>> shape([1, 3, 7], "input_size")
+    (1, 3, 7)
+    """
+    if not _is_sequence(value):
+        raise ArgumentTypeError(f"{name} must be a whole shape, a number per dimension, got {value!r}")
+    return tuple(value)
+
+
+def spatial(value: Any, ndim: int) -> Any:
+    """Return an output's spatial size from one, or from a whole shape.
+
+    Examples
+    --------
+    >>> spatial((1, 3, 7, 9), 2), spatial(7, 2)
+    ((7, 9), 7)
+    """
+    if not _is_sequence(value):
+        return integer(value, "output_size", 0)
+    whole = tuple(integer(n, f"output_size[{k}]", 0) for k, n in enumerate(value))
+    return whole[-ndim:] if len(whole) in (ndim + 1, ndim + 2) else whole
+
+
+def _iterable(value: Any) -> bool:
+    """Whether there is something to iterate over; a tensor of no dimensions has an iterator, which refuses."""
+    return isinstance(value, Iterable) and getattr(value, "ndim", None) != 0
 
 
 def _is_sequence(value: Any) -> bool:

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from ninefold.network.fields import quiet
 from ninefold.network.reach import Reach
+from ninefold.spec.parse import number
 from ninefold.symmetry.report import Finding, Symmetry, Tested
 from ninefold.symmetry.trace import Grid, first_tensor, fresh, opened, outputs_of, traced
 from ninefold.symmetry.transforms import Shift, Steps, Transform, transforms_for
@@ -70,7 +71,7 @@ def equivariance(
     inputs, axes = opened(example, spatial)
     grids = _input_grids(inputs, axes)
     whole = _Subject(module, inputs, {}, grids)
-    limit = _tolerance(whole.out) if tolerance is None else tolerance
+    limit = _tolerance(whole.out) if tolerance is None else number(tolerance, "tolerance")
     placed = [call for call in whole.calls if any(grid.there for grid in call.grids.values())]
     subjects = [_Subject(call.module, call.args, call.kwargs, call.grids, call.name) for call in placed]
     tests = []
@@ -117,7 +118,7 @@ def invariance(
     inputs, axes = opened(example, spatial)
     grids = _input_grids(inputs, axes)
     whole = _Subject(module, inputs, {}, grids)
-    limit = _tolerance(whole.out) if tolerance is None else tolerance
+    limit = _tolerance(whole.out) if tolerance is None else number(tolerance, "tolerance")
     tests = []
     for transform in transforms_for(transforms, whole.coarsest, whole.sizes):
         args, _ = _moved(transform, inputs, {}, grids)

@@ -17,6 +17,7 @@ from ninefold.network.fields import Watch, quiet
 from ninefold.network.follow import Follow
 from ninefold.network.follow_rules import Places
 from ninefold.network.reach import Reach
+from ninefold.spec.parse import integer
 from ninefold.symmetry.transforms import Steps
 
 __all__ = ["Call", "Grid", "first_tensor", "fresh", "opened", "outputs_of", "traced"]
@@ -86,7 +87,7 @@ def opened(example: Any, spatial: int | None) -> tuple[tuple[Any, ...], int]:
     if not tensors:
         raise ArgumentTypeError(f"example must be a tensor, or a tuple with one, not {type(example).__name__}")
     rank = tensors[0].dim()
-    axes = max(rank - 2, 1) if spatial is None else spatial
+    axes = max(rank - 2, 1) if spatial is None else integer(spatial, "spatial")
     if not 1 <= axes <= rank:
         raise ShapeError(f"spatial={axes} must be between 1 and the {rank} dimensions of an example of {tuple(tensors[0].shape)}")
     return inputs, axes
@@ -134,6 +135,8 @@ def traced(
     grids : dict of int to Grid
         By the id of each tensor among the arguments that has spatial axes: where they are.
     """
+    if not isinstance(module, nn.Module):
+        raise ArgumentTypeError(f"module must be a torch.nn.Module, got type {type(module).__name__}")
     args, kwargs, own = fresh((args, kwargs), grids)
     given = [t for t in pytree.tree_leaves((args, kwargs)) if id(t) in own]
     dims, sizes = own[id(given[0])].dims, own[id(given[0])].sizes(given[0])
