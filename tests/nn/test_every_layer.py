@@ -177,7 +177,7 @@ EXAMPLES = {
     "AvgPool": window(lambda _: AVERAGE, padding="same", dilation=2, count_include_pad=False),
     "ChannelPool": Example(
         lambda _: (2,),
-        lambda _: {"reduction": "mean"},
+        lambda _: {"reduction": "average"},
         lambda layer, x: torch.from_numpy(reference.channel_pool(as_array(x), layer.groups, AVERAGE)),
     ),
     "ChannelShuffle": Example(lambda _: (2,), lambda _: {}, shuffled),

@@ -106,7 +106,7 @@ def test_grids_pyramids_and_corners(n):
 def test_channels():
     x = image(2)
     assert torch.equal(nn.ChannelPool(2)(x), F.channel_pool(x, 2))
-    assert torch.equal(nn.ChannelPool(size=2, reduction="mean", dim=-3)(x[0]), F.channel_pool(x, 3, "mean")[0])
+    assert torch.equal(nn.ChannelPool(size=2, reduction="average", dim=-3)(x[0]), F.channel_pool(x, 3, "average")[0])
     assert torch.equal(nn.MaxOut(3)(x), F.maxout(x, 3))
     assert repr(nn.MaxOut(3)) == "MaxOut(pieces=3)"
     assert repr(nn.ChannelPool(2, dim=-3)) == "ChannelPool(groups=2, reduction='max', dim=-3)"

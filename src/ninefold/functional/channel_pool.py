@@ -15,7 +15,7 @@ from ninefold.spec.parse import integer
 
 __all__ = ["channel_pool", "maxout"]
 
-_REDUCTIONS = ("max", "mean")
+_REDUCTIONS = ("max", "average")
 
 
 def channel_pool(
@@ -34,7 +34,7 @@ def channel_pool(
         Any shape with channels along `dim`.
     groups : int, optional
         Channels of the result. Give this or `size`.
-    reduction : "max", "mean" or callable
+    reduction : "max", "average" or callable
         A callable takes a tensor ``(..., groups, size, ...)`` and the dimension of `size`, and reduces it. The gradient of a
         maximum goes to one channel, the first of equal ones.
     size : int, optional
@@ -56,7 +56,7 @@ def channel_pool(
     --------
     >>> import torch, ninefold.functional as F
     >>> x = torch.tensor([1.0, 4.0, 3.0, 2.0]).reshape(1, 4, 1, 1)
-    >>> F.channel_pool(x, 2).flatten(), F.channel_pool(x, size=4, reduction="mean").flatten()
+    >>> F.channel_pool(x, 2).flatten(), F.channel_pool(x, size=4, reduction="average").flatten()
     (tensor([4., 3.]), tensor([2.5000]))
     """
     check_tensor(input)
@@ -82,7 +82,7 @@ def channel_pool(
         return reduction(grouped, at + 1)
     if reduction == "max" and input.is_complex():
         raise DTypeError(f"the input has dtype {input.dtype}, and complex numbers have no order: take the maximum of real ones")
-    if reduction == "mean":
+    if reduction == "average":
         check_floating(input, "an average")
     if reduction == "max" and windows.recorded(input):  # torch's amax spreads the gradient over equal ones
         # Channels are an axis like others, with windows that do not overlap.

@@ -65,8 +65,18 @@ class _Smooth(torch.nn.Module):
 class _GaussianPool(_Smooth):
     _number = "sigma"
 
-    def __init__(self, *arguments: Any, sigma: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(
+        self,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: Any = False,
+        *,
+        sigma: Any,
+        padding_mode: str | None = None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, padding_mode=padding_mode)
         self.sigma = sigma
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
@@ -77,8 +87,18 @@ class _GaussianPool(_Smooth):
 class _LogSumExpPool(_Smooth):
     _number = "r"
 
-    def __init__(self, *arguments: Any, r: float = 1.0, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(
+        self,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: Any = False,
+        *,
+        r: float = 1.0,
+        padding_mode: str | None = None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, padding_mode=padding_mode)
         self.r = r
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
@@ -135,7 +155,7 @@ class ChannelPool(torch.nn.Module):
     ----------
     groups : int, optional
         Channels of the result. Give this or `size`.
-    reduction : {"max", "mean"} or callable
+    reduction : {"max", "average"} or callable
         A callable takes a tensor ``(..., groups, size, ...)`` and the dimension of `size`.
     size : int, optional
         Channels in a group.
