@@ -1,7 +1,7 @@
 """Run every block of the pages in `families`, and write the pictures they show: ``python docs/pictures.py [page ...]``.
 
-A block of ``python`` is run; a block of ``pycon`` is a session, whose results are checked. Blocks of a page share their names. An
-image that follows a block is the `figure` that it made.
+A block of ``python`` is run; a block of ``pycon`` is a dialogue, whose results are checked. Blocks of a page share their names.
+An image that follows a block is the `figure` that it made.
 """
 
 import doctest

@@ -100,7 +100,7 @@ def chapter(
     from rich.markdown import Markdown
 
     try:
-        from ninefold.chapter.session import run
+        from ninefold.chapter.running import run
         from ninefold.chapter.show import changed, sheet, table
     except ModuleNotFoundError as error:
         raise ArgumentError(f"the chapter needs {error.name}: pip install 'ninefold[chapter]'") from None

@@ -3,7 +3,7 @@
 import pytest
 
 from ninefold.chapter.record import Record, keep, load
-from ninefold.chapter.session import run
+from ninefold.chapter.running import run
 from ninefold.errors import ArgumentError
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ninefold import chapter
-from ninefold.chapter import Finding, entry, record, session, show
+from ninefold.chapter import Finding, entry, record, running, show
 from ninefold.errors import ArgumentError
 
 
@@ -24,7 +24,7 @@ def two(monkeypatch):
     """A chapter of a quick entry and a long one."""
     ran.clear()
     sections = {"1. First": (made("a"),), "2. Second": (made("b", long=True),)}
-    monkeypatch.setattr(session, "SECTIONS", sections)
+    monkeypatch.setattr(running, "SECTIONS", sections)
     return sections
 
 
@@ -34,7 +34,7 @@ def kept(path, key, *, holds=True):
 
 
 def test_quick_ones_run_and_long_ones_are_shown_as_recorded(two, tmp_path):
-    results, before = session.run(path=kept(tmp_path / "r.json", "b"))
+    results, before = running.run(path=kept(tmp_path / "r.json", "b"))
     assert ran == ["a"]
     assert [(r.entry.key, r.finding.measured, bool(r.recorded)) for r in results] == [
         ("a", "1 of 1", False),
@@ -45,13 +45,13 @@ def test_quick_ones_run_and_long_ones_are_shown_as_recorded(two, tmp_path):
 
 def test_a_long_one_without_a_record_is_told_how_to_make_one(two, tmp_path):
     with pytest.raises(ArgumentError, match=r"nothing is recorded of 'b': run .*--full --record"):
-        session.run(path=tmp_path / "r.json")
+        running.run(path=tmp_path / "r.json")
 
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_full_runs_all_and_says_what_changed(two, tmp_path, keep):
     path = kept(tmp_path / "r.json", "b", holds=False)
-    results, before = session.run(full=True, record=keep, path=path)
+    results, before = running.run(full=True, record=keep, path=path)
     assert ran == ["a", "b"]
     assert show.changed(before, results) == [
         "b: refuted when recorded (2020-01-31, a machine, 60 s), now confirmed: 1 of 1",
@@ -60,19 +60,19 @@ def test_full_runs_all_and_says_what_changed(two, tmp_path, keep):
 
 
 def test_one_entry_runs_alone():
-    (result,), _ = session.run("9.16")
+    (result,), _ = running.run("9.16")
     assert result.entry is chapter.find("9.16")
 
 
 @pytest.mark.parametrize(("how", "said"), [({"key": "9.16", "write": "x"}, "--write writes all"), ({"record": True}, "add it")])
 def test_what_makes_no_sense_is_refused(how, said, two):
     with pytest.raises(ArgumentError, match=said):
-        session.run(**how)
+        running.run(**how)
     assert not ran
 
 
 def test_pages_have_a_section_each_and_contents(two, tmp_path):
-    session.run(write=tmp_path / "pages", path=kept(tmp_path / "r.json", "b"))
+    running.run(write=tmp_path / "pages", path=kept(tmp_path / "r.json", "b"))
     assert {p.name for p in (tmp_path / "pages").iterdir()} == {"1-first.md", "2-second.md", "README.md"}
     contents = (tmp_path / "pages" / "README.md").read_text("utf-8")
     assert "| a | Title of a (一) | 1 of 1 | confirmed |" in contents
