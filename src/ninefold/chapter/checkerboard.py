@@ -66,8 +66,10 @@ def picture() -> Any:
                 shown.append(model(unseen))
         for axis, image in zip(column, shown, strict=True):
             axis.imshow(image[0, 0, EDGE:-EDGE, EDGE:-EDGE], cmap="gray")
-            axis.set_axis_off()
-        column[0].set_title(name, fontsize="x-small")
+            axis.set(xticks=[], yticks=[])
+        column[0].set_title(name, fontsize="small")
+    for axis, row in zip(axes[:, 0], ("flat, untrained", "photograph, untrained", "photograph, trained"), strict=True):
+        axis.set_ylabel(row, fontsize="small")
     return figure
 
 
