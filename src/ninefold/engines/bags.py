@@ -136,11 +136,12 @@ def _bags_c(problem: Problem) -> Runner:
     chosen = []
     for rows in _blocks(problem):
         kernel, patch = _table(form, batch, rows)
-        chosen.append((rows, kernel[:, :, None].expand(-1, -1, batch).reshape(-1), patch.permute(1, 2, 0).reshape(-1)))
+        kernel = kernel[:, :, None].expand(-1, -1, batch)
+        chosen.append((rows, _flat(kernel), _flat(patch.permute(1, 2, 0))))
 
     def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
         X = border(V).contiguous()
-        table = straight(form, K).reshape(outs * prod(form.n_out), -1)
+        table = straight(form, K).contiguous().view(outs * prod(form.n_out), -1)
         Z = empty(V, form.output_shape(batch), problem.channels_last)
         for rows, kernel, patch in chosen:
             columns = gather(X, rows).flatten(0, 2)
@@ -162,7 +163,7 @@ def _bags_h(problem: Problem) -> Runner:
         chosen.append((rows, kernel.unsqueeze(2).expand(-1, -1, batch, -1), patch))
 
     def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
-        table = straight(form, K).reshape(form.channels.outputs * prod(form.n_out), -1)
+        table = straight(form, K).contiguous().view(form.channels.outputs * prod(form.n_out), -1)
         R = G.new_zeros(batch, form.channels.inputs, *(a.span for a in form.axes))
         for rows, kernel, patch in chosen:
             each = G[:, :, rows].flatten(2).unflatten(1, (groups, -1)).permute(1, 3, 0, 2)
@@ -203,6 +204,11 @@ def _sums(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted sums of the rows of a table, along the last dimension of `index`."""
     bags, each = prod(index.shape[:-1]), index.shape[-1]
     offsets = torch.arange(0, bags * each, max(each, 1), dtype=torch.int64)
-    flat, scale = index.reshape(-1), weights.reshape(-1).contiguous()
+    flat, scale = _flat(index), _flat(weights)
     out: Tensor = embedding_bag(flat, table, offsets, mode="sum", per_sample_weights=scale)
     return out
+
+
+def _flat(x: Tensor) -> Tensor:
+    """Return all elements in a row: where a dimension has one element, ``reshape`` alone may leave a step of 0."""
+    return x.reshape(-1).contiguous()
