@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 import ninefold as nf
 from ninefold import drawing, nn, reference
 from ninefold.drawing.style import FAINT, MARK, colour, letter
-from ninefold.errors import ArgumentError, ShapeError
+from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
 from ninefold.spec import ConvSpec, PoolSpec, coverage, receptive_field
 from ninefold.spec.padding import MODES
 
@@ -238,3 +238,19 @@ def test_what_cannot_be_drawn_is_refused_in_words():
         drawing.connectivity(ConvSpec(1, 1, 3), 5)
     with pytest.raises(ArgumentError, match="over 1 or 2 spatial axes, not 3"):
         drawing.overlap(ConvSpec(1, 1, (2, 2, 2)), 4)
+
+
+@pytest.mark.parametrize("how", [{"reads": "3"}, {"reads": 5}, {"feeds": -1}, {"feeds": 7}])
+def test_a_unit_that_is_none_is_refused(how):
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=r"to follow|numbered from 0"):
+        drawing.connectivity(ConvSpec(1, 1, (3,)), 7, **how)
+
+
+def test_what_there_is_none_of_is_not_drawn():
+    with pytest.raises(ArgumentError, match="0 layers"):
+        drawing.connectivity([], 7)
+    with pytest.raises(ArgumentError, match="0 regions"):
+        drawing.pooling_regions([], 7)
+    for region in (3, (3,), (3, 3), "ab", (0, 2.5)):
+        with pytest.raises(ArgumentError, match="a region is a pair"):
+            drawing.pooling_regions([region], 7)

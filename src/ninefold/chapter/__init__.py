@@ -26,6 +26,11 @@ from ninefold.errors import ArgumentError
 __all__ = ["ENTRIES", "SECTIONS", "VERDICTS", "Entry", "Finding", "entry", "find"]
 
 
+def _with(entries: tuple[Entry, ...], **after: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Put entries of other files after those whose function has that name: files are by subject, the order is the notes'."""
+    return tuple(one for entry in entries for one in (entry, *after.get(entry.run.__name__, ())))
+
+
 def _by_supplement(*entries: Entry) -> tuple[Entry, ...]:
     """Sort entries by the number of the supplement they belong to."""
     return tuple(sorted(entries, key=lambda entry: entry.key[:3]))
@@ -34,9 +39,21 @@ def _by_supplement(*entries: Entry) -> tuple[Entry, ...]:
 SECTIONS: dict[str, tuple[Entry, ...]] = {
     "1. What a convolution is": convolution.ENTRIES,
     "2. Motivation": motivation.ENTRIES,
-    "3. Pooling": (*pooling.ENTRIES, *rotation.ENTRIES, *pooling_position.ENTRIES),
-    "4. Convolution and pooling as strong priors": (*prior.ENTRIES, *priors.ENTRIES, *borders.ENTRIES),
-    "5. Variants of the convolution": (*variants.ENTRIES, *groups.ENTRIES, *networks.GROUPS, *tiling.ENTRIES),
+    "3. Pooling": _with(
+        pooling.ENTRIES, invariance_forgets=(pooling_position.what_or_where,), pooled_over_channels=rotation.ENTRIES
+    ),
+    "4. Convolution and pooling as strong priors": (
+        *prior.ENTRIES,
+        *priors.ENTRIES,
+        pooling_position.exact_distance,
+        borders.place_from_borders,
+    ),
+    "5. Variants of the convolution": (
+        *_with(variants.ENTRIES, what_same_means=(borders.best_padding,)),
+        *groups.ENTRIES,
+        *networks.GROUPS,
+        *tiling.ENTRIES,
+    ),
     "7. Efficient convolution": (*efficient.ENTRIES, *networks.SEPARABLE, *separable.ENTRIES),
     "Supplements: 3-D, 1x1, transposed, dilated": _by_supplement(
         *supplements.ENTRIES, *networks.SUPPLEMENTS, *checkerboard.ENTRIES

@@ -12,7 +12,7 @@ from ninefold.chapter.entry import Finding, entry
 from ninefold.chapter.figures import curves
 from ninefold.chapter.training import Errors, fit, learn, tabled
 
-__all__ = ["ENTRIES", "stack"]
+__all__ = ["stack"]
 
 MAPS, DEPTH, FIELD = 8, 4, 5
 BORDERS: dict[str, dict[str, Any]] = {
@@ -104,6 +104,3 @@ def reader(zeros: int) -> torch.nn.Module:
     conv = nn.Conv2d(1, MAPS, FIELD, padding=(ends, ends))
     units = MAPS * (8 + zeros - FIELD + 1) ** 2
     return torch.nn.Sequential(conv, torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(units, 10))
-
-
-ENTRIES = (place_from_borders, best_padding)

@@ -25,6 +25,7 @@ __all__ = [
     "dilated",
     "gridding",
     "networks_of_any_size",
+    "pointwise",
     "pooling_windows",
     "shuffled",
     "sparse",
@@ -154,6 +155,11 @@ def shuffled() -> Figure:
 def depthwise() -> Figure:
     """Draw a depthwise convolution and the pointwise one that follows."""
     return drawing.channels([ConvSpec(4, 4, 3, groups=4), ConvSpec(4, 6, 1)])
+
+
+def pointwise() -> Figure:
+    """Draw a 1x1 convolution that reduces eight channels to three."""
+    return drawing.channels([ConvSpec(8, 3, 1)])
 
 
 def checkerboard() -> Figure:

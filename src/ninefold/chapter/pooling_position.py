@@ -12,7 +12,7 @@ from ninefold.chapter.figures import curves
 from ninefold.chapter.priors import trained
 from ninefold.chapter.training import Errors, fit, learn, tabled
 
-__all__ = ["ENTRIES", "two_stages"]
+__all__ = ["two_stages"]
 
 MAPS = 8
 WINDOWS = (1, 2, 3, 4, 6, 12)
@@ -90,6 +90,3 @@ def two_stages(window: int) -> torch.nn.Module:
         torch.nn.Flatten(),
         torch.nn.Linear(2 * MAPS, 2),
     )
-
-
-ENTRIES = (what_or_where, exact_distance)

@@ -68,6 +68,7 @@ def three_passes() -> Finding:
     claim="It mixes channels only: dimensions are reduced, positions untouched.",
     source="Lin, Chen and Yan 2013 (arXiv 1312.4400)",
     uses=("ninefold.functional.conv2d",),
+    picture=drawn.pointwise,
 )
 def pointwise() -> Finding:
     V, K = integers(1, 8, 5, 6), integers(3, 8, 1, 1, seed=1)

@@ -76,8 +76,8 @@ def connectivity(
 
     Raises
     ------
-    ArgumentError
-        If a layer has several axes or channels.
+    ArgumentError, ArgumentTypeError
+        If a layer has several axes or channels, if there is none, or if there is no such unit to follow.
 
     Examples
     --------
@@ -139,6 +139,8 @@ def receptive_field(
 
 def _stacked(layers: Any, input_size: int) -> list[_Layer]:
     listed = layers if isinstance(layers, Sequence) else [layers]
+    if not listed:
+        raise ArgumentError("there are 0 layers to draw; give at least 1")
     stack: list[_Layer] = []
     at = tuple(Fraction(i) for i in range(parse.integer(input_size, "input_size", 1)))
     for layer in listed:
@@ -193,9 +195,17 @@ def _xs(stack: list[_Layer]) -> list[float]:
     return [float(x) for layer in stack for x in (*layer.below, *layer.above, *(x for x, _ in layer.ghosts.values()))]
 
 
+def _unit(value: int, what: str, count: int) -> int:
+    """Check the number of a unit."""
+    unit = parse.integer(value, f"the {what} to follow", 0)
+    if unit >= count:
+        raise ArgumentError(f"{what} {unit} is none of the {count} there are, which are numbered from 0")
+    return unit
+
+
 def _seen(stack: list[_Layer], output: int) -> Shown:
     shown: Shown = []
-    units = {output}
+    units = {_unit(output, "output", len(stack[-1].above))}
     for layer in reversed(stack):
         lines = {line for line in layer.lines if line.above in units}
         units = {line.below for line in lines if line.below is not None}
@@ -205,7 +215,7 @@ def _seen(stack: list[_Layer], output: int) -> Shown:
 
 def _reached(stack: list[_Layer], place: int) -> Shown:
     shown: Shown = []
-    units = {place}
+    units = {_unit(place, "input", len(stack[0].below))}
     for layer in stack:
         lines = {line for line in layer.lines if line.below in units}
         units = {line.above for line in lines}

@@ -38,7 +38,7 @@ def pooling_regions(
     Raises
     ------
     ArgumentError
-        If the pooling has several axes.
+        If the pooling has several axes, or a region is no pair.
     ShapeError
         If there are not as many values as positions.
 
@@ -51,6 +51,8 @@ def pooling_regions(
     """
     n = parse.integer(input_size, "input_size", 1)
     windows, reduction = _windows(pool, n)
+    if not windows:
+        raise ArgumentError("there are 0 regions to draw; give at least 1")
     if values is not None and len(values) != n:
         raise ShapeError(f"there are {len(values)} values for {n} positions; give one per position")
     outside = [place for window in windows for place in window if not 0 <= place < n]
@@ -85,13 +87,20 @@ def pooling_regions(
 def _windows(pool: Any, n: int) -> tuple[list[list[int]], str]:
     """Return the places that each window reads, those outside included, and the reduction."""
     if isinstance(pool, Sequence):
-        return [list(range(a, b)) for a, b in pool], "average"
+        return [list(_region(each)) for each in pool], "average"
     spec = pool if isinstance(pool, PoolSpec) else PoolSpec.from_module(pool)
     if spec.ndim != 1:
         raise ArgumentError(f"windows are drawn along 1 axis, got {spec}; draw one axis of it")
     (axis,) = spec.axes(n)
     places = [[j * axis.stride + m * axis.dilation - axis.lo for m in range(axis.kernel)] for j in range(axis.n_out)]
     return places, spec.reduction
+
+
+def _region(each: Any) -> range:
+    """Check a region that is given as a half-open range."""
+    if not (isinstance(each, Sequence) and len(each) == 2 and all(isinstance(end, int) for end in each) and each[0] < each[1]):
+        raise ArgumentError(f"a region is a pair of whole numbers (first, past the last), such as (0, 3), got {each!r}")
+    return range(*each)
 
 
 def _levels(windows: list[list[int]]) -> list[int]:
