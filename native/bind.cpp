@@ -1,0 +1,16 @@
+// The only file that knows Python: plans are made from lists of integers and called with addresses, the GIL released.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "arena.hpp"
+#include "isa.hpp"
+
+namespace nb = nanobind;
+using namespace ninefold;
+
+NB_MODULE(_native, m) {
+    m.doc() = "Kernels on raw addresses; ninefold.engines.native checks everything before it calls one.";
+    m.def("isas", &available, "Instruction sets that this build and this processor have, narrowest first.");
+    m.def("poison", &poison_scratch, nb::arg("on"), "Fill scratch memory with NaN at every call, for tests.");
+}

@@ -1,0 +1,53 @@
+// What kernels take: raw pointers and plain structs. They know neither torch nor Python.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace ninefold {
+
+enum class Type : int32_t { float32 = 0, float64 = 1, bfloat16 = 2 };
+
+// Staged elements [to, to + count) are source elements from, from + step, ...; from < 0 stands for zeros.
+struct Run {
+    int64_t to, from, count, step;
+};
+
+// The taps of one residue of outputs along one axis: output q (the first + jump * q -th of the tensor) reads the staged
+// positions q * step + at[t] and multiplies with the kernel elements at weight[t].
+struct Line {
+    int64_t first, count, taps;
+    const int64_t* at;
+    const int64_t* weight;
+};
+
+// A correlation out of a staged input. All three maps are made of it: c as it is, h with input and output exchanged, and g,
+// which sums over the outputs instead of over the taps. Axes are z, y, x; strides are in elements.
+struct Direct {
+    int64_t batch, groups, ins, outs;  // channels per group
+    int64_t in_n, in_c, in[3];
+    int64_t out_n, out_c, out[3], jump[3];
+    int64_t w_group, w_out, w_in;
+    int64_t staged[3];          // staged positions per axis
+    const int64_t* source[2];   // along z and y: source position of a staged one, -1 for zeros
+    const Run* runs;            // along x
+    int64_t n_runs;
+    Line z, y;
+    int64_t step[2];            // staged steps per output along z and y; along x it is one
+    const Line* x;              // the residues along x: they are written together
+    int64_t n_x;
+    int64_t taps;               // kernel elements per (output, input) pair, over all residues along x
+    Type type;
+    int64_t threads;
+    int64_t in_place;           // the staged input is the input: no border, unit steps
+};
+
+// The kernels of one instruction set.
+struct Kernels {
+    const char* name;
+    int64_t lanes;  // of float32
+    size_t (*direct_scratch)(const Direct&, bool weights);
+    void (*correlate)(const Direct&, const void* in, const void* weight, const void* bias, void* out, char* scratch);
+    void (*weigh)(const Direct&, const void* in, const void* grad, void* weight, char* scratch);
+};
+
+}  // namespace ninefold

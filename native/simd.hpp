@@ -1,0 +1,107 @@
+// Vectors of the widest registers of the instruction set that this file is compiled for, by the compiler's vector extension.
+// Everything lives in a namespace named after the instruction set, and nothing of the standard library's containers is used:
+// an inline function compiled here with wide instructions must never be the one that another file links to.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels.hpp"
+
+#define NINEFOLD_NS ninefold::NINEFOLD_ISA
+#define NINEFOLD_INLINE inline __attribute__((always_inline))
+
+namespace NINEFOLD_NS {
+
+#if defined(__AVX512F__)
+constexpr int kBytes = 64, kRegisters = 32;
+#elif defined(__AVX2__)
+constexpr int kBytes = 32, kRegisters = 16;
+#elif defined(__aarch64__)
+constexpr int kBytes = 16, kRegisters = 32;
+#else
+constexpr int kBytes = 16, kRegisters = 16;
+#endif
+
+template <class T> struct VecOf;
+template <> struct VecOf<float> {
+    typedef float type __attribute__((vector_size(kBytes)));
+    typedef int32_t mask __attribute__((vector_size(kBytes)));
+    typedef int32_t word;
+};
+template <> struct VecOf<double> {
+    typedef double type __attribute__((vector_size(kBytes)));
+    typedef int64_t mask __attribute__((vector_size(kBytes)));
+    typedef int64_t word;
+};
+template <class T> using Vec = typename VecOf<T>::type;
+template <class T> using Mask = typename VecOf<T>::mask;
+template <class T> constexpr int kLanes = kBytes / int(sizeof(T));
+
+template <class T> NINEFOLD_INLINE Vec<T> load(const T* p) {
+    Vec<T> v;
+    __builtin_memcpy(&v, p, kBytes);
+    return v;
+}
+
+template <class T> NINEFOLD_INLINE void store(T* p, Vec<T> v) { __builtin_memcpy(p, &v, kBytes); }
+
+template <class T> NINEFOLD_INLINE Vec<T> broadcast(T x) {
+    Vec<T> v;
+    for (int k = 0; k < kLanes<T>; ++k) v[k] = x;
+    return v;
+}
+
+template <class T> NINEFOLD_INLINE T sum(Vec<T> v) {
+    // pairwise, halving: less error than in a row
+    T part[kLanes<T>];
+    __builtin_memcpy(part, &v, kBytes);
+    for (int half = kLanes<T> / 2; half; half /= 2)
+        for (int k = 0; k < half; ++k) part[k] += part[k + half];
+    return part[0];
+}
+
+// All bits set in the first n lanes.
+template <class T> NINEFOLD_INLINE Mask<T> first(int64_t n) {
+    Mask<T> m;
+    for (int k = 0; k < kLanes<T>; ++k) m[k] = k < n ? -1 : 0;
+    return m;
+}
+
+template <class T> NINEFOLD_INLINE Vec<T> masked(Vec<T> v, Mask<T> m) { return Vec<T>(Mask<T>(v) & m); }
+
+template <class T> NINEFOLD_INLINE void store_first(T* p, Vec<T> v, int64_t n) {
+    T part[kLanes<T>];
+    __builtin_memcpy(part, &v, kBytes);
+    for (int64_t k = 0; k < n; ++k) p[k] = part[k];
+}
+
+// How elements lie in memory, and the type that they are computed in.
+struct BFloat16 {
+    uint16_t bits;
+};
+
+NINEFOLD_INLINE float wide(float x) { return x; }
+NINEFOLD_INLINE double wide(double x) { return x; }
+NINEFOLD_INLINE float wide(BFloat16 x) {
+    uint32_t bits = uint32_t(x.bits) << 16;
+    float f;
+    __builtin_memcpy(&f, &bits, 4);
+    return f;
+}
+
+NINEFOLD_INLINE void narrow(float x, float* p) { *p = x; }
+NINEFOLD_INLINE void narrow(double x, double* p) { *p = x; }
+NINEFOLD_INLINE void narrow(float x, BFloat16* p) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, 4);
+    // to nearest, ties to even; a NaN stays one
+    uint32_t rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    p->bits = uint16_t((bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 0x40 : rounded >> 16);
+}
+
+NINEFOLD_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+NINEFOLD_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+NINEFOLD_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+NINEFOLD_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+}  // namespace NINEFOLD_NS

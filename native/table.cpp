@@ -1,0 +1,16 @@
+// The kernels of this instruction set, by name.
+#include "simd.hpp"
+
+#define NINEFOLD_STRING2(x) #x
+#define NINEFOLD_STRING(x) NINEFOLD_STRING2(x)
+
+namespace NINEFOLD_NS {
+
+size_t direct_scratch(const Direct&, bool);
+void correlate(const Direct&, const void*, const void*, const void*, void*, char*);
+void weigh(const Direct&, const void*, const void*, void*, char*);
+
+extern const Kernels kernels;
+const Kernels kernels = {NINEFOLD_STRING(NINEFOLD_ISA), kLanes<float>, direct_scratch, correlate, weigh};
+
+}  // namespace NINEFOLD_NS
