@@ -1,4 +1,4 @@
-// The only file that knows Python: plans are made from lists of integers and called with addresses, the GIL released.
+// The binding files are the only ones that know Python: plans are made from lists of integers and called with addresses, the GIL released.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -9,8 +9,11 @@
 namespace nb = nanobind;
 using namespace ninefold;
 
+void bind_direct(nb::module_& m);
+
 NB_MODULE(_native, m) {
     m.doc() = "Kernels on raw addresses; ninefold.engines.native checks everything before it calls one.";
     m.def("isas", &available, "Instruction sets that this build and this processor have, narrowest first.");
     m.def("poison", &poison_scratch, nb::arg("on"), "Fill scratch memory with NaN at every call, for tests.");
+    bind_direct(m);
 }

@@ -1,6 +1,502 @@
-#include "simd.hpp"
+// Correlations by direct summation out of a staged band, contiguous along x: maps c and h.
+//
+// Two inner loops. Where a group has several outputs, each loaded vector of inputs serves up to four of them. Where it has one
+// (depthwise, one channel), a vector of an input row serves up to four output rows: row u under the first of R rows is the tap row
+// u - q * ks of row q. Either way twelve accumulators hide the latency of multiply-add, and loads stay below two per multiply-add.
+#include "staging.hpp"
+#include "threads.hpp"
+
 namespace NINEFOLD_NS {
-size_t direct_scratch(const Direct&, bool) { return 0; }
-void correlate(const Direct&, const void*, const void*, const void*, void*, char*) {}
-void weigh(const Direct&, const void*, const void*, void*, char*) {}
+
+bool is_pixels(const Direct& d);
+size_t pixels_scratch(const Direct& d, bool weights);
+void pixels_correlate(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch);
+size_t weigh_scratch(const Direct& d);
+
+namespace {
+
+constexpr int64_t kBudget = 96 << 10;   // bytes staged at once by a group of several channels
+constexpr int64_t kPlane = 24 << 10;    // and by a single channel: it stays in the first cache
+
+template <int R> constexpr int kMost = kRegisters == 32 ? (R == 1 ? 8 : 6) : (R == 1 ? 8 : R == 2 ? 6 : R == 3 ? 4 : 3);
+
+struct Layout {
+    Bands bands;
+    bool in_place;
+    int64_t lines_taps;            // most taps along x of one line
+    int64_t outs_at_once;          // Q, or 1
+    int64_t split;                 // parts of the outputs of a group
+    int64_t shared, staged, packed, buffer, offsets, each;  // bytes
+    int64_t items;
+};
+
+template <class T> Layout layout(const Direct& d) {
+    Layout s{};
+    int64_t narrowest = d.x[0].count;
+    for (int64_t l = 0; l < d.n_x; ++l) {
+        narrowest = least(narrowest, d.x[l].count);
+        s.lines_taps = most(s.lines_taps, d.x[l].taps);
+    }
+    s.in_place = d.in_place && narrowest >= kLanes<T> && d.type != Type::bfloat16;
+    int64_t pitch = round_up(d.staged[2] + kLanes<T>, 16);
+    s.outs_at_once = least(d.outs, 4);
+    int64_t row = pitch * int64_t(sizeof(T)) * d.ins;
+    int64_t wanted = d.threads > 1 ? ceil_div(2 * d.threads, d.batch * d.groups) : 1;
+    s.bands = bands(d, pitch, row, d.ins == 1 ? kPlane : kBudget, wanted);
+    int64_t blocks = d.batch * d.groups * s.bands.n_z * s.bands.n_y;
+    s.split = d.outs > 1 && blocks < wanted * d.batch * d.groups ? least(ceil_div(wanted * d.batch * d.groups, blocks), ceil_div(d.outs, 4)) : 1;
+    s.items = blocks * s.split;
+    s.shared = d.outs > 1 ? round_up(d.groups * d.outs * d.ins * d.taps * int64_t(sizeof(T)), 64) : 0;
+    s.staged = s.in_place ? 0 : round_up(row * s.bands.staged_z * s.bands.staged_y, 64);
+    s.packed = d.outs > 1 ? 0 : round_up(d.ins * d.taps * int64_t(sizeof(T)), 64);
+    s.buffer = round_up(4 * 8 * kBytes, 64);
+    s.offsets = round_up(d.z.taps * d.y.taps * s.lines_taps * 8 + 64, 64);
+    s.each = s.staged + s.packed + s.buffer + s.offsets + 4096;
+    return s;
 }
+
+// --- the inner loops ---------------------------------------------------------------------------------------------------------
+
+// One row of inputs against the output rows LO to HI: kernel row u - q * ks for output row q.
+template <class T, int R, int C, int LO, int HI>
+NINEFOLD_INLINE void row_taps(Vec<T> (&acc)[R][C], const T* row, const T* w, int64_t hop, int64_t kx, const int64_t* tx, int64_t last) {
+    // `w` points at the kernel row of output row LO; that of LO + 1 lies `hop` elements before it
+    for (int64_t k = 0; k < kx; ++k) {
+        const T* p = row + tx[k];
+        const T* wk = w + k;
+        if constexpr (C <= HI - LO + 1) {
+            Vec<T> v[C];
+            for (int c = 0; c < C; ++c) v[c] = load(p + (c < C - 1 ? c * kLanes<T> : last));
+            for (int q = LO; q <= HI; ++q) {
+                Vec<T> b = broadcast(wk[-(q - LO) * hop]);
+                for (int c = 0; c < C; ++c) acc[q][c] += b * v[c];
+            }
+        } else {
+            Vec<T> b[HI - LO + 1];
+            for (int q = LO; q <= HI; ++q) b[q - LO] = broadcast(wk[-(q - LO) * hop]);
+            for (int c = 0; c < C; ++c) {
+                Vec<T> v = load(p + (c < C - 1 ? c * kLanes<T> : last));
+                for (int q = LO; q <= HI; ++q) acc[q][c] += b[q - LO] * v;
+            }
+        }
+    }
+}
+
+template <class T> struct Rows {
+    const T* in;                 // staged, at the first output row and the first output of the chunk
+    int64_t is, zs;              // steps between input channels and planes
+    int64_t us, ks;              // step between rows of taps; tap rows between neighbouring output rows
+    int64_t ins, kz, ky, kx;
+    const int64_t *tz, *tx;
+    const T* w;
+    int64_t last;                // where the last vector of the chunk starts
+    T init;
+};
+
+template <class T, int R, int C>
+void rows_core(const Rows<T>& a, T* out, int64_t out_row, int64_t tail) {
+    Vec<T> acc[R][C];
+    for (int q = 0; q < R; ++q)
+        for (int c = 0; c < C; ++c) acc[q][c] = broadcast(a.init);
+    const int64_t kx = a.kx, last = a.last, ks = a.ks, ky = a.ky, us = a.us;
+    const int64_t* tx = a.tx;
+    const T* w = a.w;
+    for (int64_t i = 0; i < a.ins; ++i) {
+        for (int64_t z = 0; z < a.kz; ++z, w += ky * kx) {
+            const T* row = a.in + i * a.is + a.tz[z] * a.zs;
+            for (int64_t u = 0; u < ky + (R - 1) * ks; ++u, row += us) {
+                int64_t hi = least(R - 1, ks == 1 ? u : u / ks);
+                int64_t lo = u < ky ? 0 : (ks == 1 ? u - ky : (u - ky) / ks) + 1;
+                if (lo > hi) continue;
+                const T* wu = w + (u - lo * ks) * kx;
+#define NINEFOLD_ROWS(LO, HI)                                                                                  \
+    case LO * 4 + HI:                                                                                          \
+        if constexpr (HI < R) row_taps<T, R, C, LO, HI>(acc, row, wu, ks * kx, kx, tx, last);                  \
+        break;
+                switch (lo * 4 + hi) {
+                    NINEFOLD_ROWS(0, 0)
+                    NINEFOLD_ROWS(0, 1)
+                    NINEFOLD_ROWS(0, 2)
+                    NINEFOLD_ROWS(0, 3)
+                    NINEFOLD_ROWS(1, 1)
+                    NINEFOLD_ROWS(1, 2)
+                    NINEFOLD_ROWS(1, 3)
+                    NINEFOLD_ROWS(2, 2)
+                    NINEFOLD_ROWS(2, 3)
+                    NINEFOLD_ROWS(3, 3)
+                }
+#undef NINEFOLD_ROWS
+            }
+        }
+    }
+    for (int q = 0; q < R; ++q, out += out_row) {
+        for (int c = 0; c < C - 1; ++c) store(out + c * kLanes<T>, acc[q][c]);
+        if (tail < kLanes<T>)
+            store_first(out + last, acc[q][C - 1], tail);
+        else
+            store(out + last, acc[q][C - 1]);
+    }
+}
+
+template <class T> struct Outs {
+    const T* in;
+    int64_t is, ins, taps;
+    const int64_t* at;           // offsets of the taps from `in`
+    const T* w;                  // [ins][taps][Q]
+    const T* init;               // per output
+    int64_t last;
+};
+
+template <class T, int Q, int C>
+void outs_core(const Outs<T>& a, T* out, int64_t out_step, int64_t tail) {
+    Vec<T> acc[Q][C];
+    for (int q = 0; q < Q; ++q)
+        for (int c = 0; c < C; ++c) acc[q][c] = broadcast(a.init[q]);
+    const T* w = a.w;
+    const int64_t last = a.last;
+    for (int64_t i = 0; i < a.ins; ++i) {
+        const T* in = a.in + i * a.is;
+        for (int64_t t = 0; t < a.taps; ++t, w += Q) {
+            const T* p = in + a.at[t];
+            if constexpr (C <= Q) {
+                Vec<T> v[C];
+                for (int c = 0; c < C; ++c) v[c] = load(p + (c < C - 1 ? c * kLanes<T> : last));
+                for (int q = 0; q < Q; ++q) {
+                    Vec<T> b = broadcast(w[q]);
+                    for (int c = 0; c < C; ++c) acc[q][c] += b * v[c];
+                }
+            } else {
+                Vec<T> b[Q];
+                for (int q = 0; q < Q; ++q) b[q] = broadcast(w[q]);
+                for (int c = 0; c < C; ++c) {
+                    Vec<T> v = load(p + (c < C - 1 ? c * kLanes<T> : last));
+                    for (int q = 0; q < Q; ++q) acc[q][c] += b[q] * v;
+                }
+            }
+        }
+    }
+    for (int q = 0; q < Q; ++q, out += out_step) {
+        for (int c = 0; c < C - 1; ++c) store(out + c * kLanes<T>, acc[q][c]);
+        if (tail < kLanes<T>)
+            store_first(out + last, acc[q][C - 1], tail);
+        else
+            store(out + last, acc[q][C - 1]);
+    }
+}
+
+template <class T, int R> void rows_by_width(int64_t c, const Rows<T>& a, T* out, int64_t out_row, int64_t tail) {
+#define NINEFOLD_C(C)                                                                       \
+    case C:                                                                                 \
+        if constexpr (C <= kMost<R>) rows_core<T, R, C>(a, out, out_row, tail);             \
+        break;
+    switch (c) {
+        NINEFOLD_C(1)
+        NINEFOLD_C(2)
+        NINEFOLD_C(3)
+        NINEFOLD_C(4)
+        NINEFOLD_C(5)
+        NINEFOLD_C(6)
+        NINEFOLD_C(7)
+        NINEFOLD_C(8)
+    }
+}
+
+template <class T, int Q> void outs_by_width(int64_t c, const Outs<T>& a, T* out, int64_t out_step, int64_t tail) {
+    switch (c) {
+#undef NINEFOLD_C
+#define NINEFOLD_C(C)                                                                       \
+    case C:                                                                                 \
+        if constexpr (C <= kMost<Q>) outs_core<T, Q, C>(a, out, out_step, tail);            \
+        break;
+        NINEFOLD_C(1)
+        NINEFOLD_C(2)
+        NINEFOLD_C(3)
+        NINEFOLD_C(4)
+        NINEFOLD_C(5)
+        NINEFOLD_C(6)
+        NINEFOLD_C(7)
+        NINEFOLD_C(8)
+#undef NINEFOLD_C
+    }
+}
+
+template <class T> void rows(int64_t r, int64_t c, const Rows<T>& a, T* out, int64_t out_row, int64_t tail) {
+    switch (r) {
+        case 1: return rows_by_width<T, 1>(c, a, out, out_row, tail);
+        case 2: return rows_by_width<T, 2>(c, a, out, out_row, tail);
+        case 3: return rows_by_width<T, 3>(c, a, out, out_row, tail);
+        default: return rows_by_width<T, 4>(c, a, out, out_row, tail);
+    }
+}
+
+template <class T> void outs(int64_t q, int64_t c, const Outs<T>& a, T* out, int64_t out_step, int64_t tail) {
+    switch (q) {
+        case 1: return outs_by_width<T, 1>(c, a, out, out_step, tail);
+        case 2: return outs_by_width<T, 2>(c, a, out, out_step, tail);
+        case 3: return outs_by_width<T, 3>(c, a, out, out_step, tail);
+        default: return outs_by_width<T, 4>(c, a, out, out_step, tail);
+    }
+}
+
+constexpr int64_t widest(int64_t r) {
+    return r == 1 ? kMost<1> : r == 2 ? kMost<2> : r == 3 ? kMost<3> : kMost<4>;
+}
+
+// --- one item ----------------------------------------------------------------------------------------------------------------
+
+template <class T, class S> class Correlation {
+public:
+    Correlation(const Direct& direct, const void* in, const void* weight, const void* bias, void* out, char* scratch)
+        : d(direct), s(layout<T>(direct)), in(static_cast<const S*>(in)), weight(static_cast<const S*>(weight)),
+          bias(static_cast<const S*>(bias)), out(static_cast<S*>(out)), shared(reinterpret_cast<T*>(scratch)), scratch(scratch + s.shared) {
+        straight = Same<T, S>::value && d.n_x == 1 && d.out[2] * d.jump[2] == 1;
+    }
+
+    void run() {
+        int64_t n = least(d.threads, s.items);
+#pragma omp parallel num_threads(n) if (n > 1)
+        {
+            char* mine = scratch + s.each * this_thread();
+            if (d.outs > 1) {
+#pragma omp for schedule(static)
+                for (int64_t g = 0; g < d.groups * d.outs; ++g) pack(g);
+            }
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t k = 0; k < s.items; ++k) item(k, mine);
+        }
+    }
+
+private:
+    // Where the packed weights of output o of group g start, and the step between their taps: a block of Q outputs lies together.
+    void pack(int64_t k) {
+        int64_t g = k / d.outs, o = k % d.outs;
+        int64_t first = o / 4 * 4, width = least(4, d.outs - first);
+        const S* w = weight + g * d.w_group + o * d.w_out;
+        for (int64_t l = 0; l < d.n_x; ++l) {
+            const Line& x = d.x[l];
+            T* to = block(g, first, width, l) + (o - first);
+            for (int64_t i = 0; i < d.ins; ++i)
+                for (int64_t a = 0; a < d.z.taps; ++a)
+                    for (int64_t b = 0; b < d.y.taps; ++b)
+                        for (int64_t c = 0; c < x.taps; ++c, to += width)
+                            *to = wide(w[i * d.w_in + d.z.weight[a] + d.y.weight[b] + x.weight[c]]);
+        }
+    }
+
+    // Packed: [group][line][block of outputs][ins][taps][Q]; the taps of the lines before come first.
+    T* block(int64_t g, int64_t first, int64_t, int64_t l) {
+        int64_t before = 0;
+        for (int64_t k = 0; k < l; ++k) before += d.x[k].taps;
+        int64_t planes = d.z.taps * d.y.taps * d.ins;
+        return shared + g * d.outs * d.ins * d.taps + planes * (before * d.outs + d.x[l].taps * first);
+    }
+
+    void item(int64_t k, char* mine) {
+        int64_t part = k % s.split;
+        k /= s.split;
+        int64_t by = k % s.bands.n_y;
+        k /= s.bands.n_y;
+        int64_t bz = k % s.bands.n_z;
+        k /= s.bands.n_z;
+        int64_t g = k % d.groups, n = k / d.groups;
+        Band band;
+        band.z0 = bz * s.bands.z;
+        band.y0 = by * s.bands.y;
+        band.z1 = least(band.z0 + s.bands.z, d.z.count);
+        band.y1 = least(band.y0 + s.bands.y, d.y.count);
+        const S* source = in + n * d.in_n + g * d.ins * d.in_c;
+        stage(band, source, reinterpret_cast<T*>(mine));
+        char* rest = mine + s.staged;
+        S* to = out + n * d.out_n + g * d.outs * d.out_c;
+        if (d.outs == 1)
+            by_rows(band, g, to, reinterpret_cast<T*>(rest), reinterpret_cast<T*>(rest + s.packed));
+        else
+            by_outs(band, g, part, to, reinterpret_cast<T*>(rest + s.packed), reinterpret_cast<int64_t*>(rest + s.packed + s.buffer));
+    }
+
+    struct Band {
+        int64_t z0, z1, y0, y1;
+        const T* base;           // the staged position of the band's first output, first tap
+        int64_t is, zs, ys;
+    };
+
+    void stage(Band& band, const S* source, T* to) {
+        int64_t z = band.z0 * d.step[0], y = band.y0 * d.step[1];
+        if constexpr (Same<T, S>::value) {
+            if (s.in_place) {
+                band.base = source + d.source[0][z] * d.in[0] + d.source[1][y] * d.in[1] + d.runs[0].from;
+                band.is = d.in_c;
+                band.zs = d.in[0];
+                band.ys = d.in[1];
+                return;
+            }
+        }
+        int64_t rows_z = least(s.bands.staged_z, d.staged[0] - z), rows_y = least(s.bands.staged_y, d.staged[1] - y);
+        band.ys = s.bands.pitch;
+        band.zs = band.ys * s.bands.staged_y;
+        band.is = band.zs * s.bands.staged_z;
+        band.base = to;
+        for (int64_t i = 0; i < d.ins; ++i)
+            for (int64_t a = 0; a < rows_z; ++a)
+                for (int64_t b = 0; b < rows_y; ++b) {
+                    T* row = to + i * band.is + a * band.zs + b * band.ys;
+                    int64_t from_z = d.source[0][z + a], from_y = d.source[1][y + b];
+                    if (from_z < 0 || from_y < 0) {
+                        for (int64_t k = 0; k < band.ys; ++k) row[k] = 0;
+                    } else {
+                        stage_row<T, S>(row, source + i * d.in_c + from_z * d.in[0] + from_y * d.in[1], d.in[2], d.runs, d.n_runs, d.staged[2], band.ys);
+                    }
+                }
+    }
+
+    S* at(S* to, int64_t z, int64_t y, const Line& x, int64_t k) {
+        return to + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1] + (x.first + k * d.jump[2]) * d.out[2];
+    }
+
+    void by_rows(const Band& band, int64_t g, S* to, T* packed, T* buffer) {
+        const S* w = weight + g * d.w_group;
+        T init = bias ? T(wide(bias[g])) : T(0);
+        int64_t ky = d.y.taps;
+        int64_t dy = ky > 1 ? d.y.at[1] - d.y.at[0] : 1;
+        // output rows rs apart read the same input rows, ks kernel rows apart
+        int64_t a = dy, b = d.step[1];
+        while (b) {
+            int64_t c = a % b;
+            a = b;
+            b = c;
+        }
+        int64_t rs = dy / a, ks = d.step[1] / a;
+        T* p = packed;
+        for (int64_t l = 0; l < d.n_x; ++l) {
+            const Line& x = d.x[l];
+            const T* mine = p;
+            for (int64_t i = 0; i < d.ins; ++i)
+                for (int64_t z = 0; z < d.z.taps; ++z)
+                    for (int64_t y = 0; y < ky; ++y)
+                        for (int64_t k = 0; k < x.taps; ++k, ++p) *p = wide(w[i * d.w_in + d.z.weight[z] + d.y.weight[y] + x.weight[k]]);
+            Rows<T> args{nullptr, band.is, band.zs, dy * band.ys, ks, d.ins, d.z.taps, ky, x.taps, d.z.at, x.at, mine, 0, init};
+            for (int64_t z = band.z0; z < band.z1; ++z)
+                for (int64_t r = 0; r < least(rs, band.y1 - band.y0); ++r) {
+                    int64_t left = ceil_div(band.y1 - band.y0 - r, rs), y = band.y0 + r;
+                    while (left) {
+                        int64_t many = ceil_div(left, ceil_div(left, 4));
+                        row_block(band, args, x, to, z, y, many, rs, buffer);
+                        y += many * rs;
+                        left -= many;
+                    }
+                }
+        }
+    }
+
+    // `many` output rows, rs apart, from row y on.
+    void row_block(const Band& band, Rows<T>& args, const Line& x, S* to, int64_t z, int64_t y, int64_t many, int64_t rs, T* buffer) {
+        const T* base = band.base + (z - band.z0) * d.step[0] * band.zs + ((y - band.y0) * d.step[1] + (d.y.taps ? d.y.at[0] : 0)) * band.ys;
+        int64_t vectors = ceil_div(x.count, kLanes<T>), k = 0;
+        while (vectors) {
+            int64_t c = ceil_div(vectors, ceil_div(vectors, widest(many)));
+            int64_t left = x.count - k;
+            bool ends = c == vectors;
+            int64_t tail = ends && left < kLanes<T> ? left : kLanes<T>;
+            args.in = base + k;
+            args.last = ends && left >= kLanes<T> ? left - kLanes<T> : (c - 1) * kLanes<T>;
+            if constexpr (Same<T, S>::value) {
+                if (straight) {
+                    rows<T>(many, c, args, at(to, z, y, x, k), rs * d.jump[1] * d.out[1], tail);
+                    k += c * kLanes<T>;
+                    vectors -= c;
+                    continue;
+                }
+            }
+            rows<T>(many, c, args, buffer, 8 * kLanes<T>, tail);
+            int64_t count = least(left, c * kLanes<T>), hop = d.out[2] * d.jump[2];
+            for (int64_t q = 0; q < many; ++q) {
+                S* row = at(to, z, y + q * rs, x, k);
+                for (int64_t e = 0; e < count; ++e) narrow(buffer[q * 8 * kLanes<T> + e], row + e * hop);
+            }
+            k += c * kLanes<T>;
+            vectors -= c;
+        }
+    }
+
+    void by_outs(const Band& band, int64_t g, int64_t part, S* to, T* buffer, int64_t* offsets) {
+        int64_t blocks = ceil_div(d.outs, 4);
+        int64_t from = blocks * part / s.split * 4, until = least(d.outs, blocks * (part + 1) / s.split * 4);
+        T init[4];
+        for (int64_t l = 0; l < d.n_x; ++l) {
+            const Line& x = d.x[l];
+            int64_t taps = 0;
+            for (int64_t a = 0; a < d.z.taps; ++a)
+                for (int64_t b = 0; b < d.y.taps; ++b)
+                    for (int64_t c = 0; c < x.taps; ++c) offsets[taps++] = d.z.at[a] * band.zs + d.y.at[b] * band.ys + x.at[c];
+            Outs<T> args{nullptr, band.is, d.ins, taps, offsets, nullptr, init, 0};
+            for (int64_t z = band.z0; z < band.z1; ++z)
+                for (int64_t y = band.y0; y < band.y1; ++y) {
+                    const T* base = band.base + (z - band.z0) * d.step[0] * band.zs + (y - band.y0) * d.step[1] * band.ys;
+                    int64_t vectors = ceil_div(x.count, kLanes<T>), k = 0;
+                    while (vectors) {
+                        int64_t c = ceil_div(vectors, ceil_div(vectors, widest(least(4, d.outs))));
+                        int64_t left = x.count - k;
+                        bool ends = c == vectors;
+                        int64_t tail = ends && left < kLanes<T> ? left : kLanes<T>;
+                        args.in = base + k;
+                        args.last = ends && left >= kLanes<T> ? left - kLanes<T> : (c - 1) * kLanes<T>;
+                        for (int64_t o = from; o < until; o += 4) {
+                            int64_t q = least(4, d.outs - o);
+                            args.w = block(g, o, q, l);
+                            for (int64_t j = 0; j < q; ++j) init[j] = bias ? T(wide(bias[g * d.outs + o + j])) : T(0);
+                            out_block(args, q, c, at(to + o * d.out_c, z, y, x, k), tail, least(left, c * kLanes<T>), buffer);
+                        }
+                        k += c * kLanes<T>;
+                        vectors -= c;
+                    }
+                }
+        }
+    }
+
+    void out_block(const Outs<T>& args, int64_t q, int64_t c, S* to, int64_t tail, int64_t count, T* buffer) {
+        if constexpr (Same<T, S>::value) {
+            if (straight) return outs<T>(q, c, args, to, d.out_c, tail);
+        }
+        outs<T>(q, c, args, buffer, 8 * kLanes<T>, tail);
+        int64_t hop = d.out[2] * d.jump[2];
+        if (q == 4 && d.out_c == 1) {
+            for (int64_t e = 0; e < count; ++e)
+                for (int64_t j = 0; j < 4; ++j) narrow(buffer[j * 8 * kLanes<T> + e], to + e * hop + j);
+        } else {
+            for (int64_t j = 0; j < q; ++j)
+                for (int64_t e = 0; e < count; ++e) narrow(buffer[j * 8 * kLanes<T> + e], to + j * d.out_c + e * hop);
+        }
+    }
+
+    const Direct& d;
+    Layout s;
+    const S *in, *weight, *bias;
+    S* out;
+    T* shared;
+    char* scratch;
+    bool straight;
+};
+
+template <class T> size_t planar_scratch(const Direct& d) {
+    Layout s = layout<T>(d);
+    return size_t(s.shared + s.each * least(d.threads, s.items));
+}
+
+}  // namespace
+
+size_t direct_scratch(const Direct& d, bool weights) {
+    if (is_pixels(d)) return pixels_scratch(d, weights);
+    if (weights) return weigh_scratch(d);
+    return d.type == Type::float64 ? planar_scratch<double>(d) : planar_scratch<float>(d);
+}
+
+void correlate(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
+    if (is_pixels(d)) return pixels_correlate(d, in, weight, bias, out, scratch);
+    switch (d.type) {
+        case Type::float32: return Correlation<float, float>(d, in, weight, bias, out, scratch).run();
+        case Type::float64: return Correlation<double, double>(d, in, weight, bias, out, scratch).run();
+        case Type::bfloat16: return Correlation<float, BFloat16>(d, in, weight, bias, out, scratch).run();
+    }
+}
+
+}  // namespace NINEFOLD_NS

@@ -5,6 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "kernels.hpp"
 
 #define NINEFOLD_NS ninefold::NINEFOLD_ISA
@@ -68,6 +72,22 @@ template <class T> NINEFOLD_INLINE Mask<T> first(int64_t n) {
 }
 
 template <class T> NINEFOLD_INLINE Vec<T> masked(Vec<T> v, Mask<T> m) { return Vec<T>(Mask<T>(v) & m); }
+
+// The first n elements, zeros behind them; nothing behind them is read.
+template <class T> NINEFOLD_INLINE Vec<T> load_first(const T* p, int64_t n) {
+    T part[kLanes<T>] = {};
+    for (int64_t k = 0; k < n; ++k) part[k] = p[k];
+    return load(part);
+}
+#if defined(__AVX512F__)
+template <> NINEFOLD_INLINE Vec<float> load_first(const float* p, int64_t n) {
+    return Vec<float>(_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p));
+}
+#elif defined(__AVX2__)
+template <> NINEFOLD_INLINE Vec<float> load_first(const float* p, int64_t n) {
+    return Vec<float>(_mm256_maskload_ps(p, __m256i(first<float>(n))));
+}
+#endif
 
 template <class T> NINEFOLD_INLINE void store_first(T* p, Vec<T> v, int64_t n) {
     T part[kLanes<T>];

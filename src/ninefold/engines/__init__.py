@@ -3,6 +3,7 @@
 from ninefold.engines.aten import Aten, AtenBackward, AtenOther, AtenPadded
 from ninefold.engines.bags import Bags
 from ninefold.engines.base import Engine
+from ninefold.engines.direct import Direct
 from ninefold.engines.fft import FFT
 from ninefold.engines.gemm import Gemm
 from ninefold.engines.reference import Reference
@@ -17,6 +18,7 @@ ENGINES: tuple[Engine, ...] = (
     AtenBackward(),
     AtenPadded(),
     AtenOther(),
+    Direct(),
     Separable(),
     FFT(),
     Bags(),

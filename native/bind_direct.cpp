@@ -1,0 +1,115 @@
+// Direct summation: a plan is a list of correlations that together make one map; it is called with addresses.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <memory>
+#include <tuple>
+
+#include "arena.hpp"
+#include "fork.hpp"
+#include "isa.hpp"
+
+namespace nb = nanobind;
+using namespace ninefold;
+
+namespace {
+
+using Ints = std::vector<int64_t>;
+using LineOf = std::tuple<int64_t, int64_t, Ints, Ints>;  // first, count, at, weight
+
+// A Direct and the memory that it points to.
+struct Held {
+    Direct direct{};
+    Ints source_z, source_y;
+    std::vector<Run> runs;
+    std::vector<Ints> tables;
+    std::vector<Line> lines;
+
+    Line line(const LineOf& of) {
+        const auto& [first, count, at, weight] = of;
+        tables.push_back(at);
+        const int64_t* places = tables.back().data();
+        tables.push_back(weight);
+        return Line{first, count, int64_t(at.size()), places, tables.back().data()};
+    }
+};
+
+class DirectPlan {
+public:
+    DirectPlan(const std::string& isa, int type, int64_t threads, bool weights)
+        : kernels_(kernels_named(isa)), type_(Type(type)), threads_(threads), weights_(weights) {}
+
+    DirectPlan(DirectPlan&&) = default;
+    DirectPlan(const DirectPlan&) = delete;
+
+    // channels: batch, groups, ins, outs per group; in_: strides n, c, z, y, x; out: the same, then jumps along z, y, x;
+    // weight: strides of group, output, input; staged: positions along z, y, x, then steps along z and y.
+    void add(const Ints& channels, const Ints& in, const Ints& out, const Ints& weight, const Ints& staged, const Ints& source_z,
+             const Ints& source_y, const std::vector<Ints>& runs, const LineOf& z, const LineOf& y, const std::vector<LineOf>& x, bool in_place) {
+        auto held = std::make_unique<Held>();
+        held->tables.reserve(2 * (x.size() + 2));  // tables must not move: lines point into them
+        held->source_z = source_z;
+        held->source_y = source_y;
+        for (const Ints& run : runs) held->runs.push_back(Run{run.at(0), run.at(1), run.at(2), run.at(3)});
+        Direct& d = held->direct;
+        d.batch = channels.at(0), d.groups = channels.at(1), d.ins = channels.at(2), d.outs = channels.at(3);
+        d.in_n = in.at(0), d.in_c = in.at(1);
+        d.out_n = out.at(0), d.out_c = out.at(1);
+        for (int k = 0; k < 3; ++k) {
+            d.in[k] = in.at(2 + k);
+            d.out[k] = out.at(2 + k);
+            d.jump[k] = out.at(5 + k);
+            d.staged[k] = staged.at(k);
+        }
+        d.step[0] = staged.at(3), d.step[1] = staged.at(4);
+        d.w_group = weight.at(0), d.w_out = weight.at(1), d.w_in = weight.at(2);
+        d.source[0] = held->source_z.data(), d.source[1] = held->source_y.data();
+        d.runs = held->runs.data(), d.n_runs = int64_t(held->runs.size());
+        d.z = held->line(z), d.y = held->line(y);
+        for (const LineOf& of : x) held->lines.push_back(held->line(of));
+        d.x = held->lines.data(), d.n_x = int64_t(held->lines.size());
+        for (const Line& line : held->lines) d.taps += d.z.taps * d.y.taps * line.taps;
+        d.type = type_;
+        d.threads = threads_;
+        d.in_place = in_place;
+        parts_.push_back(std::move(held));
+        scratch_ = std::max(scratch_, kernels_.direct_scratch(d, weights_));
+    }
+
+    size_t scratch() const { return scratch_; }
+
+    // c and h: input, weight, bias or 0, output; g: input, gradient, 0, weight.
+    void call(uintptr_t a, uintptr_t b, uintptr_t bias, uintptr_t out) const {
+        Scratch scratch(scratch_);
+        for (const auto& held : parts_) {
+            Direct d = held->direct;
+            if (after_fork()) d.threads = 1;
+            auto at = [](uintptr_t address) { return reinterpret_cast<void*>(address); };
+            if (weights_)
+                kernels_.weigh(d, at(a), at(b), at(out), scratch.data());
+            else
+                kernels_.correlate(d, at(a), at(b), at(bias), at(out), scratch.data());
+        }
+    }
+
+private:
+    const Kernels& kernels_;
+    Type type_;
+    int64_t threads_;
+    bool weights_;
+    size_t scratch_ = 0;
+    std::vector<std::unique_ptr<Held>> parts_;
+};
+
+}  // namespace
+
+void bind_direct(nb::module_& m) {
+    nb::class_<DirectPlan>(m, "DirectPlan", "Correlations that make one map by direct summation.")
+        .def(nb::init<const std::string&, int, int64_t, bool>(), nb::arg("isa"), nb::arg("type"), nb::arg("threads"), nb::arg("weights"))
+        .def("add", &DirectPlan::add)
+        .def_prop_ro("scratch", &DirectPlan::scratch)
+        .def("__call__", &DirectPlan::call, nb::call_guard<nb::gil_scoped_release>());
+}

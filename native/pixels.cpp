@@ -1,0 +1,322 @@
+// Depthwise correlations where the channels of a pixel are neighbours (channels-last): vectors over channels, no border cases.
+//
+// A band of two vectors of channels is staged; P output pixels share each pair of kernel vectors, and their inputs are operands
+// of the multiply-adds straight from the first cache: P + 1 loads per P multiply-adds.
+#include "staging.hpp"
+#include "threads.hpp"
+
+namespace NINEFOLD_NS {
+
+bool is_pixels(const Direct& d) { return d.ins == 1 && d.outs == 1 && d.groups > 1 && d.in_c == 1 && d.out_c == 1; }
+
+namespace {
+
+constexpr int kPixels = kRegisters == 32 ? 8 : 6, kWide = 2, kTaps = kRegisters == 32 ? 8 : 6;
+constexpr int64_t kBand = 24 << 10;
+
+template <class T> constexpr int64_t kBlock = kWide * kLanes<T>;
+
+struct Layout {
+    Bands bands;
+    int64_t blocks, staged, packed, offsets, sums, grads, each, items, chunks;
+};
+
+template <class T> Layout layout(const Direct& d, bool weights) {
+    Layout s{};
+    int64_t row = d.staged[2] * kBlock<T> * int64_t(sizeof(T));
+    s.blocks = ceil_div(d.groups, kBlock<T>);
+    int64_t wanted = d.threads > 1 ? ceil_div(2 * d.threads, weights ? s.blocks * d.batch : s.blocks * d.batch) : 1;
+    s.bands = bands(d, d.staged[2] * kBlock<T>, row, kBand, wanted);
+    int64_t parts = d.batch * s.bands.n_z * s.bands.n_y, most_x = 0;
+    for (int64_t l = 0; l < d.n_x; ++l) most_x = most(most_x, d.x[l].count);
+    s.staged = round_up(row * s.bands.staged_z * s.bands.staged_y, 64);
+    s.packed = round_up(d.taps * kBlock<T> * int64_t(sizeof(T)), 64);
+    s.offsets = round_up(d.taps * 8, 64);
+    s.chunks = weights && s.blocks < 2 * d.threads ? least(parts, d.threads) : 1;
+    s.items = weights ? s.blocks * s.chunks : s.blocks * parts;
+    s.sums = weights && s.chunks > 1 ? round_up(d.groups * d.taps * int64_t(sizeof(T)), 64) * s.chunks : 0;
+    s.grads = weights ? round_up(most_x * kBlock<T> * int64_t(sizeof(T)), 64) : 0;
+    s.each = s.staged + s.packed + s.offsets + s.grads + 4096;
+    return s;
+}
+
+template <class T, int P>
+NINEFOLD_INLINE void pixels_core(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, Vec<T> (&acc)[P][kWide]) {
+    constexpr int64_t B = kBlock<T>;
+    for (int p = 0; p < P; ++p)
+        for (int v = 0; v < kWide; ++v) acc[p][v] = init[v];
+    for (int64_t t = 0; t < taps; ++t, w += B) {
+        const T* row = in + at[t];
+        Vec<T> k[kWide];
+        for (int v = 0; v < kWide; ++v) k[v] = load(w + v * kLanes<T>);
+        for (int p = 0; p < P; ++p)
+            for (int v = 0; v < kWide; ++v) acc[p][v] += k[v] * load(row + p * B + v * kLanes<T>);
+    }
+}
+
+template <class T, class S, int P>
+void pixels(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, S* out, int64_t hop, int64_t channels) {
+    Vec<T> acc[P][kWide];
+    pixels_core<T, P>(in, at, taps, w, init, acc);
+    for (int p = 0; p < P; ++p, out += hop)
+        for (int v = 0; v < kWide; ++v) {
+            int64_t left = channels - v * kLanes<T>;
+            if constexpr (Same<T, S>::value) {
+                if (left >= kLanes<T>) {
+                    store(out + v * kLanes<T>, acc[p][v]);
+                    continue;
+                }
+            }
+            T part[kLanes<T>];
+            store(part, acc[p][v]);
+            for (int64_t c = 0; c < least(left, kLanes<T>); ++c) narrow(part[c], out + v * kLanes<T> + c);
+        }
+}
+
+// Sums over one row of outputs of gradient times input, for up to kTaps taps.
+template <class T, int N>
+NINEFOLD_INLINE void row_sums(const T* in, const int64_t* at, const T* grad, int64_t grad_hop, int64_t count, Vec<T> (&acc)[N][kWide]) {
+    constexpr int64_t B = kBlock<T>;
+    int64_t off[N];
+    for (int n = 0; n < N; ++n) off[n] = at[n];
+    for (int64_t k = 0; k < count; ++k, in += B, grad += grad_hop) {
+        Vec<T> g[kWide];
+        for (int v = 0; v < kWide; ++v) g[v] = load(grad + v * kLanes<T>);
+        for (int n = 0; n < N; ++n)
+            for (int v = 0; v < kWide; ++v) acc[n][v] += g[v] * load(in + off[n] + v * kLanes<T>);
+    }
+}
+
+template <class T, class S> class Pixels {
+public:
+    Pixels(const Direct& direct, bool weights, char* memory) : d(direct), s(layout<T>(direct, weights)), memory(memory) {}
+
+    void correlate(const S* in, const S* weight, const S* bias, S* out) {
+        int64_t n = least(d.threads, s.items);
+#pragma omp parallel num_threads(n) if (n > 1)
+        {
+            char* mine = memory + s.each * this_thread();
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t k = 0; k < s.items; ++k) {
+                int64_t c = k % s.blocks * kBlock<T>, part = k / s.blocks;
+                item(part, c, least(kBlock<T>, d.groups - c), in, weight + c * d.w_group, bias ? bias + c : nullptr, out, mine);
+            }
+        }
+    }
+
+    void weigh(const S* in, const S* grad, S* weight) {
+        int64_t n = least(d.threads, s.items);
+        char* partial = memory + s.each * n;
+        int64_t size = d.groups * d.taps, parts = d.batch * s.bands.n_z * s.bands.n_y;
+#pragma omp parallel num_threads(n) if (n > 1)
+        {
+            char* mine = memory + s.each * this_thread();
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t k = 0; k < s.items; ++k) {
+                int64_t chunk = k % s.chunks, c = k / s.chunks * kBlock<T>;
+                T* to = s.chunks > 1 ? reinterpret_cast<T*>(partial + s.sums / s.chunks * chunk) : nullptr;
+                sums(parts * chunk / s.chunks, parts * (chunk + 1) / s.chunks, c, least(kBlock<T>, d.groups - c), in, grad, weight, to, mine);
+            }
+            if (s.chunks > 1) {
+#pragma omp for schedule(static)
+                for (int64_t k = 0; k < size; ++k) {
+                    T total = 0;
+                    for (int64_t chunk = 0; chunk < s.chunks; ++chunk) total += reinterpret_cast<T*>(partial + s.sums / s.chunks * chunk)[k];
+                    narrow(total, weight + k / d.taps * d.w_group + place(k % d.taps));
+                }
+            }
+        }
+    }
+
+private:
+    struct Band {
+        int64_t n, z0, z1, y0, y1;
+    };
+
+    Band band(int64_t part) const {
+        int64_t by = part % s.bands.n_y, bz = part / s.bands.n_y % s.bands.n_z;
+        int64_t z0 = bz * s.bands.z, y0 = by * s.bands.y;
+        return {part / s.bands.n_y / s.bands.n_z, z0, least(z0 + s.bands.z, d.z.count), y0, least(y0 + s.bands.y, d.y.count)};
+    }
+
+    // Where tap t lies in the weight, taps in the order line, z, y, x.
+    int64_t place(int64_t t) const {
+        int64_t l = 0, planes = d.z.taps * d.y.taps;
+        while (t >= planes * d.x[l].taps) t -= planes * d.x[l++].taps;
+        int64_t kx = d.x[l].taps;
+        return d.z.weight[t / kx / d.y.taps] + d.y.weight[t / kx % d.y.taps] + d.x[l].weight[t % kx];
+    }
+
+    int64_t fill_offsets(int64_t* at) const {
+        int64_t count = 0, ys = s.bands.pitch, zs = ys * s.bands.staged_y;
+        for (int64_t l = 0; l < d.n_x; ++l)
+            for (int64_t a = 0; a < d.z.taps; ++a)
+                for (int64_t b = 0; b < d.y.taps; ++b)
+                    for (int64_t c = 0; c < d.x[l].taps; ++c) at[count++] = d.z.at[a] * zs + d.y.at[b] * ys + d.x[l].at[c] * kBlock<T>;
+        return count;
+    }
+
+    void stage(const Band& b, const S* source, int64_t channels, T* to) const {
+        int64_t z = b.z0 * d.step[0], y = b.y0 * d.step[1], ys = s.bands.pitch, zs = ys * s.bands.staged_y;
+        int64_t rows_z = least(s.bands.staged_z, d.staged[0] - z), rows_y = least(s.bands.staged_y, d.staged[1] - y);
+        for (int64_t i = 0; i < rows_z; ++i)
+            for (int64_t j = 0; j < rows_y; ++j) {
+                T* row = to + i * zs + j * ys;
+                int64_t from_z = d.source[0][z + i], from_y = d.source[1][y + j];
+                if (from_z < 0 || from_y < 0)
+                    for (int64_t k = 0; k < ys; ++k) row[k] = 0;
+                else
+                    stage_pixels<T, S>(row, source + from_z * d.in[0] + from_y * d.in[1], d.in[2], d.runs, d.n_runs, channels, kBlock<T>);
+            }
+    }
+
+    void item(int64_t part, int64_t c, int64_t channels, const S* in, const S* weight, const S* bias, S* out, char* mine) const {
+        Band b = band(part);
+        T* staged = reinterpret_cast<T*>(mine);
+        T* packed = reinterpret_cast<T*>(mine + s.staged);
+        int64_t* at = reinterpret_cast<int64_t*>(mine + s.staged + s.packed);
+        stage(b, in + b.n * d.in_n + c, channels, staged);
+        fill_offsets(at);
+        for (int64_t t = 0; t < d.taps; ++t)
+            for (int64_t k = 0, where = place(t); k < kBlock<T>; ++k) packed[t * kBlock<T> + k] = k < channels ? T(wide(weight[k * d.w_group + where])) : T(0);
+        T start[kBlock<T>];
+        for (int64_t k = 0; k < kBlock<T>; ++k) start[k] = bias && k < channels ? T(wide(bias[k])) : T(0);
+        Vec<T> init[kWide];
+        for (int v = 0; v < kWide; ++v) init[v] = load(start + v * kLanes<T>);
+        int64_t ys = s.bands.pitch, zs = ys * s.bands.staged_y, hop = d.jump[2] * d.out[2];
+        for (int64_t z = b.z0; z < b.z1; ++z)
+            for (int64_t y = b.y0; y < b.y1; ++y) {
+                const T* base = staged + (z - b.z0) * d.step[0] * zs + (y - b.y0) * d.step[1] * ys;
+                S* row = out + b.n * d.out_n + c + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1];
+                int64_t before = 0;
+                for (int64_t l = 0; l < d.n_x; ++l) {
+                    const Line& x = d.x[l];
+                    int64_t taps = d.z.taps * d.y.taps * x.taps;
+                    line(base, at + before, taps, packed + before * kBlock<T>, init, row + x.first * d.out[2], hop, x.count, channels);
+                    before += taps;
+                }
+            }
+    }
+
+    static void line(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, S* out, int64_t hop, int64_t count, int64_t channels) {
+        constexpr int64_t B = kBlock<T>;
+        int64_t k = 0;
+        if (count >= kPixels) {
+            for (; k + kPixels <= count; k += kPixels) pixels<T, S, kPixels>(in + k * B, at, taps, w, init, out + k * hop, hop, channels);
+            if (k < count) {  // once more over some: they come out the same
+                k = count - kPixels;
+                pixels<T, S, kPixels>(in + k * B, at, taps, w, init, out + k * hop, hop, channels);
+            }
+            return;
+        }
+        for (; k + 3 <= count; k += 3) pixels<T, S, 3>(in + k * B, at, taps, w, init, out + k * hop, hop, channels);
+        for (; k < count; ++k) pixels<T, S, 1>(in + k * B, at, taps, w, init, out + k * hop, hop, channels);
+    }
+
+    void sums(int64_t from, int64_t until, int64_t c, int64_t channels, const S* in, const S* grad, S* weight, T* partial, char* mine) const {
+        T* staged = reinterpret_cast<T*>(mine);
+        T* total = reinterpret_cast<T*>(mine + s.staged);
+        int64_t* at = reinterpret_cast<int64_t*>(mine + s.staged + s.packed);
+        T* spare = reinterpret_cast<T*>(mine + s.staged + s.packed + s.offsets);
+        fill_offsets(at);
+        for (int64_t k = 0; k < d.taps * kBlock<T>; ++k) total[k] = 0;
+        for (int64_t part = from; part < until; ++part) {
+            Band b = band(part);
+            stage(b, in + b.n * d.in_n + c, channels, staged);
+            int64_t before = 0;
+            for (int64_t l = 0; l < d.n_x; ++l) {
+                int64_t taps = d.z.taps * d.y.taps * d.x[l].taps;
+                for (int64_t t = 0; t < taps; t += kTaps) add_taps(b, d.x[l], staged, at + before + t, least(kTaps, taps - t), grad + b.n * d.out_n + c, channels, total + (before + t) * kBlock<T>, spare);
+                before += taps;
+            }
+        }
+        for (int64_t t = 0; t < d.taps; ++t)
+            for (int64_t k = 0, where = place(t); k < channels; ++k) {
+                if (partial)
+                    partial[(c + k) * d.taps + t] = total[t * kBlock<T> + k];
+                else
+                    narrow(total[t * kBlock<T> + k], weight + (c + k) * d.w_group + where);
+            }
+    }
+
+    void add_taps(const Band& b, const Line& x, const T* staged, const int64_t* at, int64_t n, const S* grad, int64_t channels, T* total, T* spare) const {
+        switch (n) {
+            case 1: return add<1>(b, x, staged, at, grad, channels, total, spare);
+            case 2: return add<2>(b, x, staged, at, grad, channels, total, spare);
+            case 3: return add<3>(b, x, staged, at, grad, channels, total, spare);
+            case 4: return add<4>(b, x, staged, at, grad, channels, total, spare);
+            case 5: return add<5>(b, x, staged, at, grad, channels, total, spare);
+            case 6: return add<6>(b, x, staged, at, grad, channels, total, spare);
+            case 7: return add<kTaps == 8 ? 7 : 1>(b, x, staged, at, grad, channels, total, spare);
+            default: return add<kTaps>(b, x, staged, at, grad, channels, total, spare);
+        }
+    }
+
+    template <int N>
+    void add(const Band& b, const Line& x, const T* staged, const int64_t* at, const S* grad, int64_t channels, T* total, T* spare) const {
+        int64_t ys = s.bands.pitch, zs = ys * s.bands.staged_y, hop = d.jump[2] * d.out[2];
+        Vec<T> acc[N][kWide];
+        for (int n = 0; n < N; ++n)
+            for (int v = 0; v < kWide; ++v) acc[n][v] = broadcast(T(0));
+        for (int64_t z = b.z0; z < b.z1; ++z)
+            for (int64_t y = b.y0; y < b.y1; ++y) {
+                const T* base = staged + (z - b.z0) * d.step[0] * zs + (y - b.y0) * d.step[1] * ys;
+                const S* row = grad + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1] + x.first * d.out[2];
+                if constexpr (Same<T, S>::value) {
+                    if (channels == kBlock<T>) {
+                        row_sums<T, N>(base, at, row, hop, x.count, acc);
+                        continue;
+                    }
+                }
+                for (int64_t k = 0; k < x.count; ++k)
+                    for (int64_t c = 0; c < kBlock<T>; ++c) spare[k * kBlock<T> + c] = c < channels ? T(wide(row[k * hop + c])) : T(0);
+                row_sums<T, N>(base, at, spare, kBlock<T>, x.count, acc);
+            }
+        for (int n = 0; n < N; ++n)
+            for (int v = 0; v < kWide; ++v) {
+                T* sum = total + n * kBlock<T> + v * kLanes<T>;
+                store(sum, load(sum) + acc[n][v]);  // band by band: errors grow with the root of the bands
+            }
+    }
+
+    const Direct& d;
+    Layout s;
+    char* memory;
+};
+
+template <class T> size_t scratch_of(const Direct& d, bool weights) {
+    Layout s = layout<T>(d, weights);
+    return size_t(s.each * least(d.threads, s.items) + s.sums);
+}
+
+template <class T, class S> void run(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
+    Pixels<T, S>(d, false, scratch).correlate(static_cast<const S*>(in), static_cast<const S*>(weight), static_cast<const S*>(bias), static_cast<S*>(out));
+}
+
+template <class T, class S> void run_sums(const Direct& d, const void* in, const void* grad, void* weight, char* scratch) {
+    Pixels<T, S>(d, true, scratch).weigh(static_cast<const S*>(in), static_cast<const S*>(grad), static_cast<S*>(weight));
+}
+
+}  // namespace
+
+size_t pixels_scratch(const Direct& d, bool weights) {
+    return d.type == Type::float64 ? scratch_of<double>(d, weights) : scratch_of<float>(d, weights);
+}
+
+void pixels_correlate(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
+    switch (d.type) {
+        case Type::float32: return run<float, float>(d, in, weight, bias, out, scratch);
+        case Type::float64: return run<double, double>(d, in, weight, bias, out, scratch);
+        case Type::bfloat16: return run<float, BFloat16>(d, in, weight, bias, out, scratch);
+    }
+}
+
+void pixels_weigh(const Direct& d, const void* in, const void* grad, void* weight, char* scratch) {
+    switch (d.type) {
+        case Type::float32: return run_sums<float, float>(d, in, grad, weight, scratch);
+        case Type::float64: return run_sums<double, double>(d, in, grad, weight, scratch);
+        case Type::bfloat16: return run_sums<float, BFloat16>(d, in, grad, weight, scratch);
+    }
+}
+
+}  // namespace NINEFOLD_NS

@@ -1,0 +1,258 @@
+"""Direct summation in native code: depthwise, grouped, few channels, long and strided, any border, in 1-D to 3-D.
+
+All three maps are gathering sums (`ninefold.engines.gather`) out of a band of the input that is staged in the cache with its
+border written out, so that the inner loops know no edges, no strides and no modes:
+
+    c: Z[o, j] = sum over (i, m) of K[o, i, m] staged[i, j + m]
+    h: the same with input and output exchanged; a stride of s makes s interleaved outputs per axis
+    g: D[o, i, m] = sum over j of G[o, j] staged[i, j + m]
+
+Kernels are in ``native/direct.cpp``, ``pixels.cpp`` (depthwise, channels-last) and ``weigh.cpp``.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from itertools import product
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+from ninefold.engines import native
+from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, empty, folding
+from ninefold.engines.gather import Reads, Residue, gather_c, gather_h, staged
+from ninefold.spec.axis import Axis
+from ninefold.spec.channels import ChannelTable
+from ninefold.spec.form import Form
+from ninefold.spec.problem import Problem
+
+__all__ = ["Direct"]
+
+_MOST_RESIDUES = 64
+_MOST_TAPS = 1 << 16
+_SMALL = 2e-5  # seconds of work below which a second thread costs more than it saves
+
+
+class Direct(Engine):
+    """Sums the products of the definition, out of the cache."""
+
+    name = "direct"
+    revision = 1
+    traits = Traits(direct=True, exact=True, local=True)
+
+    def refuses(self, problem: Problem) -> str | None:
+        form = problem.form
+        if (reason := native.unavailable(problem)) is not None:
+            return reason
+        if isinstance(form.channels, ChannelTable):
+            return f"a table of {form.channels.connections} channel connections is not made of equal groups"
+        if form.ndim > 3:
+            return f"kernels have 1 to 3 spatial axes, not {form.ndim}"
+        if 0 in (problem.batch, *form.n_in, *form.n_out):
+            return f"nothing to sum: batch {problem.batch}, sizes {form.n_in} and {form.n_out}"
+        residues = prod(min(a.period, a.n_out) * (a.stride if problem.map == "h" else 1) for a in form.axes)
+        if residues > _MOST_RESIDUES:
+            return f"{residues} residues of outputs, more than {_MOST_RESIDUES}, have kernels of their own"
+        if (taps := prod(form.kernel)) > _MOST_TAPS:
+            return f"a kernel of {taps} taps is long enough for a transform"
+        return None
+
+    def cost(self, problem: Problem, machine: Machine) -> float:
+        return problem.bytes / machine.stream + problem.macs / (0.8 * machine.product) + machine.call
+
+    def error(self, problem: Problem) -> Error:
+        return direct_error(problem)
+
+    def scratch(self, problem: Problem) -> int:
+        form = problem.form
+        folded = problem.map == "h" and form.mode != "zeros"
+        extended = problem.batch * form.channels.inputs * prod(a.span for a in form.axes) * problem.itemsize if folded else 0
+        return int(_plan(problem).scratch) + 2 * extended
+
+    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+        plan = _plan(problem)
+        return {"c": _run_c, "h": _run_h, "g": _run_g}[problem.map](problem, plan)
+
+
+def _run_c(problem: Problem, plan: Any) -> Runner:
+    form, last = problem.form, problem.channels_last
+
+    def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
+        K, V = native.plain(K), native.plain(V, last)
+        out = empty(V, form.output_shape(problem.batch), last)
+        bias = None if bias is None else native.plain(bias)
+        plan(V.data_ptr(), K.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr())
+        return out
+
+    return run
+
+
+def _run_h(problem: Problem, plan: Any) -> Runner:
+    form, last = problem.form, problem.channels_last
+    inner = _extended(form)
+    border = folding(form) if inner is not form else None
+
+    def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
+        K, G = native.plain(K), native.plain(G, last)
+        out = empty(G, inner.input_shape(problem.batch), last)
+        fused = bias if border is None else None
+        fused = None if fused is None else native.plain(fused)
+        plan(G.data_ptr(), K.data_ptr(), 0 if fused is None else fused.data_ptr(), out.data_ptr())
+        return out if border is None else add_bias(native.plain(border(out), last), bias)
+
+    return run
+
+
+def _run_g(problem: Problem, plan: Any) -> Runner:
+    form, last = problem.form, problem.channels_last
+    whole = all(a.period <= a.n_out for a in form.axes)
+
+    def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
+        V, G = native.plain(V, last), native.plain(G, last)
+        D = V.new_empty(form.weight_shape) if whole else V.new_zeros(form.weight_shape)  # kernels that no output uses stay 0
+        plan(V.data_ptr(), G.data_ptr(), 0, D.data_ptr())
+        return D
+
+    return run
+
+
+def _extended(form: Form) -> Form:
+    """Return the form on the input with its border, where h has to fold the border back afterwards; else the form itself."""
+    if form.mode == "zeros":
+        return form
+    return replace(form, axes=tuple(replace(a, lo=0, n_in=a.span, mode="zeros") for a in form.axes))
+
+
+def _strides(shape: tuple[int, ...], channels_last: bool) -> list[int]:
+    """Return the strides (batch, channels, z, y, x) of a tensor in a memory format, missing axes filled in."""
+    channels, space = shape[1], shape[2:]
+    full = (1,) * (3 - len(space)) + tuple(space)
+    if channels_last and len(space) in (2, 3):
+        return [channels * prod(full), 1, channels * full[1] * full[2], channels * full[2], channels]
+    return [channels * prod(full), prod(full), full[1] * full[2], full[2], 1]
+
+
+_ONE = Axis(kernel=1, stride=1, dilation=1, lo=0, n_in=1, n_out=1)
+
+
+@lru_cache(maxsize=1024)
+def _plan(problem: Problem) -> Any:
+    """Return the native plan of a problem: a correlation per residue along z and y, those along x together."""
+    form, transposed = problem.form, problem.map == "h"
+    if transposed:
+        form = _extended(form)
+    channels, groups = form.channels, form.channels.groups
+    ins, outs = channels.inputs // groups, channels.outputs // groups
+    read, written = form.input_shape(problem.batch), form.output_shape(problem.batch)
+    element = _Elements(form)
+    per_group = outs * element.out
+    if transposed:
+        read, written, ins, outs = written, read, outs, ins
+        weight = [per_group, element.inner, element.out]
+    else:
+        weight = [per_group, element.out, element.inner]
+    axes = (_ONE,) * (3 - form.ndim) + form.axes
+    reads = [(gather_h if transposed else gather_c)(axis) for axis in axes]
+    sources = [_source_h(axis) if transposed else _source_c(axis) for axis in axes]
+    in_strides, out_strides = _strides(read, problem.channels_last), _strides(written, problem.channels_last)
+    out_strides += [r.jump for r in reads]
+    plan = native.extension_module().DirectPlan(
+        native.instruction_set(), native.TYPES[problem.dtype], _threads(problem), problem.map == "g"
+    )
+    for z, y in product(reads[0].residues, reads[1].residues):
+        along = [_Along(z, reads[0], sources[0], element.of(0)), _Along(y, reads[1], sources[1], element.of(1))]
+        side = staged(reads[2].residues, reads[2].step, unit=True)
+        lines = [
+            (r.first, r.count, list(at), [element.of(2)(w) for w in r.weights])
+            for r, at in zip(reads[2].residues, side.at, strict=True)
+        ]
+        at_x = [sources[2](i) for i in side.sources]
+        plan.add(
+            [problem.batch, groups, ins, outs],
+            in_strides,
+            out_strides,
+            weight,
+            [len(along[0].sources), len(along[1].sources), len(at_x), along[0].step, along[1].step],
+            along[0].sources,
+            along[1].sources,
+            _runs(at_x),
+            along[0].line,
+            along[1].line,
+            lines,
+            in_strides[4] == 1 and all(_in_place(s) for s in (along[0].sources, along[1].sources, at_x)),
+        )
+    return plan
+
+
+class _Elements:
+    """Steps in the weight, in elements: between outputs, inputs, and kernel elements (of the period, tap) along each axis."""
+
+    def __init__(self, form: Form) -> None:
+        missing = 3 - form.ndim
+        kernel = (1,) * missing + form.kernel
+        period = (1,) * missing + (form.period if form.tiled else (1,) * form.ndim)
+        self.kernel, self.flip = kernel, form.flip
+        self.taps = [kernel[1] * kernel[2], kernel[2], 1]
+        self.inner = prod(kernel)
+        each = form.channels.inputs // form.channels.groups * self.inner
+        self.tiles = [period[1] * period[2] * each, period[2] * each, each]
+        self.out = prod(period) * each
+
+    def of(self, axis: int) -> Callable[[tuple[int, int]], int]:
+        def place(pair: tuple[int, int]) -> int:
+            tile, tap = pair
+            return tile * self.tiles[axis] + (self.kernel[axis] - 1 - tap if self.flip else tap) * self.taps[axis]
+
+        return place
+
+
+class _Along:
+    """One residue along z or y: where its staged rows come from, and its line."""
+
+    __slots__ = ("line", "sources", "step")
+
+    def __init__(
+        self, residue: Residue, reads: Reads, source: Callable[[int], int], place: Callable[[tuple[int, int]], int]
+    ) -> None:
+        side = staged((residue,), reads.step, unit=False)
+        self.sources = [source(i) for i in side.sources]
+        self.step = side.step
+        self.line = (residue.first, residue.count, list(side.at[0]), [place(w) for w in residue.weights])
+
+
+def _source_c(axis: Axis) -> Callable[[int], int]:
+    def source(i: int) -> int:
+        found = axis.source(i)
+        return -1 if found is None else found
+
+    return source
+
+
+def _source_h(axis: Axis) -> Callable[[int], int]:
+    return lambda j: j if 0 <= j < axis.n_out else -1
+
+
+def _runs(sources: list[int]) -> list[list[int]]:
+    """Return consecutive pieces as (to, from, count, step); zeros come from -1."""
+    runs: list[list[int]] = []
+    for k, i in enumerate(sources):
+        if runs:
+            _, first, count, step = runs[-1]
+            if first < 0 and i < 0:
+                runs[-1][2] += 1
+                continue
+            if first >= 0 and i >= 0 and (count == 1 or i == first + count * step):
+                runs[-1][2:] = [count + 1, i - first if count == 1 else step]
+                continue
+        runs.append([k, i, 1, 1])
+    return runs
+
+
+def _in_place(sources: list[int]) -> bool:
+    return sources[0] >= 0 and all(i == sources[0] + k for k, i in enumerate(sources))
+
+
+def _threads(problem: Problem) -> int:
+    work = problem.macs / 2e10 + problem.bytes / 1e10
+    return problem.threads if work > _SMALL else 1

@@ -1,0 +1,128 @@
+"""Maps as gathering sums: every output element sums products of kernel elements and what it reads, residue by residue.
+
+Along one axis, with stride ``s``, dilation ``d``, ``lo`` elements of padding and period ``p``:
+
+    c: output j = r + p q reads, with tap m, the input at (r s - lo + m d) + p s q, and the kernel of residue r;
+    h: input i = r + s p q is fed, through tap m, by the output j = (r + lo - m d) / s + p q where s divides that, and by
+       the kernel of residue j mod p.
+
+Either way the outputs of one residue read at ``start + step * q``, with a fixed kernel element per tap: a correlation of unit
+stride once every ``step``-th element lies beside the next. Over several axes there are as many correlations as residues in all.
+"""
+
+from dataclasses import dataclass
+
+from ninefold.spec.axis import Axis
+
+__all__ = ["Reads", "Residue", "Staged", "gather_c", "gather_h", "staged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Residue:
+    """Outputs ``first + jump * q`` of an axis; tap t reads ``starts[t] + step * q`` with kernel element ``weights[t]``.
+
+    Kernel elements are pairs (kernel of the period, tap).
+    """
+
+    first: int
+    count: int
+    starts: tuple[int, ...]
+    weights: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """All residues of an axis, the steps that they have in common, and the size of what they read."""
+
+    residues: tuple[Residue, ...]
+    jump: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Positions laid side by side so that outputs read with steps of `step`.
+
+    Parameters
+    ----------
+    sources : tuple of int
+        The position that each one copies; it may lie outside of the axis.
+    at : tuple of tuple of int
+        For each residue, where its first output reads with each tap.
+    step : int
+    """
+
+    sources: tuple[int, ...]
+    at: tuple[tuple[int, ...], ...]
+    step: int
+
+
+def gather_c(axis: Axis) -> Reads:
+    """Return what the outputs of an axis read.
+
+    Examples
+    --------
+    >>> reads = gather_c(Axis(kernel=3, stride=2, dilation=1, lo=1, n_in=7, n_out=4))
+    >>> reads.residues[0].starts, reads.step
+    ((-1, 0, 1), 2)
+    """
+    period = min(axis.period, axis.n_out)
+    residues = tuple(
+        Residue(
+            r,
+            -(-(axis.n_out - r) // period),
+            tuple(r * axis.stride - axis.lo + m * axis.dilation for m in range(axis.kernel)),
+            tuple((r, m) for m in range(axis.kernel)),
+        )
+        for r in range(period)
+    )
+    return Reads(residues, period, axis.stride * period)
+
+
+def gather_h(axis: Axis) -> Reads:
+    """Return what the inputs of an axis are fed by; taps in the order of what they read.
+
+    Examples
+    --------
+    >>> reads = gather_h(Axis(kernel=3, stride=2, dilation=1, lo=1, n_in=7, n_out=4))
+    >>> [(r.first, r.count, r.starts, r.weights) for r in reads.residues]
+    [(0, 4, (0,), ((0, 1),)), (1, 3, (0, 1), ((0, 2), (0, 0)))]
+    """
+    period = min(axis.period, axis.n_out)
+    cycle = axis.stride * period
+    residues = []
+    for r in range(min(cycle, axis.n_in)):
+        fed = []
+        for m in range(axis.kernel):
+            j, rest = divmod(r + axis.lo - m * axis.dilation, axis.stride)
+            if rest == 0:
+                fed.append((j, (j % period, m)))
+        fed.sort()
+        residues.append(Residue(r, -(-(axis.n_in - r) // cycle), tuple(j for j, _ in fed), tuple(w for _, w in fed)))
+    return Reads(tuple(residues), cycle, period)
+
+
+def staged(residues: tuple[Residue, ...], step: int, *, unit: bool) -> Staged:
+    """Lay out what some residues read: with `unit`, every ``step``-th position side by side, else as it is.
+
+    Examples
+    --------
+    >>> axis = Axis(kernel=3, stride=2, dilation=1, lo=1, n_in=7, n_out=3)
+    >>> staged(gather_c(axis).residues, 2, unit=True)
+    Staged(sources=(-1, 1, 3, 5, 0, 2, 4), at=((0, 4, 1),), step=1)
+    >>> staged(gather_c(axis).residues, 2, unit=False)
+    Staged(sources=(-1, 0, 1, 2, 3, 4, 5), at=((0, 1, 2),), step=2)
+    """
+    reads = [(start, r.count) for r in residues for start in r.starts]
+    if not reads:
+        return Staged((0,), tuple(() for _ in residues), 1 if unit else step)
+    apart = step if unit else 1
+    sources: list[int] = []
+    base: dict[int, int] = {}
+    for phase in dict.fromkeys(start % apart for start, _ in reads):
+        here = [(start, start + step * (count - 1)) for start, count in reads if start % apart == phase]
+        first, last = min(a for a, _ in here), max(b for _, b in here)
+        base[phase] = len(sources) - first // apart
+        sources += range(first, last + 1, apart)
+    at = tuple(tuple(base[start % apart] + start // apart for start in r.starts) for r in residues)
+    return Staged(tuple(sources), at, 1 if unit else step)

@@ -1,0 +1,66 @@
+"""The native extension: loaded in this one place, with the instruction set that runs, or the reason why it is not there."""
+
+import os
+from functools import lru_cache
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from ninefold.errors import ArgumentError
+from ninefold.spec.problem import Problem
+
+try:
+    from ninefold import _native as _module
+except ImportError as error:  # built without a compiler, or for another Python
+    _module, _missing = None, str(error)  # type: ignore[assignment]
+else:
+    _missing = ""
+
+__all__ = ["TYPES", "extension_module", "instruction_set", "plain", "unavailable"]
+
+TYPES = {"float32": 0, "float64": 1, "bfloat16": 2}
+"""Numbers that the kernels know the dtypes by."""
+
+
+@lru_cache(maxsize=1)
+def instruction_set() -> str | None:
+    """Return the instruction set of the kernels: ``NINEFOLD_ISA``, or the widest; None where there is no extension.
+
+    Raises
+    ------
+    ArgumentError
+        If ``NINEFOLD_ISA`` names one that this build or this processor lacks.
+    """
+    if _module is None:
+        return None
+    known = _module.isas()
+    wanted = os.environ.get("NINEFOLD_ISA")
+    if wanted and wanted not in known:
+        raise ArgumentError(f"NINEFOLD_ISA={wanted!r} is not one that this build and this processor have: {', '.join(known)}")
+    return wanted or known[-1]
+
+
+def extension_module() -> ModuleType:
+    """Return the extension; ask `unavailable` first."""
+    return _module
+
+
+def unavailable(problem: Problem) -> str | None:
+    """Return why no native kernel can run a problem, or None."""
+    if instruction_set() is None:
+        return f"0 native kernels are installed ({_missing or 'no extension'}); build ninefold with a C++20 compiler"
+    if problem.device != "cpu":
+        return f"native kernels run on 1 device, the CPU, not on {problem.device}"
+    if problem.dtype not in TYPES:
+        return f"native kernels know the {len(TYPES)} dtypes {', '.join(TYPES)}, not {problem.dtype}"
+    return None
+
+
+def plain(x: Tensor, channels_last: bool = False) -> Tensor:
+    """Return x as memory that an address alone describes: no lazy negation, contiguous or channels-last."""
+    if x.is_neg():
+        x = x.resolve_neg()
+    if channels_last and x.ndim in (4, 5):
+        return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+    return x.contiguous()
