@@ -15,5 +15,6 @@ NB_MODULE(_native, m) {
     m.doc() = "Kernels on raw addresses; ninefold.engines.native checks everything before it calls one.";
     m.def("isas", &available, "Instruction sets that this build and this processor have, narrowest first.");
     m.def("poison", &poison_scratch, nb::arg("on"), "Fill scratch memory with NaN at every call, for tests.");
+    nb::set_leak_warnings(false);  // plans live as long as the process: caches hold them to the end
     bind_direct(m);
 }

@@ -50,9 +50,11 @@ template <class T> NINEFOLD_INLINE Vec<T> load(const T* p) {
 template <class T> NINEFOLD_INLINE void store(T* p, Vec<T> v) { __builtin_memcpy(p, &v, kBytes); }
 
 template <class T> NINEFOLD_INLINE Vec<T> broadcast(T x) {
-    Vec<T> v;
-    for (int k = 0; k < kLanes<T>; ++k) v[k] = x;
-    return v;
+    // written out: of a loop over lanes the compiler makes insertions, not a broadcast
+    if constexpr (kLanes<T> == 2) return Vec<T>{x, x};
+    if constexpr (kLanes<T> == 4) return Vec<T>{x, x, x, x};
+    if constexpr (kLanes<T> == 8) return Vec<T>{x, x, x, x, x, x, x, x};
+    if constexpr (kLanes<T> == 16) return Vec<T>{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
 }
 
 template <class T> NINEFOLD_INLINE T sum(Vec<T> v) {
@@ -66,9 +68,11 @@ template <class T> NINEFOLD_INLINE T sum(Vec<T> v) {
 
 // All bits set in the first n lanes.
 template <class T> NINEFOLD_INLINE Mask<T> first(int64_t n) {
-    Mask<T> m;
-    for (int k = 0; k < kLanes<T>; ++k) m[k] = k < n ? -1 : 0;
-    return m;
+    typedef typename VecOf<T>::word Word;
+    static constexpr Word order[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    Mask<T> place;
+    __builtin_memcpy(&place, order, kBytes);
+    return Mask<T>(place < Word(n));
 }
 
 template <class T> NINEFOLD_INLINE Vec<T> masked(Vec<T> v, Mask<T> m) { return Vec<T>(Mask<T>(v) & m); }
@@ -122,6 +126,10 @@ NINEFOLD_INLINE void narrow(float x, BFloat16* p) {
 NINEFOLD_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 NINEFOLD_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 NINEFOLD_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// The next portion of `left` things that come in portions of at most `widest`: even ones at the end, and no division.
+NINEFOLD_INLINE int64_t portion(int64_t left, int64_t widest) {
+    return left <= widest ? left : left < 2 * widest ? (left + 1) / 2 : widest;
+}
 NINEFOLD_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 }  // namespace NINEFOLD_NS
