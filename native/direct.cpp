@@ -387,9 +387,9 @@ private:
     }
 
     static int64_t square_of(const Line& x, int64_t ky, int64_t ks) {
-        for (int64_t t = 1; t < x.taps; ++t)
-            if (x.at[t] != x.at[0] + t) return 0;
-        return x.taps == ky && ks == 1 && x.at[0] == 0 ? ky : 0;
+        for (int64_t t = 0; t < x.taps; ++t)
+            if (x.at[t] != t) return 0;
+        return x.taps == ky && ks == 1 ? ky : 0;
     }
 
     void by_rows(const Band& band, int64_t g, S* to, T* packed, T* buffer) {
