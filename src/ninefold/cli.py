@@ -32,6 +32,7 @@ def optimize(
     train: Annotated[bool, typer.Option("--train", help="Tune a training step, not inference.")] = False,
     tolerance: Annotated[str, typer.Option(help="default, strict, or a number.")] = "default",
     max_scratch: Annotated[int | None, typer.Option(help="Bytes an engine may hold beside its operands.")] = None,
+    fold: Annotated[bool, typer.Option(help="Fold batch normalisations into the convolutions before them (inference).")] = True,
     json: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
 ) -> None:
     """Run every convolution of MODEL by the fastest exact-enough engine, and say what that gained."""
@@ -54,6 +55,7 @@ def optimize(
             max_scratch=max_scratch,
             train=train,
             inplace=True,
+            fold=fold,
             progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
         )
     console.print(report)
