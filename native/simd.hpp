@@ -50,9 +50,11 @@ template <class T> NINEFOLD_INLINE Vec<T> load(const T* p) {
 template <class T> NINEFOLD_INLINE void store(T* p, Vec<T> v) { __builtin_memcpy(p, &v, kBytes); }
 
 template <class T> NINEFOLD_INLINE Vec<T> broadcast(T x) {
-    Vec<T> v;
-    for (int k = 0; k < kLanes<T>; ++k) v[k] = x;
-    return v;
+    // written out: of a loop over lanes the compiler makes insertions, not a broadcast
+    if constexpr (kLanes<T> == 2) return Vec<T>{x, x};
+    if constexpr (kLanes<T> == 4) return Vec<T>{x, x, x, x};
+    if constexpr (kLanes<T> == 8) return Vec<T>{x, x, x, x, x, x, x, x};
+    if constexpr (kLanes<T> == 16) return Vec<T>{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
 }
 
 template <class T> NINEFOLD_INLINE T sum(Vec<T> v) {
@@ -66,9 +68,11 @@ template <class T> NINEFOLD_INLINE T sum(Vec<T> v) {
 
 // All bits set in the first n lanes.
 template <class T> NINEFOLD_INLINE Mask<T> first(int64_t n) {
-    Mask<T> m;
-    for (int k = 0; k < kLanes<T>; ++k) m[k] = k < n ? -1 : 0;
-    return m;
+    typedef typename VecOf<T>::word Word;
+    static constexpr Word order[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    Mask<T> place;
+    __builtin_memcpy(&place, order, kBytes);
+    return Mask<T>(place < Word(n));
 }
 
 template <class T> NINEFOLD_INLINE Vec<T> masked(Vec<T> v, Mask<T> m) { return Vec<T>(Mask<T>(v) & m); }
