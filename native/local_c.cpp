@@ -39,8 +39,9 @@ template <class T, int R, int V>
 void rows_wide(const Local& d, const T* k, int64_t step, const T* x, int64_t block, int64_t channel, T* to, int64_t to_r, int64_t to_v) {
     Vec<T> sums[R][V] = {};
     const int64_t* at = d.at;
-    const int64_t ins = d.ins, taps = d.taps;
-    for (int64_t i = 0; i < ins; ++i, x += channel)
+    const int64_t ins = d.ins, taps = d.taps, ahead = kAhead / int64_t(sizeof(T));
+    for (int64_t i = 0; i < ins; ++i, x += channel) {
+        for (int r = 0; r < R; ++r) __builtin_prefetch(k + r * step + ahead);
         for (int64_t m = 0; m < taps; ++m, ++k) {
             const T* here = x + at[m] * kLanes<T>;
             Vec<T> v[V];
@@ -50,7 +51,10 @@ void rows_wide(const Local& d, const T* k, int64_t step, const T* x, int64_t blo
                 for (int u = 0; u < V; ++u) sums[r][u] += w * v[u];
             }
         }
+    }
+    NINEFOLD_UNROLL
     for (int r = 0; r < R; ++r)
+        NINEFOLD_UNROLL
         for (int u = 0; u < V; ++u) store(to + r * to_r + u * to_v, sums[r][u]);
 }
 
@@ -104,12 +108,14 @@ template <class T> struct Run_c {
 
     // Many examples: a tile of [block][output][position] vectors, then exchanged into the output's own order.
     void wide(Range ps, int64_t g, Range os, T* tile) const {
-        const int64_t lanes = kLanes<T>, step = d.kernels * s.row, channel = s.extended * lanes, block = s.inputs * channel;
+        const int64_t lanes = kLanes<T>, step = d.kernels * s.row, channel = s.channel, block = s.inputs * channel;
         const int64_t blocks = ceil_div(examples, lanes), most_rows = wide_rows<T>(s), parts = ceil_div(os.size(), most_rows);
         const T* x = X + g * d.ins * channel;
         for (int64_t k = 0; k < parts; ++k) {
             Range rows = part(os.size(), k, parts);
             int64_t o = g * d.outs + os.begin + rows.begin, count = rows.size(), to_r = n.place * lanes, to_v = count * to_r;
+            for (int64_t r = 0; r < count; ++r)
+                if (d.out_p == 1) expect<T, true>(out + (o + r) * d.out_c + ps.begin, d.out_n, examples, ps.size());
             Wide<T> one = wide_named<T, 1, kWide1>(count), two = wide_named<T, 2, kWide2>(count);
             for (int64_t p = ps.begin; p < ps.end; ++p) {
                 T* to = tile + (p - ps.begin) * lanes;
@@ -130,7 +136,7 @@ template <class T> struct Run_c {
         const int64_t step = d.kernels * s.row;
         for (int64_t p = ps.begin; p < ps.end; ++p)
             for (int64_t b = 0; b < examples; ++b)
-                gather_patch(d, X + (b * s.inputs + g * d.ins) * s.extended + d.base[p], s.extended, s.row, s.pitch,
+                gather_patch(d, X + (b * s.inputs + g * d.ins) * s.channel + d.base[p], s.channel, s.row, s.pitch,
                              patches + ((p - ps.begin) * examples + b) * s.pitch);
         const int64_t parts_b = ceil_div(examples, 4), most_rows = kFew[ceil_div(examples, parts_b)];
         const int64_t parts = ceil_div(os.size(), most_rows);
@@ -163,7 +169,7 @@ template <class T> struct Run_c {
 };
 
 template <class T> int64_t staged_bytes(const Shape& s) {
-    return bytes_of(s.blocks * s.inputs * s.extended * s.deep + kLanes<T>, sizeof(T));
+    return bytes_of(s.blocks * s.inputs * s.channel + kLanes<T>, sizeof(T));
 }
 
 template <class T> int64_t own_bytes(const Local& d, const Shape& s) {
@@ -186,7 +192,7 @@ template <class T> void run(const Local& d, const T* K, const T* V, const T* bia
 #pragma omp for schedule(static)
             for (int64_t k = 0; k < blocks * s.inputs; ++k) {
                 int64_t b = k / s.inputs * s.deep, c = k % s.inputs;
-                stage_channel(d, V + (first + b) * d.in_n + c * d.in_c, s.deep, examples - b, X + k * s.extended * s.deep);
+                stage_channel(d, V + (first + b) * d.in_n + c * d.in_c, s.deep, examples - b, X + k * s.channel);
             }
 #pragma omp for schedule(static)
             for (int64_t k = 0; k < n.count; ++k) r.item(k, own + this_thread() * each);

@@ -42,15 +42,23 @@ template <class T, int R, int V> NINEFOLD_INLINE void taps_of(const Sums<T>& a, 
     constexpr int64_t n = kLanes<T>;
     Vec<T> sums[R][V] = {};
     const T *given = a.given, *patch = a.patches + l;
+    // the same taps of the next row, which follows
+    for (int r = 0; r < R; ++r)
+        for (int u = 0; u < V; u += 64 / kBytes) __builtin_prefetch(a.to + r * a.to_r + l + u * n + row, 1);
     for (int64_t b = 0; b < a.examples; ++b, given += a.given_b, patch += a.pitch) {
         Vec<T> v[V];
-        for (int u = 0; u < V; ++u) v[u] = load(patch + u * n);
+        for (int u = 0; u < V; ++u) {
+            v[u] = load(patch + u * n);
+            NINEFOLD_KEEP(v[u]);
+        }
         for (int r = 0; r < R; ++r) {
             Vec<T> w = broadcast(given[r * a.given_r]);
             for (int u = 0; u < V; ++u) sums[r][u] += w * v[u];
         }
     }
+    NINEFOLD_UNROLL
     for (int r = 0; r < R; ++r)
+        NINEFOLD_UNROLL
         for (int u = 0; u < V; ++u) {
             T* to = a.to + r * a.to_r + l + u * n;
             int64_t left = row - l - u * n, behind = room - l - u * n;
@@ -86,7 +94,7 @@ template <class T> struct Run_g {
     const T *X, *G;     // G at the first example of the cut
     T* D;
     int64_t examples;
-    bool first;
+    bool first, whole;  // whole: row k belongs to position k and to no other
 
     // The j-th position of row k, or -1.
     int64_t position(int64_t k, int64_t j) const { return d.start[k] + j < d.start[k + 1] ? d.list[d.start[k] + j] : -1; }
@@ -96,7 +104,7 @@ template <class T> struct Run_g {
             int64_t p = position(k, j);
             if (p < 0) continue;
             for (int64_t b = bs.begin; b < bs.end; ++b)
-                gather_patch(d, X + (b * s.inputs + g * d.ins) * s.extended + d.base[p], s.extended, s.row, s.pitch,
+                gather_patch(d, X + (b * s.inputs + g * d.ins) * s.channel + d.base[p], s.channel, s.row, s.pitch,
                              patches + ((k - ks.begin) * bs.size() + b - bs.begin) * s.pitch);
         }
     }
@@ -107,6 +115,10 @@ template <class T> struct Run_g {
             for (int64_t b = bs.begin; b < bs.end; ++b) {
                 const T* from = G + b * d.out_n + (o + r) * d.out_c;
                 T* to = given + (r * bs.size() + b - bs.begin) * (n.place + 1);
+                if (whole && d.out_p == 1) {
+                    for (int64_t k = 0; k < ks.size(); ++k) to[k] = from[ks.begin + k];
+                    continue;
+                }
                 for (int64_t k = ks.begin; k < ks.end; ++k) {
                     int64_t p = position(k, j);
                     if (p >= 0) to[k - ks.begin] = from[p * d.out_p];
@@ -162,7 +174,7 @@ template <class T> struct Run_g {
     }
 };
 
-template <class T> int64_t staged_bytes(const Shape& s) { return bytes_of(s.blocks * s.inputs * s.extended + kLanes<T>, sizeof(T)); }
+template <class T> int64_t staged_bytes(const Shape& s) { return bytes_of(s.blocks * s.inputs * s.channel + kLanes<T>, sizeof(T)); }
 
 template <class T> int64_t own_bytes(const Local& d, const Shape& s) {
     Items n = items_of<T>(d, s);
@@ -175,14 +187,16 @@ template <class T> void run(const Local& d, const T* V, const T* G, T* D, char* 
     T* X = reinterpret_cast<T*>(scratch);
     char* own = scratch + staged_bytes<T>(s);
     const int64_t each = own_bytes<T>(d, s), threads = d.threads;
+    bool whole = d.kernels == d.positions;
+    for (int64_t p = 0; p < d.positions && whole; ++p) whole = d.kernel[p] == p;
     for (int64_t first = 0; first < d.batch; first += d.cut) {
         const int64_t examples = least(d.cut, d.batch - first);
-        const Run_g<T> r{d, s, n, X, G + first * d.out_n, D, examples, first == 0};
+        const Run_g<T> r{d, s, n, X, G + first * d.out_n, D, examples, first == 0, whole};
 #pragma omp parallel num_threads(threads) if (threads > 1 && !d.forked)
         {
 #pragma omp for schedule(static)
             for (int64_t k = 0; k < examples * s.inputs; ++k)
-                stage_channel(d, V + (first + k / s.inputs) * d.in_n + k % s.inputs * d.in_c, 1, 1, X + k * s.extended);
+                stage_channel(d, V + (first + k / s.inputs) * d.in_n + k % s.inputs * d.in_c, 1, 1, X + k * s.channel);
 #pragma omp for schedule(static)
             for (int64_t k = 0; k < n.count; ++k) r.item(k, own + this_thread() * each);
         }

@@ -21,17 +21,18 @@ template <class T> int64_t place_of(const Local& d, const Shape& s) {
     return least(kPlace, most(s.wide ? kLanes<T> : 1, kTile / each));
 }
 
-// What the positions of part t read: extended positions [low, high).
+// What the positions of part t read: extended positions [low, high), and the elements from one channel of them to the next.
 struct Slab {
-    int64_t low, high;
+    int64_t low, high, channel;
 };
-Slab slab_of(const Local& d, const Shape& s, int64_t t) {
+template <class T> Slab slab_of(const Local& d, const Shape& s, int64_t t) {
     Range ps = part(d.positions, t, s.parts);
     int64_t a = d.base[ps.begin], b = d.base[ps.end - 1];  // bases rise throughout, or fall
-    return Slab{least(a, b), most(a, b) + d.at[d.taps - 1] + 1};
+    int64_t low = least(a, b), high = most(a, b) + d.at[d.taps - 1] + 1;
+    return Slab{low, high, apart<T>((high - low) * s.deep)};
 }
 template <class T> int64_t slab_elements(const Shape& s, const Slab& slab) {
-    return s.blocks * s.inputs * (slab.high - slab.low) * s.deep + kLanes<T>;
+    return s.blocks * s.inputs * slab.channel + kLanes<T>;
 }
 
 template <class T> using Wide = void (*)(const Local&, const T*, int64_t, const T*, int64_t, int64_t, T*, int64_t, int64_t);
@@ -43,8 +44,9 @@ void rows_wide(const Local& d, const T* k, int64_t step, const T* given, int64_t
     for (int r = 0; r < R; ++r)
         for (int u = 0; u < V; ++u) g[r][u] = load(given + r * given_r + u * given_v);
     const int64_t* at = d.at;
-    const int64_t ins = d.ins, taps = d.taps;
-    for (int64_t i = 0; i < ins; ++i, x += channel)
+    const int64_t ins = d.ins, taps = d.taps, ahead = kAhead / int64_t(sizeof(T));
+    for (int64_t i = 0; i < ins; ++i, x += channel) {
+        for (int r = 0; r < R; ++r) __builtin_prefetch(k + r * step + ahead);
         for (int64_t m = 0; m < taps; ++m, ++k) {
             T* here = x + at[m] * kLanes<T>;
             Vec<T> v[V];
@@ -55,6 +57,7 @@ void rows_wide(const Local& d, const T* k, int64_t step, const T* given, int64_t
             }
             for (int u = 0; u < V; ++u) store(here + u * block, v[u]);
         }
+    }
 }
 
 template <class T, int V, int R> Wide<T> wide_named(int64_t rows) {
@@ -107,7 +110,7 @@ template <class T> struct Run_h {
 
     // Gradients come into a tile of [block][output][position] vectors.
     void wide(Range ps, int64_t g, const Slab& slab, T* sums, T* tile) const {
-        const int64_t lanes = kLanes<T>, step = d.kernels * s.row, channel = (slab.high - slab.low) * lanes, block = s.inputs * channel;
+        const int64_t lanes = kLanes<T>, step = d.kernels * s.row, channel = slab.channel, block = s.inputs * channel;
         const int64_t blocks = ceil_div(examples, lanes), parts = ceil_div(d.outs, wide_rows(s));
         T* x = sums + g * d.ins * channel;
         for (int64_t k = 0; k < parts; ++k) {
@@ -130,7 +133,7 @@ template <class T> struct Run_h {
 
     // Rows of the patches' gradients, [position][example], first over all outputs, then to their places.
     void few(Range ps, int64_t g, const Slab& slab, T* sums, T* patches) const {
-        const int64_t step = d.kernels * s.row, channel = slab.high - slab.low;
+        const int64_t step = d.kernels * s.row, channel = slab.channel;
         const int64_t parts_b = ceil_div(examples, 4), most_rows = kFew[ceil_div(examples, parts_b)];
         const int64_t parts = ceil_div(d.outs, most_rows);
         for (int64_t k = 0; k < parts; ++k) {
@@ -154,7 +157,7 @@ template <class T> struct Run_h {
     }
 
     void part_of(int64_t t, T* sums, char* mine) const {
-        const Slab slab = slab_of(d, s, t);
+        const Slab slab = slab_of<T>(d, s, t);
         __builtin_memset(static_cast<void*>(sums), 0, size_t(slab_elements<T>(s, slab)) * sizeof(T));
         const Range all = part(d.positions, t, s.parts);
         const int64_t items = ceil_div(all.size(), place);
@@ -181,8 +184,8 @@ template <class T> struct Run_h {
                 }
         const T* from = sums;
         for (int64_t t = 0; t < s.parts; ++t) {
-            const Slab slab = slab_of(d, s, t);
-            unstage_channel(d, from + (block * s.inputs + c) * (slab.high - slab.low) * s.deep, slab.low, slab.high, s.deep, have,
+            const Slab slab = slab_of<T>(d, s, t);
+            unstage_channel(d, from + (block * s.inputs + c) * slab.channel, slab.low, slab.high, s.deep, have,
                             out + b * d.in_n + c * d.in_c);
             from += slab_elements<T>(s, slab);
         }
@@ -191,7 +194,7 @@ template <class T> struct Run_h {
 
 template <class T> int64_t sums_bytes(const Local& d, const Shape& s) {
     int64_t elements = 0;
-    for (int64_t t = 0; t < s.parts; ++t) elements += slab_elements<T>(s, slab_of(d, s, t));
+    for (int64_t t = 0; t < s.parts; ++t) elements += slab_elements<T>(s, slab_of<T>(d, s, t));
     return bytes_of(elements, sizeof(T));
 }
 
@@ -213,7 +216,7 @@ template <class T> void run(const Local& d, const T* K, const T* G, const T* bia
 #pragma omp for schedule(static, 1)
             for (int64_t t = 0; t < s.parts; ++t) {
                 T* mine = sums;
-                for (int64_t u = 0; u < t; ++u) mine += slab_elements<T>(s, slab_of(d, s, u));
+                for (int64_t u = 0; u < t; ++u) mine += slab_elements<T>(s, slab_of<T>(d, s, u));
                 r.part_of(t, mine, own + this_thread() * each);
             }
 #pragma omp for schedule(static)

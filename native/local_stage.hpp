@@ -7,9 +7,18 @@
 #include "simd.hpp"
 
 #define NINEFOLD_LAMBDA __attribute__((always_inline))
+#define NINEFOLD_UNROLL _Pragma("GCC unroll 16")
+// Keeps a vector in its register: the compiler would rather load it anew for every product.
+#if defined(__x86_64__)
+#define NINEFOLD_KEEP(v) asm("" : "+x"(v))
+#else
+#define NINEFOLD_KEEP(v) (void)(v)
+#endif
 
 namespace NINEFOLD_NS {
 namespace {
+
+constexpr int64_t kAhead = 512;  // bytes that weights are asked for ahead of their use
 
 template <class T> NINEFOLD_INLINE Mask<T> interleaving(bool high) {
     typedef Mask<T> M;
@@ -58,9 +67,16 @@ NINEFOLD_INLINE Vec<double> load_some(const double* p, int64_t n) {
 
 // How a plan lies in scratch. `deep` examples are neighbours; positions of h are cut into `parts` that sum for themselves.
 struct Shape {
-    int64_t deep, blocks, inputs, extended, row, pitch, parts, chunk;
+    int64_t deep, blocks, inputs, channel, row, pitch, parts;  // channel: elements from one staged channel to the next
     bool wide;
 };
+
+// Elements from one channel of so many elements to the next: an odd number of cache lines, since channels a power of two apart
+// would all lie in the same few sets of the cache.
+template <class T> NINEFOLD_INLINE int64_t apart(int64_t elements) {
+    constexpr int64_t line = 64 / int64_t(sizeof(T));
+    return elements < 16 * line ? elements : (ceil_div(elements, line) | 1) * line;
+}
 
 template <class T> NINEFOLD_INLINE Shape shape_of(const Local& d) {
     Shape s;
@@ -68,7 +84,7 @@ template <class T> NINEFOLD_INLINE Shape shape_of(const Local& d) {
     s.deep = s.wide ? kLanes<T> : 1;
     s.blocks = ceil_div(least(d.cut, d.batch), s.deep);
     s.inputs = d.groups * d.ins;
-    s.extended = d.extended[0] * d.extended[1] * d.extended[2];
+    s.channel = apart<T>(d.extended[0] * d.extended[1] * d.extended[2] * s.deep);
     s.row = d.ins * d.taps;
     s.pitch = round_up(s.row, kLanes<T>);
     s.parts = most(1, least(d.threads, d.positions));
@@ -182,17 +198,21 @@ void unstage_channel(const Local& d, const T* sums, int64_t low, int64_t high, i
 // up to a vector past the end, which the caller has room for, and then puts zeros behind the row up to `pitch`.
 template <class T> NINEFOLD_INLINE void gather_patch(const Local& d, const T* x, int64_t channel, int64_t row, int64_t pitch, T* to) {
     constexpr int64_t n = kLanes<T>;
+    const int64_t ins = d.ins, taps = d.taps, run = d.run, *at = d.at;
     T* t = to;
-    if (d.run > 1 && d.run <= 4 && 4 < n) {
-        for (int64_t i = 0; i < d.ins; ++i, x += channel)
-            for (int64_t m = 0; m < d.taps; m += d.run, t += d.run) __builtin_memcpy(t, x + d.at[m], 4 * sizeof(T));
-    } else if (d.run > 1) {
-        for (int64_t i = 0; i < d.ins; ++i, x += channel)
-            for (int64_t m = 0; m < d.taps; m += d.run, t += d.run)
-                for (int64_t k = 0; k < d.run; k += n) store(t + k, load(x + d.at[m] + k));
+    if (run > 1 && run <= 4 && 4 < n) {
+        for (int64_t i = 0; i < ins; ++i, x += channel)
+            for (int64_t m = 0; m < taps; m += run, t += run) __builtin_memcpy(t, x + at[m], 4 * sizeof(T));
+    } else if (run > 1 && run <= n) {
+        for (int64_t i = 0; i < ins; ++i, x += channel)
+            for (int64_t m = 0; m < taps; m += run, t += run) store(t, load(x + at[m]));
+    } else if (run > 1) {
+        for (int64_t i = 0; i < ins; ++i, x += channel)
+            for (int64_t m = 0; m < taps; m += run, t += run)
+                for (int64_t k = 0; k < run; k += n) store(t + k, load(x + at[m] + k));
     } else {
-        for (int64_t i = 0; i < d.ins; ++i, x += channel)
-            for (int64_t m = 0; m < d.taps; ++m) *t++ = x[d.at[m]];
+        for (int64_t i = 0; i < ins; ++i, x += channel)
+            for (int64_t m = 0; m < taps; ++m) *t++ = x[at[m]];
     }
     for (int64_t k = row; k < pitch; ++k) to[k] = 0;
 }
@@ -200,18 +220,28 @@ template <class T> NINEFOLD_INLINE void gather_patch(const Local& d, const T* x,
 // Add a row of taps to where the patch was read; touches up to a vector past the end and leaves it as it was.
 template <class T> NINEFOLD_INLINE void scatter_patch(const Local& d, const T* from, T* x, int64_t channel) {
     constexpr int64_t n = kLanes<T>;
-    if (d.run > 1) {
-        const Mask<T> end = first<T>(d.run % n ? d.run % n : n);
-        for (int64_t i = 0; i < d.ins; ++i, x += channel)
-            for (int64_t m = 0; m < d.taps; m += d.run, from += d.run) {
-                T* to = x + d.at[m];
+    const int64_t ins = d.ins, taps = d.taps, run = d.run, *at = d.at;
+    if (run > 1) {
+        const Mask<T> end = first<T>(run % n ? run % n : n);
+        for (int64_t i = 0; i < ins; ++i, x += channel)
+            for (int64_t m = 0; m < taps; m += run, from += run) {
+                T* to = x + at[m];
                 int64_t k = 0;
-                for (; k + n < d.run; k += n) store(to + k, load(to + k) + load(from + k));
+                for (; k + n < run; k += n) store(to + k, load(to + k) + load(from + k));
                 store(to + k, load(to + k) + masked<T>(load(from + k), end));
             }
     } else {
-        for (int64_t i = 0; i < d.ins; ++i, x += channel)
-            for (int64_t m = 0; m < d.taps; ++m) x[d.at[m]] += *from++;
+        for (int64_t i = 0; i < ins; ++i, x += channel)
+            for (int64_t m = 0; m < taps; ++m) x[at[m]] += *from++;
+    }
+}
+
+// Ask for what is soon read, or written: `rows` pieces of `count` elements, `step` apart. Caches foresee long streams, not short ones.
+template <class T, bool Written = false> NINEFOLD_INLINE void expect(const T* p, int64_t step, int64_t rows, int64_t count) {
+    constexpr int64_t line = 64 / int64_t(sizeof(T));
+    for (int64_t r = 0; r < rows; ++r, p += step) {
+        for (int64_t k = 0; k < count; k += line) __builtin_prefetch(p + k, Written);
+        __builtin_prefetch(p + count - 1, Written);
     }
 }
 
