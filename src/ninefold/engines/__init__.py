@@ -6,6 +6,7 @@ from ninefold.engines.base import Engine
 from ninefold.engines.direct import Direct
 from ninefold.engines.fft import FFT
 from ninefold.engines.gemm import Gemm
+from ninefold.engines.local import Local
 from ninefold.engines.reference import Reference
 from ninefold.engines.separable import Separable
 from ninefold.engines.table import Table, TableFilled
@@ -19,6 +20,7 @@ ENGINES: tuple[Engine, ...] = (
     AtenPadded(),
     AtenOther(),
     Direct(),
+    Local(),
     Separable(),
     FFT(),
     Bags(),

@@ -1,0 +1,172 @@
+"""Locally connected layers in native code: every weight is read, or written, once for all examples.
+
+With the patch ``X[b, p]`` of output position ``p`` and the row of weights ``K[o, p]``, both as long as inputs times taps, eq. 9.9 is
+
+    c:  Z[b, o, p] = <K[o, p], X[b, p]>
+    h:  X'[b, p] = sum over o of G[b, o, p] K[o, p], added to where the patch was read
+    g:  D[o, p] = sum over b of G[b, o, p] X[b, p]
+
+Rows of neighbouring positions are neighbours in memory: a few outputs at a time, weights stream along the positions. Many
+examples are lanes of a vector, and a weight is broadcast; of few examples patches are copied into rows, and lanes are taps.
+Kernels are in ``native/local_c.cpp``, ``local_h.cpp`` and ``local_g.cpp``; a position finds its row by a table, so that tiles
+of many kernels, and layers that share along one axis only, run as well.
+"""
+
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+from ninefold.engines import native
+from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, direct_error, empty
+from ninefold.spec.axis import Axis
+from ninefold.spec.channels import ChannelTable
+from ninefold.spec.form import Form
+from ninefold.spec.problem import Problem
+
+__all__ = ["Local"]
+
+_MAPS = {"c": 0, "h": 1, "g": 2}
+_DTYPES = ("float32", "float64")
+_FEWEST = 64
+_SMALL = 2e-5  # seconds of work below which a second thread costs more than it saves
+_STAGED = 12 << 20  # bytes of staged examples that are kept in the cache; more are cut, and the weights read again
+
+
+class Local(Engine):
+    """Unshared kernels, and tiles of many."""
+
+    name = "local"
+    revision = 1
+    traits = Traits(direct=True, exact=True, local=True)
+
+    def refuses(self, problem: Problem) -> str | None:
+        form = problem.form
+        if (reason := native.unavailable(problem)) is not None:
+            return reason
+        if problem.dtype not in _DTYPES:
+            return f"rows of weights are read in {len(_DTYPES)} dtypes, {' and '.join(_DTYPES)}, not {problem.dtype}"
+        if isinstance(form.channels, ChannelTable):
+            return f"a table of {form.channels.connections} channel connections has no equal rows of taps"
+        if form.ndim > 3:
+            return f"kernels have 1 to 3 spatial axes, not {form.ndim}"
+        if 0 in (problem.batch, *form.n_in, *form.n_out):
+            return f"nothing to sum: batch {problem.batch}, sizes {form.n_in} and {form.n_out}"
+        used = prod(min(a.period, a.n_out) for a in form.axes)
+        if not form.tiled or (used <= _FEWEST and any(a.period < a.n_out for a in form.axes)):
+            return f"{used} kernels are shared by {prod(form.n_out)} positions; rows of weights pay from {_FEWEST + 1} on, or where none is shared"
+        return None
+
+    def cost(self, problem: Problem, machine: Machine) -> float:
+        return problem.bytes / machine.stream + problem.macs / (0.6 * machine.product) + machine.call
+
+    def error(self, problem: Problem) -> Error:
+        return direct_error(problem)
+
+    def scratch(self, problem: Problem) -> int:
+        return int(_plan(problem).scratch)
+
+    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+        plan, form, last = _plan(problem), problem.form, problem.channels_last
+        if problem.map == "g":
+
+            def gradient(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
+                V, G = native.plain(V, last), native.plain(G, last)
+                D = V.new_empty(form.weight_shape)
+                plan(V.data_ptr(), G.data_ptr(), 0, D.data_ptr())
+                return D
+
+            return gradient
+        shape = form.output_shape(problem.batch) if problem.map == "c" else form.input_shape(problem.batch)
+
+        def run(K: Tensor, X: Tensor, bias: Tensor | None = None) -> Tensor:
+            K, X = native.plain(K), native.plain(X, last)
+            out = empty(X, shape, last)
+            bias = None if bias is None else native.plain(bias)
+            plan(K.data_ptr(), X.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr())
+            return out
+
+        return run
+
+
+_ONE = Axis(kernel=1, stride=1, dilation=1, lo=0, n_in=1, n_out=1)
+
+
+@lru_cache(maxsize=1024)
+def _plan(problem: Problem) -> Any:
+    """Return the native plan of a problem, its examples cut so that what is staged fits the cap where it can."""
+    form, batch = problem.form, problem.batch
+    each = form.channels.inputs * prod(a.span for a in form.axes) * problem.itemsize
+    cut = min(batch, max(64, _STAGED // max(1, each)))
+    plan = _cut_plan(problem, cut)
+    while problem.max_scratch is not None and plan.scratch > problem.max_scratch and cut > 1:
+        cut = -(-cut // 2)
+        plan = _cut_plan(problem, cut)
+    return plan
+
+
+def _cut_plan(problem: Problem, cut: int) -> Any:
+    form, channels = problem.form, problem.form.channels
+    axes = (_ONE,) * (3 - form.ndim) + form.axes
+    outputs = [a.n_out for a in axes]
+    # a kernel that is read backwards is one read forwards over an input that is
+    backwards = form.flip
+    sources = [_sources(a)[::-1] if backwards else _sources(a) for a in axes]
+    first = [a.span - a.extent if backwards else 0 for a in axes]
+    step = [-a.stride if backwards else a.stride for a in axes]
+    last = problem.channels_last and form.ndim > 1
+    positions = prod(outputs)
+    return native.extension_module().LocalPlan(
+        native.instruction_set(),
+        _MAPS[problem.map],
+        native.TYPES[problem.dtype],
+        _threads(problem),
+        cut,
+        [problem.batch, channels.groups, channels.inputs // channels.groups, channels.outputs // channels.groups],
+        [*_strides(channels.inputs, [a.n_in for a in axes], last), *(a.n_in for a in axes)],
+        [channels.outputs * positions, 1, channels.outputs] if last else [channels.outputs * positions, positions, 1],
+        sources,
+        _runs(sources[2]),
+        outputs,
+        first,
+        step,
+        [a.period for a in axes],
+        [a.kernel for a in axes],
+        [a.dilation for a in axes],
+    )
+
+
+def _sources(axis: Axis) -> list[int]:
+    """Return the input position that stands at each extended one, -1 for zeros."""
+    found = (axis.source(k - axis.lo) for k in range(axis.span))
+    return [-1 if i is None else i for i in found]
+
+
+def _strides(channels: int, space: list[int], channels_last: bool) -> list[int]:
+    """Return the strides (batch, channels, z, y, x)."""
+    z, y, x = space
+    if channels_last:
+        return [channels * z * y * x, 1, y * x * channels, x * channels, channels]
+    return [channels * z * y * x, z * y * x, y * x, x, 1]
+
+
+def _runs(sources: list[int]) -> list[list[int]]:
+    """Return consecutive pieces as (to, from, count, step); zeros come from -1."""
+    runs: list[list[int]] = []
+    for k, i in enumerate(sources):
+        if runs:
+            _, first, count, step = runs[-1]
+            if first < 0 and i < 0:
+                runs[-1][2] += 1
+                continue
+            if first >= 0 and i >= 0 and (count == 1 or i == first + count * step):
+                runs[-1][2:] = [count + 1, i - first if count == 1 else step]
+                continue
+        runs.append([k, i, 1, 1])
+    return runs
+
+
+def _threads(problem: Problem) -> int:
+    work = problem.macs / 2e10 + problem.bytes / 1e10
+    return problem.threads if work > _SMALL else 1
