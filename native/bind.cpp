@@ -9,8 +9,11 @@
 namespace nb = nanobind;
 using namespace ninefold;
 
+void bind_winograd(nb::module_& m);
+
 NB_MODULE(_native, m) {
     m.doc() = "Kernels on raw addresses; ninefold.engines.native checks everything before it calls one.";
     m.def("isas", &available, "Instruction sets that this build and this processor have, narrowest first.");
     m.def("poison", &poison_scratch, nb::arg("on"), "Fill scratch memory with NaN at every call, for tests.");
+    bind_winograd(m);
 }

@@ -5,6 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "kernels.hpp"
 
 #define NINEFOLD_NS ninefold::NINEFOLD_ISA
@@ -46,9 +50,11 @@ template <class T> NINEFOLD_INLINE Vec<T> load(const T* p) {
 template <class T> NINEFOLD_INLINE void store(T* p, Vec<T> v) { __builtin_memcpy(p, &v, kBytes); }
 
 template <class T> NINEFOLD_INLINE Vec<T> broadcast(T x) {
-    Vec<T> v;
-    for (int k = 0; k < kLanes<T>; ++k) v[k] = x;
-    return v;
+    // written out: of a loop over lanes the compiler makes insertions, not a broadcast
+    if constexpr (kLanes<T> == 2) return Vec<T>{x, x};
+    if constexpr (kLanes<T> == 4) return Vec<T>{x, x, x, x};
+    if constexpr (kLanes<T> == 8) return Vec<T>{x, x, x, x, x, x, x, x};
+    if constexpr (kLanes<T> == 16) return Vec<T>{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
 }
 
 template <class T> NINEFOLD_INLINE T sum(Vec<T> v) {
@@ -62,12 +68,30 @@ template <class T> NINEFOLD_INLINE T sum(Vec<T> v) {
 
 // All bits set in the first n lanes.
 template <class T> NINEFOLD_INLINE Mask<T> first(int64_t n) {
-    Mask<T> m;
-    for (int k = 0; k < kLanes<T>; ++k) m[k] = k < n ? -1 : 0;
-    return m;
+    typedef typename VecOf<T>::word Word;
+    static constexpr Word order[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    Mask<T> place;
+    __builtin_memcpy(&place, order, kBytes);
+    return Mask<T>(place < Word(n));
 }
 
 template <class T> NINEFOLD_INLINE Vec<T> masked(Vec<T> v, Mask<T> m) { return Vec<T>(Mask<T>(v) & m); }
+
+// The first n elements, zeros behind them; nothing behind them is read.
+template <class T> NINEFOLD_INLINE Vec<T> load_first(const T* p, int64_t n) {
+    T part[kLanes<T>] = {};
+    for (int64_t k = 0; k < n; ++k) part[k] = p[k];
+    return load(part);
+}
+#if defined(__AVX512F__)
+template <> NINEFOLD_INLINE Vec<float> load_first(const float* p, int64_t n) {
+    return Vec<float>(_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p));
+}
+#elif defined(__AVX2__)
+template <> NINEFOLD_INLINE Vec<float> load_first(const float* p, int64_t n) {
+    return Vec<float>(_mm256_maskload_ps(p, __m256i(first<float>(n))));
+}
+#endif
 
 template <class T> NINEFOLD_INLINE void store_first(T* p, Vec<T> v, int64_t n) {
     T part[kLanes<T>];

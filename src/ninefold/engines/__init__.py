@@ -8,6 +8,7 @@ from ninefold.engines.gemm import Gemm
 from ninefold.engines.reference import Reference
 from ninefold.engines.separable import Separable
 from ninefold.engines.table import Table, TableFilled
+from ninefold.engines.winograd import Winograd
 from ninefold.engines.tiles import Interleaved, Phases
 
 __all__ = ["ENGINES"]
@@ -18,6 +19,7 @@ ENGINES: tuple[Engine, ...] = (
     AtenPadded(),
     AtenOther(),
     Separable(),
+    Winograd(),
     FFT(),
     Bags(),
     Interleaved(),
