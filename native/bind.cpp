@@ -11,6 +11,7 @@ using namespace ninefold;
 
 void bind_direct(nb::module_& m);
 void bind_local(nb::module_& m);
+void bind_winograd(nb::module_& m);
 
 NB_MODULE(_native, m) {
     m.doc() = "Kernels on raw addresses; ninefold.engines.native checks everything before it calls one.";
@@ -19,4 +20,5 @@ NB_MODULE(_native, m) {
     nb::set_leak_warnings(false);  // plans live as long as the process: caches hold them to the end
     bind_direct(m);
     bind_local(m);
+    bind_winograd(m);
 }
