@@ -18,7 +18,13 @@ namespace {
 constexpr int64_t kBudget = 96 << 10;   // bytes staged at once by a group of several channels
 constexpr int64_t kPlane = 16 << 10;    // and by a single channel: it stays in the first cache
 
-template <int R> constexpr int kMost = kRegisters == 32 ? (R == 1 ? 8 : 6) : (R == 1 ? 8 : R == 2 ? 6 : R == 3 ? 4 : 3);
+// Vectors along x at once under R rows or outputs: twelve accumulators hide the latency of multiply-add on every processor.
+template <int R> constexpr int kMost = R == 1 ? 6 : 12 / R;
+#if defined(__SSE2__) && !defined(__AVX2__)
+constexpr bool kWritten = false;  // processors of before 2013: the general loops do
+#else
+constexpr bool kWritten = true;
+#endif
 
 struct Layout {
     Bands bands;
@@ -49,7 +55,7 @@ template <class T> Layout layout(const Direct& d) {
     s.shared = d.outs > 1 ? round_up(d.groups * d.outs * d.ins * d.taps * int64_t(sizeof(T)), 64) : 0;
     s.staged = s.in_place ? 0 : round_up(row * s.bands.staged_z * s.bands.staged_y, 64);
     s.packed = d.outs > 1 ? 0 : round_up(d.ins * d.taps * int64_t(sizeof(T)), 64);
-    s.buffer = round_up(4 * 8 * kBytes, 64);
+    s.buffer = round_up(4 * 6 * kBytes, 64);
     s.offsets = round_up(d.z.taps * d.y.taps * s.lines_taps * 8 + 64, 64);
     s.each = s.staged + s.packed + s.buffer + s.offsets + 4096;
     return s;
@@ -224,7 +230,7 @@ template <class T, int R> void rows_by_width(int64_t c, const Rows<T>& a, T* out
 #define NINEFOLD_C(C)                                                                       \
     case C:                                                                                 \
         if constexpr (C <= kMost<R>) {                                                      \
-            if constexpr (C <= 3 && R > 1) {                                                \
+            if constexpr (kWritten && C <= 3 && R > 1) {                                    \
                 if (a.square == 3) return square_core<T, R, C, 3>(a, out, out_row, tail);   \
                 if (a.square == 5) return square_core<T, R, C, 5>(a, out, out_row, tail);   \
             }                                                                               \
@@ -238,8 +244,6 @@ template <class T, int R> void rows_by_width(int64_t c, const Rows<T>& a, T* out
         NINEFOLD_C(4)
         NINEFOLD_C(5)
         NINEFOLD_C(6)
-        NINEFOLD_C(7)
-        NINEFOLD_C(8)
     }
 }
 
@@ -256,8 +260,6 @@ template <class T, int Q> void outs_by_width(int64_t c, const Outs<T>& a, T* out
         NINEFOLD_C(4)
         NINEFOLD_C(5)
         NINEFOLD_C(6)
-        NINEFOLD_C(7)
-        NINEFOLD_C(8)
 #undef NINEFOLD_C
     }
 }
@@ -446,11 +448,11 @@ private:
                     continue;
                 }
             }
-            rows<T>(many, c, args, buffer, 8 * kLanes<T>, tail);
+            rows<T>(many, c, args, buffer, 6 * kLanes<T>, tail);
             int64_t count = least(left, c * kLanes<T>), hop = d.out[2] * d.jump[2];
             for (int64_t q = 0; q < many; ++q) {
                 S* row = at(to, z, y + q * rs, x, k);
-                for (int64_t e = 0; e < count; ++e) narrow(buffer[q * 8 * kLanes<T> + e], row + e * hop);
+                for (int64_t e = 0; e < count; ++e) narrow(buffer[q * 6 * kLanes<T> + e], row + e * hop);
             }
             k += c * kLanes<T>;
             vectors -= c;
@@ -496,14 +498,14 @@ private:
         if constexpr (Same<T, S>::value) {
             if (straight) return outs<T>(q, c, args, to, d.out_c, tail);
         }
-        outs<T>(q, c, args, buffer, 8 * kLanes<T>, tail);
+        outs<T>(q, c, args, buffer, 6 * kLanes<T>, tail);
         int64_t hop = d.out[2] * d.jump[2];
         if (q == 4 && d.out_c == 1) {
             for (int64_t e = 0; e < count; ++e)
-                for (int64_t j = 0; j < 4; ++j) narrow(buffer[j * 8 * kLanes<T> + e], to + e * hop + j);
+                for (int64_t j = 0; j < 4; ++j) narrow(buffer[j * 6 * kLanes<T> + e], to + e * hop + j);
         } else {
             for (int64_t j = 0; j < q; ++j)
-                for (int64_t e = 0; e < count; ++e) narrow(buffer[j * 8 * kLanes<T> + e], to + j * d.out_c + e * hop);
+                for (int64_t e = 0; e < count; ++e) narrow(buffer[j * 6 * kLanes<T> + e], to + j * d.out_c + e * hop);
         }
     }
 

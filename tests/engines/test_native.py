@@ -1,0 +1,128 @@
+"""The native extension as a whole: instruction sets, threads, forks, and life without it."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+import ninefold as nf
+from ninefold.engines import native
+from ninefold.engines.direct import Direct
+from ninefold.errors import ArgumentError
+from ninefold.spec import ConvSpec
+from ninefold.spec.problem import Problem
+
+ROOT = Path(__file__).parents[2]
+needs_extension = pytest.mark.skipif(native.instruction_set() is None, reason="1 native extension is needed, none was built")
+
+
+def python(code, **environment):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT, env=os.environ | environment
+    )
+
+
+@needs_extension
+@pytest.mark.parametrize("isa", native.extension_module().isas() if native.instruction_set() else [])
+def test_every_instruction_set_passes_a_short_fuzz(isa):
+    done = python(
+        "import runpy, sys; sys.argv = ['fuzz', '--cases', '400']; runpy.run_path('tests/fuzz.py', run_name='__main__')",
+        NINEFOLD_ISA=isa,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"on {isa}" in done.stdout
+
+
+@needs_extension
+def test_a_wrong_instruction_set_is_said():
+    done = python("import ninefold as nf; nf.plan(nf.ConvSpec(2, 3, 3), (9, 8))", NINEFOLD_ISA="avx3")
+    assert "ArgumentError: NINEFOLD_ISA='avx3' is not one that this build and this processor have: baseline" in done.stderr
+
+
+def test_without_the_extension_everything_still_works(monkeypatch):
+    monkeypatch.setattr(native, "_module", None)
+    monkeypatch.setattr(native, "_missing", "No module named 'ninefold._native'")
+    native.instruction_set.cache_clear()
+    try:
+        plan = nf.plan(ConvSpec(8, 8, (3, 3), groups=8), (13, 17))
+        assert plan.engine == "aten"
+        reason = plan.standing("direct").reason
+        assert reason is not None
+        assert "0 native kernels are installed (No module named 'ninefold._native')" in reason
+        with pytest.raises(ImportError, match="built without its native extension"):
+            native.extension_module()
+    finally:
+        monkeypatch.undo()
+        native.instruction_set.cache_clear()
+
+
+def test_other_devices_and_dtypes_are_refused_in_words():
+    form = ConvSpec(8, 8, (3, 3), groups=8).form((13, 17))
+    assert "not on cuda:any" in native.unavailable(Problem("c", form, 2, device="cuda:any"))
+    assert "not int32" in native.unavailable(Problem("c", form, 2, "int32"))
+
+
+def depthwise(threads=2):
+    form = ConvSpec(64, 64, (5, 3), padding=(2, 1), groups=64).form((67, 93))
+    problem = Problem("c", form, 3, threads=threads)
+    torch.manual_seed(0)
+    return Direct().prepare(problem), torch.randn(form.weight_shape), torch.randn(form.input_shape(3))
+
+
+@needs_extension
+def test_several_python_threads_at_once():
+    run, K, V = depthwise()
+    expected = torch.conv2d(V, K, padding=(2, 1), groups=64)
+    results = [None] * 6
+
+    def work(k):
+        for _ in range(5):
+            results[k] = run(K, V, None)
+
+    workers = [threading.Thread(target=work, args=(k,)) for k in range(len(results))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for result in results:
+        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+
+
+def _child(run, K, V, expected, answer):
+    answer.put(bool((run(K, V, None).numpy() == expected.numpy()).all()))  # nothing of torch's own pool is asked for
+
+
+@needs_extension
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="1 system call, fork, is missing here")
+def test_a_forked_child_runs_on_one_thread_and_ends():
+    run, K, V = depthwise()
+    expected = run(K, V, None)  # the thread pool is up
+    context = multiprocessing.get_context("fork")
+    answer = context.Queue()
+    child = context.Process(target=_child, args=(run, K, V, expected, answer))
+    child.start()
+    equal = answer.get(timeout=60)
+    child.join(60)
+    assert child.exitcode == 0
+    assert equal
+
+
+@needs_extension
+def test_an_error_of_the_environment_is_ours():
+    native.instruction_set.cache_clear()
+    os.environ["NINEFOLD_ISA"], before = "sse1", os.environ.get("NINEFOLD_ISA")
+    try:
+        with pytest.raises(ArgumentError, match="NINEFOLD_ISA='sse1'"):
+            native.instruction_set()
+    finally:
+        if before is None:
+            del os.environ["NINEFOLD_ISA"]
+        else:
+            os.environ["NINEFOLD_ISA"] = before
+        native.instruction_set.cache_clear()
