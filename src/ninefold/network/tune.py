@@ -47,7 +47,7 @@ class _Layer:
     torch_has: bool = True
     plans: dict[Map, Plan] = field(default_factory=dict)
     error: float | None = None
-    largest: float = 0.0
+    given_up: bool = False
 
     def seconds(self) -> float:
         """Return the time of all maps, as chosen."""
@@ -60,8 +60,8 @@ class _Layer:
 
     @property
     def kept(self) -> bool:
-        """Whether PyTorch has this layer and its own is as good."""
-        return self.torch_has and self.native() < _WORTH * self.seconds()
+        """Whether PyTorch has this layer and its own is as good, or the whole network was better with it."""
+        return self.torch_has and (self.given_up or self.native() < _WORTH * self.seconds())
 
 
 def _standing(plan: Plan, engine: str) -> float:
@@ -93,8 +93,9 @@ def optimize(
 ) -> tuple[Module, Report]:
     """Run every convolution of a network by the fastest exact-enough engine, in the fastest memory format.
 
-    What is measured against is PyTorch: of a network made of ninefold's layers, too, every layer that ``torch.nn`` has runs as
-    ``torch.nn``'s there. One that it lacks stands as it is on both sides.
+    Layers are chosen one by one. When measured, the whole step decides in the end: where it is faster with PyTorch's own layers,
+    they stay. What is measured against is PyTorch: of a network made of ninefold's layers, too, every layer that ``torch.nn`` has
+    runs as ``torch.nn``'s there. One that it lacks stands as it is on both sides.
 
     Parameters
     ----------
@@ -155,8 +156,12 @@ def optimize(
     fuses = find_detectors(copied(base, train=False), inputs) if fold and not train else Fuses()
     trials = [_trial(base, fuses, inputs, f, options, train, progress) for f in formats]
     bare = hollowed(as_torch(copied(base, train)), inputs) if folds.into else hollowed(original, inputs)
+    if mode == "measure":
+        trials += [
+            _given_up(base, t, fuses, options, train) for t in trials if not all(la.kept for la in t.layers if la.torch_has)
+        ]
     times = _step_times(original, trials, bare, inputs, train)
-    best = min(range(len(trials)), key=lambda k: times[k + 1] * (1.0 if k == 0 else _WORTH))
+    best = min(range(len(trials)), key=lambda k: times[k + 1] * (1.0 if trials[k].format == "contiguous" else _WORTH))
     chosen = trials[best]
     accuracy = _verify(original, inputs, reference, outputs(chosen.model, inputs), chosen, tolerance, len(folds.into))
     rates = measure_rates()
@@ -188,14 +193,7 @@ def _trial(
     progress: Progress | None,
 ) -> _Trial:
     """Convert a copy in one memory format, and plan each of its distinct problems."""
-    trial = convert(copied(model, train), inplace=True)
-    if memory_format == "channels_last":
-        _to_channels_last(trial)
-    for module in trial.modules():
-        if isinstance(module, Planned):
-            module.plan_options = replace(options, mode="estimate")
-    if not train:
-        freeze(trial)
+    trial = _made_ready(convert(copied(model, train), inplace=True), memory_format, options, train)
     layers = _record(trial, inputs)
     for k, layer in enumerate(layers):
         if progress is not None:
@@ -210,6 +208,23 @@ def _trial(
         if all(layer.kept for layer in layers if layer.name == name) and (kind := plain_type(modules[name])):
             swap(modules[name], kind)
     return _Trial(memory_format, trial, layers, fuses.apply(trial, _epilogues(layers)))
+
+
+def _made_ready(model: Module, memory_format: str, options: Options, train: bool) -> Module:
+    """Bring a copy into a memory format, fix the options of its planned layers, and freeze them for inference."""
+    if memory_format == "channels_last":
+        _to_channels_last(model)
+    for module in model.modules():
+        if isinstance(module, Planned):
+            module.plan_options = replace(options, mode="estimate")
+    return model if train else freeze(model)
+
+
+def _given_up(model: Module, trial: _Trial, fuses: Fuses, options: Options, train: bool) -> _Trial:
+    """Return what a trial is with PyTorch's own layers, wherever it has them: layers that won alone may lose together."""
+    plain = _made_ready(as_torch(copied(model, train)), trial.format, options, train)
+    fuses.apply(plain, {})
+    return _Trial(trial.format, plain, [replace(layer, given_up=True) for layer in trial.layers])
 
 
 def _epilogues(layers: list[_Layer]) -> dict[str, frozenset[str]]:
