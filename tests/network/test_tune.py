@@ -203,6 +203,28 @@ def test_what_is_compared_with_is_pytorchs_own_network(monkeypatch):
 
 
 @pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize(("planned", "plain"), [(0.5, 0.8), (0.8, 0.5)])
+def test_the_whole_step_decides_whether_layers_that_won_alone_stay(monkeypatch, planned, plain, inplace):
+    def times(original, trials, *_):
+        assert [t.format for t in trials] == ["contiguous", "channels_last"] * 2
+        return [1.0, *(plain if t.layers[0].given_up else planned for t in trials), 0.1]
+
+    torch.manual_seed(2)
+    monkeypatch.setattr(tune._Layer, "seconds", lambda _: 0.0)  # every layer wins alone
+    monkeypatch.setattr(tune, "_step_times", times)
+    model, x = Beyond().eval(), torch.randn(1, 3, 70, 64)
+    expected = model(x)
+    fast, report = nf.optimize(model, x, inplace=inplace)
+    assert report.after == 0.5
+    own = {"flipped", "tiled"}  # which torch lacks
+    assert {row.name for row in report.rows if not row.kept} == (own if plain < planned else {row.name for row in report.rows})
+    for row in report.rows:
+        assert row.kept is (type(fast.get_submodule(row.name)) is torch.nn.Conv2d)
+        assert set(row.engines.values()) == {"aten"} or not row.kept
+    torch.testing.assert_close(fast(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
 def test_layers_of_ninefold_are_optimized_and_those_torch_lacks_stay(inplace, fft_wins):
     torch.manual_seed(2)
     model = Beyond().eval()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
 
 __all__ = [
+    "EPILOGUES",
     "Engine",
+    "Epilogue",
     "Error",
     "Machine",
     "Runner",
@@ -32,6 +35,17 @@ __all__ = [
 
 Runner = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Takes the operands in the map's order, ``(K, V)``, ``(K, G)`` or ``(V, G)``, and a bias or None."""
+
+
+class Epilogue(NamedTuple):
+    """A pointwise function that may follow the bias: as autograd takes it, and in place."""
+
+    apply: Callable[[Tensor], Tensor]
+    apply_: Callable[[Tensor], Tensor]
+
+
+EPILOGUES = {"relu": Epilogue(torch.relu, torch.relu_)}
+"""What may follow the bias of maps c and h in the same pass, by name; NaN stays NaN."""
 
 BLOCK = 8 << 20
 """Bytes that an engine cutting its work into blocks aims at: enough to keep a product busy, few enough for the cache."""
@@ -101,11 +115,15 @@ class Engine(ABC):
     """One algorithm, for any of the three maps, or a spoken reason why not.
 
     `refuses` both selects and explains. `prepare` thinks; the runner it returns only runs. Every engine is stateless.
+
+    `epilogues` names those of `EPILOGUES` that a runner applies while a result is at hand, so that a pass over it is saved; an
+    engine that names one takes it in its own `prepare_with`.
     """
 
     name: str
     revision: int
     traits: Traits
+    epilogues: frozenset[str] = frozenset()
 
     @abstractmethod
     def refuses(self, problem: Problem) -> str | None:
@@ -126,6 +144,15 @@ class Engine(ABC):
     @abstractmethod
     def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
         """Return the runner; a `weight` that is given is final, and whatever derives from it may be kept."""
+
+    def prepare_with(self, problem: Problem, weight: Tensor | None, epilogue: str) -> Runner:
+        """Return a runner whose result has gone through an epilogue: by default in place, when all of it is there."""
+        run, apply_ = self.prepare(problem, weight), EPILOGUES[epilogue].apply_
+
+        def then(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+            return apply_(run(a, b, bias))
+
+        return then
 
 
 def unit_roundoff(dtype: str) -> float:

@@ -20,12 +20,12 @@ from ninefold.errors import UnsupportedError
 from ninefold.network.observe import Flow, observe
 from ninefold.network.running import copied, outputs
 from ninefold.network.twins import TWINS
-from ninefold.nn.conv import Planned
+from ninefold.nn.conv import Planned, hooked
 from ninefold.spec.conv import ConvSpec
 
-__all__ = ["CONVOLUTIONS", "Folded", "Folds", "fold_norms", "hooked"]
+__all__ = ["CONVOLUTIONS", "NORMS", "Folded", "Folds", "fold_norms"]
 
-_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
+NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 _OWN = (getattr(nn, name) for name in nn.__all__)
 CONVOLUTIONS = frozenset(TWINS) | {kind for kind in _OWN if isinstance(kind, type) and issubclass(kind, Planned)}
 """The layers that are known to compute a convolution and nothing else: no subclass, which may mean something else."""
@@ -112,8 +112,8 @@ def fold_norms(model: Module, inputs: tuple[Any, ...]) -> tuple[Module, Folds]:
     """
     result = copied(model, train=False)
     modules = dict(result.named_modules())
-    watched = {name: m for name, m in modules.items() if type(m) in CONVOLUTIONS or type(m) in _NORMS}
-    norms = [name for name, m in watched.items() if type(m) in _NORMS]
+    watched = {name: m for name, m in modules.items() if type(m) in CONVOLUTIONS or type(m) in NORMS}
+    norms = [name for name, m in watched.items() if type(m) in NORMS]
     if not norms:
         return result, Folds()
     flow = observe(result, inputs, watched)
@@ -154,12 +154,6 @@ def _against(name: str, conv: str | None, flow: Flow, modules: dict[str, Module]
     if norm.num_features != channels or any(len(shape) != spec.ndim + 2 for shape in flow.shapes(conv)):
         return f"its {norm.num_features} features are not the {channels} channels of {conv}, or the example has no batch"
     return None
-
-
-def hooked(module: Module) -> bool:
-    """Whether a user's hooks look at what goes into a module or comes out of it."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind) for kind in kinds)
 
 
 def _parameters(conv: Any, norm: Any) -> tuple[Parameter, Parameter]:

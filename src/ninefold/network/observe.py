@@ -47,10 +47,14 @@ class Flow:
     calls: dict[str, list[_Call]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
+    def sources(self, name: str) -> list[str | None]:
+        """Return the watched modules whose outputs this one reads, None for a call that reads none of them."""
+        return list(dict.fromkeys(maker for call in self.calls[name] for maker in (call.reads or [None])))
+
     def source(self, name: str) -> str | None:
         """Return the one watched module whose outputs are all that this one reads, None if there is none."""
-        made = {maker for call in self.calls[name] for maker in (call.reads or [None])}
-        return made.pop() if len(made) == 1 else None
+        made = self.sources(name)
+        return made[0] if len(made) == 1 else None
 
     def alone(self, name: str, reader: str) -> bool:
         """Whether every output of a module is read by this reader and by nothing else, neither during the run nor after it."""

@@ -74,6 +74,8 @@ class Report:
         Convolutions that took in the batch normalisation behind them.
     unfolded : dict
         Batch normalisations that stand as they were though folding was asked for, each with the reason.
+    fused : tuple of str
+        Convolutions that apply the ReLU behind them in their own pass.
     """
 
     mode: str
@@ -88,6 +90,7 @@ class Report:
     left_alone: dict[str, str] = field(default_factory=dict)
     folded: tuple[str, ...] = ()
     unfolded: dict[str, str] = field(default_factory=dict)
+    fused: tuple[str, ...] = ()
 
     @property
     def ratio(self) -> float:
@@ -142,7 +145,8 @@ class Report:
     def _folds(self) -> list[str]:
         norms = len(self.folded) + len(self.unfolded)
         head = [f"{len(self.folded)} of {norms} batch normalisations folded into the convolution before"] if norms else []
-        return [*head, *(f"not folded: {name}: {why}" for name, why in self.unfolded.items())]
+        relus = [f"{len(self.fused)} convolutions apply the ReLU behind them"] if self.fused else []
+        return [*head, *(f"not folded: {name}: {why}" for name, why in self.unfolded.items()), *relus]
 
     def _table(self) -> Any:
         from rich.table import Table  # noqa: PLC0415  rich is loaded when something is printed

@@ -18,6 +18,7 @@ from ninefold.engines.base import in_format, unit_roundoff
 from ninefold.errors import AccuracyError
 from ninefold.network.fields import receptive_fields
 from ninefold.network.fold import Folds, fold_norms
+from ninefold.network.fuse import Fuses, find_detectors
 from ninefold.network.report import Report, Row
 from ninefold.network.running import copied, hollowed, outputs, step
 from ninefold.network.twins import as_torch, convert, freeze, plain_type, swap, unconverted
@@ -46,7 +47,7 @@ class _Layer:
     torch_has: bool = True
     plans: dict[Map, Plan] = field(default_factory=dict)
     error: float | None = None
-    largest: float = 0.0
+    given_up: bool = False
 
     def seconds(self) -> float:
         """Return the time of all maps, as chosen."""
@@ -59,8 +60,8 @@ class _Layer:
 
     @property
     def kept(self) -> bool:
-        """Whether PyTorch has this layer and its own is as good."""
-        return self.torch_has and self.native() < _WORTH * self.seconds()
+        """Whether PyTorch has this layer and its own is as good, or the whole network was better with it."""
+        return self.torch_has and (self.given_up or self.native() < _WORTH * self.seconds())
 
 
 def _standing(plan: Plan, engine: str) -> float:
@@ -75,6 +76,7 @@ class _Trial:
     format: Literal["contiguous", "channels_last"]
     model: Module
     layers: list[_Layer]
+    fused: tuple[str, ...] = ()
 
 
 def optimize(
@@ -91,8 +93,9 @@ def optimize(
 ) -> tuple[Module, Report]:
     """Run every convolution of a network by the fastest exact-enough engine, in the fastest memory format.
 
-    What is measured against is PyTorch: of a network made of ninefold's layers, too, every layer that ``torch.nn`` has runs as
-    ``torch.nn``'s there. One that it lacks stands as it is on both sides.
+    Layers are chosen one by one. When measured, the whole step decides in the end: where it is faster with PyTorch's own layers,
+    they stay. What is measured against is PyTorch: of a network made of ninefold's layers, too, every layer that ``torch.nn`` has
+    runs as ``torch.nn``'s there. One that it lacks stands as it is on both sides.
 
     Parameters
     ----------
@@ -115,7 +118,8 @@ def optimize(
         else reads what lies between in a run of the example. The convolution then has new parameters, a bias among them, and the
         normalisation becomes a `Folded` that has none: their ``state_dict`` is not what it was, so load weights before. Calling
         the network in training mode raises `UnsupportedError`, for nothing is left to train; ``eval()`` takes that back.
-        With ``tolerance="strict"`` nothing is folded, for the definition multiplies afterwards.
+        With ``tolerance="strict"`` none is folded, for the definition multiplies afterwards. A ReLU behind a convolution is
+        applied by its engine where that can, or in place, found the same way; this changes no bit. False leaves all of them.
     progress : callable, optional
         Called with (what is done, steps done, steps in all).
 
@@ -149,10 +153,15 @@ def optimize(
     if mode == "measure" and any(isinstance(x, Tensor) and x.ndim in (4, 5) for x in inputs):
         formats.append("channels_last")
     base, folds = fold_norms(model, inputs) if fold and not train and tolerance not in ("strict", 0) else (model, Folds())
-    trials = [_trial(base, inputs, f, options, train, progress) for f in formats]
+    fuses = find_detectors(copied(base, train=False), inputs) if fold and not train else Fuses()
+    trials = [_trial(base, fuses, inputs, f, options, train, progress) for f in formats]
     bare = hollowed(as_torch(copied(base, train)), inputs) if folds.into else hollowed(original, inputs)
+    if mode == "measure":
+        trials += [
+            _given_up(base, t, fuses, options, train) for t in trials if not all(la.kept for la in t.layers if la.torch_has)
+        ]
     times = _step_times(original, trials, bare, inputs, train)
-    best = min(range(len(trials)), key=lambda k: times[k + 1] * (1.0 if k == 0 else _WORTH))
+    best = min(range(len(trials)), key=lambda k: times[k + 1] * (1.0 if trials[k].format == "contiguous" else _WORTH))
     chosen = trials[best]
     accuracy = _verify(original, inputs, reference, outputs(chosen.model, inputs), chosen, tolerance, len(folds.into))
     rates = measure_rates()
@@ -168,13 +177,15 @@ def optimize(
         unconverted(original),
         tuple(folds.into.values()),
         folds.left,
+        chosen.fused,
     )
-    result = _transplant(model, chosen, folds, options, train) if inplace else chosen.model
+    result = _transplant(model, chosen, folds, fuses, options, train) if inplace else chosen.model
     return result, report
 
 
 def _trial(
     model: Module,
+    fuses: Fuses,
     inputs: tuple[Any, ...],
     memory_format: Literal["contiguous", "channels_last"],
     options: Options,
@@ -182,14 +193,7 @@ def _trial(
     progress: Progress | None,
 ) -> _Trial:
     """Convert a copy in one memory format, and plan each of its distinct problems."""
-    trial = convert(copied(model, train), inplace=True)
-    if memory_format == "channels_last":
-        _to_channels_last(trial)
-    for module in trial.modules():
-        if isinstance(module, Planned):
-            module.plan_options = replace(options, mode="estimate")
-    if not train:
-        freeze(trial)
+    trial = _made_ready(convert(copied(model, train), inplace=True), memory_format, options, train)
     layers = _record(trial, inputs)
     for k, layer in enumerate(layers):
         if progress is not None:
@@ -203,7 +207,33 @@ def _trial(
     for name in {layer.name for layer in layers}:
         if all(layer.kept for layer in layers if layer.name == name) and (kind := plain_type(modules[name])):
             swap(modules[name], kind)
-    return _Trial(memory_format, trial, layers)
+    return _Trial(memory_format, trial, layers, fuses.apply(trial, _epilogues(layers)))
+
+
+def _made_ready(model: Module, memory_format: str, options: Options, train: bool) -> Module:
+    """Bring a copy into a memory format, fix the options of its planned layers, and freeze them for inference."""
+    if memory_format == "channels_last":
+        _to_channels_last(model)
+    for module in model.modules():
+        if isinstance(module, Planned):
+            module.plan_options = replace(options, mode="estimate")
+    return model if train else freeze(model)
+
+
+def _given_up(model: Module, trial: _Trial, fuses: Fuses, options: Options, train: bool) -> _Trial:
+    """Return what a trial is with PyTorch's own layers, wherever it has them: layers that won alone may lose together."""
+    plain = _made_ready(as_torch(copied(model, train)), trial.format, options, train)
+    fuses.apply(plain, {})
+    return _Trial(trial.format, plain, [replace(layer, given_up=True) for layer in trial.layers])
+
+
+def _epilogues(layers: list[_Layer]) -> dict[str, frozenset[str]]:
+    """Return by layer the epilogues that its engines take, whatever size it is called with."""
+    takes: dict[str, frozenset[str]] = {}
+    for layer in layers:
+        own = engine_named(layer.plans[layer.map].engine).epilogues
+        takes[layer.name] = takes.get(layer.name, own) & own
+    return takes
 
 
 def _maps(map_: Map, train: bool) -> tuple[Map, ...]:
@@ -258,7 +288,7 @@ def _compare(model: Module, layers: list[_Layer], inputs: tuple[Any, ...]) -> No
                 if layer.error is not None or engine_named("aten").refuses(problem) or len(batched) != problem.batch:
                     continue
                 x, weight = batched.detach(), module.weight.detach()
-                direct = engine_named("aten").prepare(problem)(weight, x, module.bias)
+                direct = module.finished(engine_named("aten").prepare(problem)(weight, x, module.bias))
                 scale = x.abs().amax() * weight.abs().flatten(1).sum(1).amax()
                 layer.error = float((direct - out.detach().reshape(direct.shape)).abs().amax() / scale.clamp_min(1e-30))
 
@@ -357,7 +387,7 @@ def _what(layer: _Layer) -> str:
     return text + ("" if set(form.dilation) == {1} else f", dilation {max(form.dilation)}")
 
 
-def _transplant(model: Module, chosen: _Trial, folds: Folds, options: Options, train: bool) -> Module:
+def _transplant(model: Module, chosen: _Trial, folds: Folds, fuses: Fuses, options: Options, train: bool) -> Module:
     """Give the user's own model the folded parameters, the classes and the memory format that were chosen."""
     folds.carry(chosen.model, model)
     modules = dict(model.named_modules())
@@ -366,6 +396,7 @@ def _transplant(model: Module, chosen: _Trial, folds: Folds, options: Options, t
             swap(modules[name], type(module))
         if isinstance(module, Planned):
             modules[name].plan_options = replace(options, mode="estimate")
+    fuses.carry(chosen.model, model)
     if chosen.format == "channels_last":
         _to_channels_last(model)
     model.train(train)

@@ -150,6 +150,8 @@ def _left_alone(module: Module) -> str:
 
 
 def _beyond_torch(module: Module) -> str | None:
+    if epilogue := getattr(module, "epilogue", None):
+        return f"optimize has put {epilogue} behind its bias"
     if module.flip_kernel:
         return "torch has no flip_kernel=True"
     if module.padding_mode not in _TORCH_MODES:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ninefold.engines.base import EPILOGUES
 from ninefold.engines.separable import numerical_rank
 from ninefold.errors import UnsupportedError
 from ninefold.ops import Site
@@ -13,7 +14,7 @@ from ninefold.settings import Options
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.parse import boolean, per_axis
 
-__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Planned"]
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Planned", "fuses", "hooked"]
 
 _SPEC_FIELDS = frozenset(
     (
@@ -36,7 +37,7 @@ class Planned(torch.nn.Module):
     """What all planned layers share: a call site made from the layer's attributes, and whether the weight is final.
 
     Nothing of this is a parameter or a buffer, so the ``state_dict`` stays torch's; and nothing that is remembered is copied or
-    pickled, except whether the weight is final and the options that ``optimize`` fixed.
+    pickled, except whether the weight is final, and the options and the epilogue that ``optimize`` fixed.
     """
 
     _ndim: int
@@ -46,6 +47,7 @@ class Planned(torch.nn.Module):
     flip_kernel: bool = False
     plan_options: Options | None = None
     frozen: bool = False
+    epilogue: str | None = None
 
     @property
     def spec(self) -> ConvSpec:
@@ -76,9 +78,10 @@ class Planned(torch.nn.Module):
     def _make_site(self) -> Site:
         spec = ConvSpec.from_module(_Bare(self)).replace(flip_kernel=self.flip_kernel)
         if not self.frozen:
-            return Site(spec, self.plan_options)
+            return Site(spec, self.plan_options, epilogue=self.epilogue)
         weight: Tensor = self._parameters.get("weight")  # type: ignore[assignment]
-        return Site(spec, self.plan_options, weight, None if weight is None else numerical_rank(spec, weight))
+        rank = None if weight is None else numerical_rank(spec, weight)
+        return Site(spec, self.plan_options, weight, rank, self.epilogue)
 
     def _fields(self) -> tuple[Any, ...]:
         """Return the spec as plain values, which a compiler can read."""
@@ -87,12 +90,16 @@ class Planned(torch.nn.Module):
         return (*ends, *how, self.flip_kernel, 1, self.transposed, self.output_padding if self.transposed else 0)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _SPEC_FIELDS or name == "plan_options":
+        if name in _SPEC_FIELDS or name in ("plan_options", "epilogue"):
             self.__dict__.pop("_site", None)
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_site"}
+
+    def finished(self, out: Tensor) -> Tensor:
+        """Apply the epilogue, if there is one, where no call site does."""
+        return out if self.epilogue is None else EPILOGUES[self.epilogue].apply(out)
 
     def train(self, mode: bool = True) -> Any:
         """Set the mode; training takes `freeze` back."""
@@ -111,6 +118,7 @@ class Planned(torch.nn.Module):
     def extra_repr(self) -> str:
         """Return torch's text, with what torch lacks where it is set."""
         extras = [text for text, on in ((", flip_kernel=True", self.flip_kernel), (", frozen", self.frozen)) if on]
+        extras += [] if self.epilogue is None else [f", then {self.epilogue}"]
         return super().extra_repr() + "".join(extras)
 
 
@@ -179,7 +187,7 @@ class _Conv(Planned):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Convolve; shapes as torch's, batched or not."""
         if torch.compiler.is_compiling():  # what is remembered may not exist yet, and cannot be made while tracing
-            return call_traced(input, self.weight, self.bias, None, self._fields(), self.plan_options)
+            return self.finished(call_traced(input, self.weight, self.bias, None, self._fields(), self.plan_options))
         held: dict[str, Any] = self._parameters  # a quarter of the time of self.weight
         weight = held["weight"] if "weight" in held else self.weight  # noqa: SIM401  a default would be looked up each time
         bias = held["bias"] if "bias" in held else self.bias  # noqa: SIM401
@@ -259,8 +267,22 @@ class _ConvTranspose(Planned):
         """Transpose a convolution; `output_size` chooses among the sizes that belong to the input's."""
         size = None if output_size is None else tuple(output_size)[-self._ndim :]
         if torch.compiler.is_compiling():
-            return call_traced(input, self.weight, self.bias, size, self._fields(), self.plan_options)
+            return self.finished(call_traced(input, self.weight, self.bias, size, self._fields(), self.plan_options))
         return self.site(input, self.weight, self.bias, size)
+
+
+_AT_SITE = (_Conv.forward, _ConvTranspose.forward)
+
+
+def fuses(layer: torch.nn.Module) -> bool:
+    """Return whether a layer's call site does all that it does, so that an epilogue there is one behind the layer."""
+    return isinstance(layer, Planned) and type(layer).forward in _AT_SITE
+
+
+def hooked(module: torch.nn.Module) -> bool:
+    """Return whether hooks look at what goes into a module or comes out of it."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for kind in kinds)
 
 
 _FORWARD = """A {n}-D convolution, a drop-in for ``torch.nn.Conv{n}d``: same constructor, same parameters, planned execution.

@@ -17,6 +17,7 @@ from torch.nn import functional
 from ninefold.errors import ArgumentTypeError
 from ninefold.functional.sliding import describe
 from ninefold.nn import pool as own
+from ninefold.nn.conv import fuses, hooked
 from ninefold.spec.parse import per_axis
 from ninefold.spec.pool import PoolSpec
 
@@ -86,8 +87,20 @@ class ConvStage(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Any:  # noqa: A002  torch's name
         """Run the three stages; what the pooling gives (with indices, where it gives them)."""
+        if not torch.compiler.is_compiling() and not torch.is_grad_enabled() and self._rectifies():
+            conv: Any = self.conv
+            return self.pool(conv.site.then("relu")(input, conv.weight, conv.bias))
         x = self.conv(input)
         return self.detector(self.pool(x)) if self.exchanged else self.pool(self.detector(x))
+
+    def _rectifies(self) -> bool:
+        """Whether the convolution may apply the detector: a ReLU, and nobody looks at what is between."""
+        conv: Any = self.conv
+        if self.exchanged or not fuses(conv) or hooked(conv) or conv.epilogue is not None:
+            return False
+        if isinstance(self.detector, torch.nn.Module):
+            return type(self.detector) is torch.nn.ReLU and not hooked(self.detector)
+        return any(self.detector is f for f in (torch.relu, torch.relu_, functional.relu))
 
     def extra_repr(self) -> str:
         """Return the order of the last two stages and why, and a detector that is no module."""

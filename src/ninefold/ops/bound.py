@@ -73,7 +73,7 @@ class Bound:
         self.form, self.batch, self.dtype, self.device = form, batch, dtype, device
         self.last, self.options, self.frozen, self.rank = last, options, frozen, rank
         self._plans: dict[str, Plan] = {}
-        self._runners: dict[str, Runner] = {}
+        self._runners: dict[tuple[str, str | None], Runner] = {}
 
     def problem(self, map_: Map) -> Problem:
         """Return the problem that a map poses."""
@@ -102,14 +102,15 @@ class Bound:
         self._plans.clear()
         self._runners.clear()
 
-    def runner(self, map_: Map) -> Runner:
-        """Return the prepared runner of a map."""
+    def runner(self, map_: Map, epilogue: str | None = None) -> Runner:
+        """Return the prepared runner of a map, with an epilogue, in place, if one is named."""
         if self.device.type == "meta":  # there is nothing to run, and the operator knows shapes and strides
             return lambda a, b, _bias=None: self._operator(map_, a, b)  # type: ignore[misc]
-        if map_ not in self._runners:
+        if (map_, epilogue) not in self._runners:
+            kept = self.frozen if self.problem(map_).frozen else None
             with torch.no_grad():
-                self._runners[map_] = prepare(self.plan(map_), self.frozen if self.problem(map_).frozen else None)
-        return self._runners[map_]
+                self._runners[map_, epilogue] = prepare(self.plan(map_), kept, epilogue)
+        return self._runners[map_, epilogue]
 
     def native(self, map_: Map, maps: tuple[Map, ...], leaving: Leaving = Leaving()) -> Runner | None:
         """Return PyTorch's own convolution if it, with its own gradients, is the choice for these maps taken together.

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ninefold.engines.base import EPILOGUES
 from ninefold.errors import ArgumentTypeError, UnsupportedError
 from ninefold.ops import operator, state
 from ninefold.ops.bound import Bound, ThinMap, bound_for
@@ -48,14 +49,22 @@ class Site:
         A weight that is final; calls with another one see that other one.
     rank : int, optional
         Its numerical rank over the axes.
+    epilogue : str, optional
+        One of ``ninefold.engines.base.EPILOGUES``, behind the bias: in the engine's own pass where no gradient is needed.
     """
 
-    __slots__ = ("_runs", "frozen", "map", "options", "rank", "spec", "text")
+    __slots__ = ("_runs", "_then", "epilogue", "frozen", "map", "options", "rank", "spec", "text")
 
     def __init__(
-        self, spec: ConvSpec, options: Options | None = None, frozen: Tensor | None = None, rank: int | None = None
+        self,
+        spec: ConvSpec,
+        options: Options | None = None,
+        frozen: Tensor | None = None,
+        rank: int | None = None,
+        epilogue: str | None = None,
     ) -> None:
-        self.spec, self.options, self.frozen, self.rank = spec, options, frozen, rank
+        self.spec, self.options, self.frozen, self.rank, self.epilogue = spec, options, frozen, rank, epilogue
+        self._then: Site | None = None
         self.text = spec.to_text() if options is None else f"{spec.to_text()}\n{options.to_text()}"
         self.map: Map = "h" if spec.transposed else "c"
         self._runs: dict[Any, tuple[Run, Options]] = {}
@@ -104,6 +113,12 @@ class Site:
             known = self._runs[key] = self._prepare(x, weight, bias, size, grad, options), options
         return known[0](weight, x, bias)
 
+    def then(self, epilogue: str) -> "Site":
+        """Return the site with an epilogue; the last one is remembered."""
+        if self._then is None or self._then.epilogue != epilogue:
+            self._then = Site(self.spec, self.options, self.frozen, self.rank, epilogue)
+        return self._then
+
     def bind(self, x: Tensor, weight: Tensor, size: tuple[int, ...] | None = None) -> Bound:
         """Return the bound maps for these operands, checked; `x` has a batch."""
         form = self._form(x, weight, None, size)
@@ -130,12 +145,17 @@ class Site:
         self._form(x, weight, bias, size)
         bound, map_ = self.bind(x, weight, size), self.map
         if grad is None or not any(grad):
-            return bound.runner(map_)
+            return bound.runner(map_, self.epilogue)
         other: Map = "c" if map_ == "h" else "h"
         needed: tuple[Map, ...] = tuple(m for m, need in ((other, grad[0]), ("g", grad[1])) if need)
-        if (own := bound.native(map_, needed)) is not None:
-            return own
-        return lambda w, x, b: ThinMap.apply(w, x, b, bound, map_)
+        own = bound.native(map_, needed)
+        run = own or (lambda w, x, b: ThinMap.apply(w, x, b, bound, map_))
+        if self.epilogue is None:
+            return run
+        return lambda w, x, b: self._finished(run(w, x, b))
+
+    def _finished(self, out: Tensor) -> Tensor:
+        return out if self.epilogue is None else EPILOGUES[self.epilogue].apply(out)
 
     def _form(self, x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None) -> Form:
         form = self.spec.form(x.shape[2:], size)
@@ -152,13 +172,13 @@ class Site:
         if x.ndim == self.spec.ndim + 1:
             return self._other_routes(x.unsqueeze(0), weight, bias, size).squeeze(0)
         if torch.compiler.is_compiling():
-            return self._operator(x, weight, bias, size)
+            return self._finished(self._operator(x, weight, bias, size))
         if (dtype := state.autocast_dtype(x)) is not None:
             with torch.autocast(x.device.type, enabled=False):
                 return self(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype), size)
         if state.tracing():
-            return self._traced(x, weight, bias, size)
-        return self._operator(x, weight, bias, size)
+            return self._finished(self._traced(x, weight, bias, size))
+        return self._finished(self._operator(x, weight, bias, size))
 
     def _operator(self, x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None) -> Tensor:
         out: Tensor = torch.ops.ninefold.conv(x, weight, bias, self.text, size)

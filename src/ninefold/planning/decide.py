@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import Runner
+from ninefold.engines.base import EPILOGUES, Runner
 from ninefold.planning.cache import plan_cache
 from ninefold.planning.choose import choose, engine_named
 from ninefold.planning.cost import calibrate_once
@@ -88,22 +88,23 @@ def _timed(c: Candidate, seconds: dict[str, float]) -> Candidate:
     return Candidate(c.engine, c.reason, c.cost, c.error, c.scratch, seconds.get(c.engine))
 
 
-def prepare(plan: Plan, weight: Tensor | None = None) -> Runner:
-    """Return the runner of a plan.
+def prepare(plan: Plan, weight: Tensor | None = None, epilogue: str | None = None) -> Runner:
+    """Return the runner of a plan, with one of `EPILOGUES` behind it if asked for; that runs in place.
 
     Where the options ask for it (`check_finite`), a result of an engine that spreads NaN and infinity is looked through, and
     computed directly if there is any.
     """
     engine = engine_named(plan.engine)
-    fast = engine.prepare(plan.problem, weight)
     if not plan.problem.finite or engine.traits.local:
-        return fast
+        return engine.prepare(plan.problem, weight) if epilogue is None else engine.prepare_with(plan.problem, weight, epilogue)
+    fast = engine.prepare(plan.problem, weight)
     admitted = [engine_named(c.engine) for c in plan.candidates if c.reason is None]
     direct = next((e for e in admitted if e.traits.local), engine_named("reference"))
     careful = direct.prepare(plan.problem)
 
     def run(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-        out = fast(a, b, bias)
-        return out if bool(out.isfinite().all()) else careful(a, b, bias)
+        out = fast(a, b, bias)  # without an epilogue, which may hide an infinity
+        out = out if bool(out.isfinite().all()) else careful(a, b, bias)
+        return out if epilogue is None else EPILOGUES[epilogue].apply_(out)
 
     return run

@@ -52,11 +52,13 @@ class Case:
         exact = self.engine.traits.exact and self.problem.dtype == "float64"
         return 0.0 if exact else self.engine.error(self.problem).bound
 
-    def run(self, bias: Tensor | None = None) -> Tensor:
-        """Prepare and run, and see that the operands are as they were and the result is of their kind."""
+    def run(self, bias: Tensor | None = None, epilogue: str | None = None) -> Tensor:
+        """Prepare and run, and see that the operands are as they were and the result, through an epilogue, is of their kind."""
         p, before = self.problem, [x.clone() for x in (self.a, self.b)]
         with torch.no_grad():
-            out = self.engine.prepare(p, self.a if p.frozen else None)(self.a, self.b, bias)
+            kept = self.a if p.frozen else None
+            run = self.engine.prepare(p, kept) if epilogue is None else self.engine.prepare_with(p, kept, epilogue)
+            out = run(self.a, self.b, bias)
         for name, x, was in zip("ab", (self.a, self.b), before, strict=True):
             if not torch.equal(x.nan_to_num(nan=7.0), was.nan_to_num(nan=7.0)):
                 raise AssertionError(f"{self}: the run changed its operand {name}")

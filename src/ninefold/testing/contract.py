@@ -11,7 +11,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import Engine, Runner
+from ninefold.engines.base import EPILOGUES, Engine, Runner
 from ninefold.ops.bound import Bound, ThinMap
 from ninefold.ops.layout import result_strides
 from ninefold.settings import Options
@@ -29,6 +29,7 @@ __all__ = [
     "check_against_reference",
     "check_dot",
     "check_dtypes",
+    "check_epilogues",
     "check_gradients",
     "check_layouts",
     "check_nan_locality",
@@ -70,6 +71,27 @@ def check_against_reference(engine: Engine, map_: Map, shape: Shape) -> Outcome:
             bias = torch.arange(1.0, 1 + case.expected.shape[1], dtype=case.a.dtype)
             added = case.expected + bias.view(-1, *(1,) * shape.spec.ndim)
             replace(case, expected=added, scale=case.scale + bias.max()).check(case.run(bias), "with a bias")
+            outcome.runs += 1
+    return outcome
+
+
+def check_epilogues(engine: Engine, map_: Map, shape: Shape) -> Outcome:
+    """Put each epilogue behind the bias, by the engine itself where it names it: the definition's values through it, NaN kept."""
+    outcome = Outcome()
+    if unknown := engine.epilogues - set(EPILOGUES):
+        raise AssertionError(f"{engine.name} names epilogues {sorted(unknown)} that nobody knows; there are {sorted(EPILOGUES)}")
+    for case in cases(engine, map_, shape) if map_ != "g" else ():
+        channels = case.expected.shape[1]
+        bias = torch.arange(channels, dtype=case.a.dtype) % 5 - 2
+        bias[-1] = float("nan")
+        added = case.expected + bias.view(-1, *(1,) * shape.spec.ndim)
+        for name, epilogue in EPILOGUES.items():
+            expected = epilogue.apply(added)
+            out = case.run(bias, name)
+            if bool((out.isnan() != expected.isnan()).any()):
+                raise AssertionError(f"{case}: {name} must keep NaN, and only NaN")
+            finite = replace(case, expected=expected.nan_to_num(nan=7.0), scale=case.scale + 2)
+            finite.check(out.nan_to_num(nan=7.0), f"through {name}")
             outcome.runs += 1
     return outcome
 
@@ -296,7 +318,7 @@ class _Forced(Bound):
         super().__init__(p.form, p.batch, case.a.dtype, case.a.device, False, Options(), kept, p.rank)
         self.case = case
 
-    def runner(self, map_: Map) -> Runner:
+    def runner(self, map_: Map, epilogue: str | None = None) -> Runner:  # noqa: ARG002  gradients are those of the map alone
         """Return the engine's runner."""
         with torch.no_grad():
             return _runner(self.case.engine, self.case, map_)
@@ -320,6 +342,7 @@ def _by_definition(map_: Map, form: Form) -> Runner:
 
 CHECKS: tuple[Check, ...] = (
     check_against_reference,
+    check_epilogues,
     check_dot,
     check_gradients,
     check_dtypes,

@@ -1,0 +1,125 @@
+"""The ReLU behind a convolution, for inference: in the convolution's own pass where the engine can, else in place.
+
+Who is behind whom is observed as in `fold`: a ReLU qualifies if all it reads, at every call, is made by convolutions and batch
+normalisations, and nothing else reads that. It then may write over it, for none of them keeps its result. And where it follows
+one convolution whose engine names the epilogue, the convolution takes it over and the module has nothing left to do. Both compute
+the same bits as before, in training mode too.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module, ReLU
+
+from ninefold.network.fold import CONVOLUTIONS, NORMS
+from ninefold.network.observe import observe
+from ninefold.nn.conv import fuses, hooked
+
+__all__ = ["Fused", "Fuses", "find_detectors"]
+
+_NAMES: dict[type[Module], str] = {ReLU: "relu"}
+
+
+class Fused(Module):
+    """What is left of a ReLU that a convolution applies: nothing to do.
+
+    Parameters
+    ----------
+    into : str
+        The convolution's name.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Fused("stem.conv")(torch.ones(2))
+    tensor([1., 1.])
+    """
+
+    into: str
+
+    def __init__(self, into: str) -> None:
+        super().__init__()
+        self.into = into
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
+        """Return the input."""
+        return input
+
+    def extra_repr(self) -> str:
+        """Return where it went."""
+        return f"into {self.into!r}"
+
+
+@dataclass(frozen=True)
+class Fuses:
+    """Which detectors may be taken over, or run in place.
+
+    Parameters
+    ----------
+    behind : dict of str to str
+        Detector to the one convolution that it follows.
+    alone : tuple of str
+        Detectors that are the only readers of fresh memory, those behind one convolution among them.
+    """
+
+    behind: dict[str, str] = field(default_factory=dict)
+    alone: tuple[str, ...] = ()
+
+    def apply(self, model: Module, takes: dict[str, frozenset[str]]) -> tuple[str, ...]:
+        """Change a copy of the network: `takes` names the epilogues that each convolution's engines take. Return who took one."""
+        modules: dict[str, Any] = dict(model.named_modules())
+        taken = []
+        for name in self.alone:
+            detector, conv = modules[name], self.behind.get(name)
+            epilogue = _NAMES[type(detector)]
+            if conv is not None and epilogue in takes.get(conv, ()) and fuses(modules[conv]):
+                modules[conv].epilogue = epilogue
+                _retire(detector, conv)
+                taken.append(conv)
+            else:
+                detector.inplace = True
+        return tuple(taken)
+
+    def carry(self, source: Module, target: Module) -> None:
+        """Make of another copy of the network, its layers exchanged already, what was made of `source`."""
+        made, modules = dict(source.named_modules()), dict(target.named_modules())
+        for name in self.alone:
+            if isinstance(fused := made[name], Fused):
+                modules[fused.into].epilogue = made[fused.into].epilogue
+                _retire(modules[name], fused.into)
+            else:
+                modules[name].inplace = True
+
+
+def _retire(detector: Any, conv: str) -> None:
+    detector.__class__ = Fused
+    detector.into = conv
+
+
+def find_detectors(model: Module, inputs: tuple[Any, ...]) -> Fuses:
+    """Return the detectors of a network in evaluation mode that read nothing but fresh memory, which nobody else reads.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Conv1d(1, 2, 3), torch.nn.ReLU(), torch.nn.MaxPool1d(2), torch.nn.ReLU()).eval()
+    >>> find_detectors(net, (torch.zeros(1, 1, 9),))
+    Fuses(behind={'1': '0'}, alone=('1',))
+    """
+    modules = {name: m for name, m in model.named_modules() if type(m) in CONVOLUTIONS or type(m) in (*NORMS, ReLU)}
+    detectors = [name for name, m in modules.items() if type(m) in _NAMES]
+    if not detectors:
+        return Fuses()
+    flow = observe(model, inputs, modules)
+    behind, alone = {}, []
+    for name in detectors:
+        makers = flow.sources(name)
+        makes = [maker for maker in makers if maker is not None and type(modules[maker]) not in _NAMES]
+        if not makers or len(makes) < len(makers) or hooked(modules[name]):
+            continue
+        if all(flow.alone(maker, name) and not hooked(modules[maker]) for maker in makes):
+            alone.append(name)
+            if len(makes) == 1 and type(modules[makes[0]]) in CONVOLUTIONS:
+                behind[name] = makes[0]
+    return Fuses(behind, tuple(alone))
