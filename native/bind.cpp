@@ -11,11 +11,14 @@ using namespace ninefold;
 
 void bind_direct(nb::module_& m);
 void bind_local(nb::module_& m);
+void bind_winograd(nb::module_& m);
 
 NB_MODULE(_native, m) {
     m.doc() = "Kernels on raw addresses; ninefold.engines.native checks everything before it calls one.";
     m.def("isas", &available, "Instruction sets that this build and this processor have, narrowest first.");
     m.def("poison", &poison_scratch, nb::arg("on"), "Fill scratch memory with NaN at every call, for tests.");
+    nb::set_leak_warnings(false);  // plans live as long as the process: caches hold them to the end
     bind_direct(m);
     bind_local(m);
+    bind_winograd(m);
 }

@@ -108,7 +108,7 @@ private:
 
 void bind_direct(nb::module_& m) {
     nb::class_<DirectPlan>(m, "DirectPlan", "Correlations that make one map by direct summation.")
-        .def(nb::init<const std::string&, int, int64_t, bool>(), nb::arg("isa"), nb::arg("type"), nb::arg("threads"), nb::arg("weights"))
+        .def(nb::init<const std::string&, int, int64_t, bool>(), nb::arg("isa"), nb::arg("kind"), nb::arg("threads"), nb::arg("weights"))
         .def("add", &DirectPlan::add)
         .def_prop_ro("scratch", &DirectPlan::scratch)
         .def("__call__", &DirectPlan::call, nb::call_guard<nb::gil_scoped_release>());

@@ -16,7 +16,7 @@ size_t weigh_scratch(const Direct& d);
 namespace {
 
 constexpr int64_t kBudget = 96 << 10;   // bytes staged at once by a group of several channels
-constexpr int64_t kPlane = 24 << 10;    // and by a single channel: it stays in the first cache
+constexpr int64_t kPlane = 16 << 10;    // and by a single channel: it stays in the first cache
 
 template <int R> constexpr int kMost = kRegisters == 32 ? (R == 1 ? 8 : 6) : (R == 1 ? 8 : R == 2 ? 6 : R == 3 ? 4 : 3);
 
@@ -38,7 +38,7 @@ template <class T> Layout layout(const Direct& d) {
         s.lines_taps = most(s.lines_taps, d.x[l].taps);
     }
     s.in_place = d.in_place && narrowest >= kLanes<T> && d.type != Type::bfloat16;
-    int64_t pitch = round_up(d.staged[2] + kLanes<T>, 16);
+    int64_t pitch = round_up(d.staged[2] + kLanes<T>, kLanes<T>);
     s.outs_at_once = least(d.outs, 4);
     int64_t row = pitch * int64_t(sizeof(T)) * d.ins;
     int64_t wanted = d.threads > 1 ? ceil_div(2 * d.threads, d.batch * d.groups) : 1;
@@ -91,6 +91,7 @@ template <class T> struct Rows {
     const T* w;
     int64_t last;                // where the last vector of the chunk starts
     T init;
+    int64_t square;              // K of a K x K kernel with its taps side by side and rows one apart, or 0
 };
 
 template <class T, int R, int C>
@@ -129,6 +130,41 @@ void rows_core(const Rows<T>& a, T* out, int64_t out_row, int64_t tail) {
             }
         }
     }
+    for (int q = 0; q < R; ++q, out += out_row) {
+        for (int c = 0; c < C - 1; ++c) store(out + c * kLanes<T>, acc[q][c]);
+        if (tail < kLanes<T>)
+            store_first(out + last, acc[q][C - 1], tail);
+        else
+            store(out + last, acc[q][C - 1]);
+    }
+}
+
+// The same for small square kernels without dilation, written out: no loop over taps is left.
+template <class T, int R, int C, int K> void square_core(const Rows<T>& a, T* out, int64_t out_row, int64_t tail) {
+    Vec<T> acc[R][C];
+    for (int q = 0; q < R; ++q)
+        for (int c = 0; c < C; ++c) acc[q][c] = broadcast(a.init);
+    const int64_t last = a.last;
+    const T* w = a.w;
+    for (int64_t i = 0; i < a.ins; ++i)
+        for (int64_t z = 0; z < a.kz; ++z, w += K * K) {
+            const T* row = a.in + i * a.is + a.tz[z] * a.zs;
+#pragma GCC unroll 16
+            for (int u = 0; u < K + R - 1; ++u, row += a.us)
+#pragma GCC unroll 8
+                for (int k = 0; k < K; ++k) {
+                    Vec<T> v[C];
+#pragma GCC unroll 8
+                    for (int c = 0; c < C; ++c) v[c] = load(row + k + (c < C - 1 ? c * kLanes<T> : last));
+#pragma GCC unroll 4
+                    for (int q = 0; q < R; ++q) {
+                        if (u - q < 0 || u - q >= K) continue;
+                        Vec<T> b = broadcast(w[(u - q) * K + k]);
+#pragma GCC unroll 8
+                        for (int c = 0; c < C; ++c) acc[q][c] += b * v[c];
+                    }
+                }
+        }
     for (int q = 0; q < R; ++q, out += out_row) {
         for (int c = 0; c < C - 1; ++c) store(out + c * kLanes<T>, acc[q][c]);
         if (tail < kLanes<T>)
@@ -187,7 +223,13 @@ void outs_core(const Outs<T>& a, T* out, int64_t out_step, int64_t tail) {
 template <class T, int R> void rows_by_width(int64_t c, const Rows<T>& a, T* out, int64_t out_row, int64_t tail) {
 #define NINEFOLD_C(C)                                                                       \
     case C:                                                                                 \
-        if constexpr (C <= kMost<R>) rows_core<T, R, C>(a, out, out_row, tail);             \
+        if constexpr (C <= kMost<R>) {                                                      \
+            if constexpr (C <= 3 && R > 1) {                                                \
+                if (a.square == 3) return square_core<T, R, C, 3>(a, out, out_row, tail);   \
+                if (a.square == 5) return square_core<T, R, C, 5>(a, out, out_row, tail);   \
+            }                                                                               \
+            rows_core<T, R, C>(a, out, out_row, tail);                                      \
+        }                                                                                   \
         break;
     switch (c) {
         NINEFOLD_C(1)
@@ -336,21 +378,18 @@ private:
         band.zs = band.ys * s.bands.staged_y;
         band.is = band.zs * s.bands.staged_z;
         band.base = to;
-        for (int64_t i = 0; i < d.ins; ++i)
-            for (int64_t a = 0; a < rows_z; ++a)
-                for (int64_t b = 0; b < rows_y; ++b) {
-                    T* row = to + i * band.is + a * band.zs + b * band.ys;
-                    int64_t from_z = d.source[0][z + a], from_y = d.source[1][y + b];
-                    if (from_z < 0 || from_y < 0) {
-                        for (int64_t k = 0; k < band.ys; ++k) row[k] = 0;
-                    } else {
-                        stage_row<T, S>(row, source + i * d.in_c + from_z * d.in[0] + from_y * d.in[1], d.in[2], d.runs, d.n_runs, d.staged[2], band.ys);
-                    }
-                }
+        Stager<T, S> stager(d);
+        for (int64_t i = 0; i < d.ins; ++i) stager.plane(to + i * band.is, source + i * d.in_c, z, y, rows_z, rows_y, band.zs, band.ys);
     }
 
     S* at(S* to, int64_t z, int64_t y, const Line& x, int64_t k) {
         return to + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1] + (x.first + k * d.jump[2]) * d.out[2];
+    }
+
+    static int64_t square_of(const Line& x, int64_t ky, int64_t ks) {
+        for (int64_t t = 0; t < x.taps; ++t)
+            if (x.at[t] != t) return 0;
+        return x.taps == ky && ks == 1 ? ky : 0;
     }
 
     void by_rows(const Band& band, int64_t g, S* to, T* packed, T* buffer) {
@@ -374,12 +413,12 @@ private:
                 for (int64_t z = 0; z < d.z.taps; ++z)
                     for (int64_t y = 0; y < ky; ++y)
                         for (int64_t k = 0; k < x.taps; ++k, ++p) *p = wide(w[i * d.w_in + d.z.weight[z] + d.y.weight[y] + x.weight[k]]);
-            Rows<T> args{nullptr, band.is, band.zs, dy * band.ys, ks, d.ins, d.z.taps, ky, x.taps, d.z.at, x.at, mine, 0, init};
+            Rows<T> args{nullptr, band.is, band.zs, dy * band.ys, ks, d.ins, d.z.taps, ky, x.taps, d.z.at, x.at, mine, 0, init, square_of(x, ky, ks)};
             for (int64_t z = band.z0; z < band.z1; ++z)
                 for (int64_t r = 0; r < least(rs, band.y1 - band.y0); ++r) {
                     int64_t left = ceil_div(band.y1 - band.y0 - r, rs), y = band.y0 + r;
                     while (left) {
-                        int64_t many = ceil_div(left, ceil_div(left, 4));
+                        int64_t many = portion(left, 4);
                         row_block(band, args, x, to, z, y, many, rs, buffer);
                         y += many * rs;
                         left -= many;
@@ -393,7 +432,7 @@ private:
         const T* base = band.base + (z - band.z0) * d.step[0] * band.zs + ((y - band.y0) * d.step[1] + (d.y.taps ? d.y.at[0] : 0)) * band.ys;
         int64_t vectors = ceil_div(x.count, kLanes<T>), k = 0;
         while (vectors) {
-            int64_t c = ceil_div(vectors, ceil_div(vectors, widest(many)));
+            int64_t c = portion(vectors, widest(many));
             int64_t left = x.count - k;
             bool ends = c == vectors;
             int64_t tail = ends && left < kLanes<T> ? left : kLanes<T>;
@@ -434,7 +473,7 @@ private:
                     const T* base = band.base + (z - band.z0) * d.step[0] * band.zs + (y - band.y0) * d.step[1] * band.ys;
                     int64_t vectors = ceil_div(x.count, kLanes<T>), k = 0;
                     while (vectors) {
-                        int64_t c = ceil_div(vectors, ceil_div(vectors, widest(least(4, d.outs))));
+                        int64_t c = portion(vectors, widest(least(4, d.outs)));
                         int64_t left = x.count - k;
                         bool ends = c == vectors;
                         int64_t tail = ends && left < kLanes<T> ? left : kLanes<T>;

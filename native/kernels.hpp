@@ -42,6 +42,7 @@ struct Direct {
 };
 
 struct Local;  // local.hpp
+struct WinogradKernels;
 
 // The kernels of one instruction set.
 struct Kernels {
@@ -52,6 +53,7 @@ struct Kernels {
     void (*weigh)(const Direct&, const void* in, const void* grad, void* weight, char* scratch);
     size_t (*local_scratch)(const Local&);
     void (*local)(const Local&, const void* a, const void* b, const void* bias, void* out, char* scratch);
+    const WinogradKernels* winograd;
 };
 
 }  // namespace ninefold

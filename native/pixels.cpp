@@ -1,7 +1,7 @@
 // Depthwise correlations where the channels of a pixel are neighbours (channels-last): vectors over channels, no border cases.
 //
-// A band of two vectors of channels is staged; P output pixels share each pair of kernel vectors, and their inputs are operands
-// of the multiply-adds straight from the first cache: P + 1 loads per P multiply-adds.
+// A band of rows is staged in blocks of two vectors of channels, read in the order of memory. P output pixels share each pair of
+// kernel vectors, and their inputs are operands of the multiply-adds straight from the cache: P + 1 loads per P multiply-adds.
 #include "staging.hpp"
 #include "threads.hpp"
 
@@ -12,28 +12,35 @@ bool is_pixels(const Direct& d) { return d.ins == 1 && d.outs == 1 && d.groups >
 namespace {
 
 constexpr int kPixels = kRegisters == 32 ? 8 : 6, kWide = 2, kTaps = kRegisters == 32 ? 8 : 6;
-constexpr int64_t kBand = 24 << 10;
+constexpr int64_t kBand = 128 << 10;  // bytes staged at once, all channels of a few rows
 
 template <class T> constexpr int64_t kBlock = kWide * kLanes<T>;
 
 struct Layout {
     Bands bands;
-    int64_t blocks, staged, packed, offsets, sums, grads, each, items, chunks;
+    int64_t blocks;          // of channels
+    int64_t together, parts; // blocks that an item takes, and items that takes
+    int64_t apart, staged, packed, offsets, sums, grads, each, items, chunks;
 };
 
 template <class T> Layout layout(const Direct& d, bool weights) {
     Layout s{};
     int64_t row = d.staged[2] * kBlock<T> * int64_t(sizeof(T));
     s.blocks = ceil_div(d.groups, kBlock<T>);
-    int64_t wanted = d.threads > 1 ? ceil_div(2 * d.threads, weights ? s.blocks * d.batch : s.blocks * d.batch) : 1;
-    s.bands = bands(d, d.staged[2] * kBlock<T>, row, kBand, wanted);
-    int64_t parts = d.batch * s.bands.n_z * s.bands.n_y, most_x = 0;
+    int64_t tall = (reach(d.z) + 1) * (reach(d.y) + 1 + 3 * d.step[1]);
+    s.together = s.blocks;
+    while (s.together > 2 && s.together * row * tall > kBand) s.together = (s.together + 1) / 2;
+    s.parts = ceil_div(s.blocks, s.together);
+    int64_t wanted = d.threads > 1 ? ceil_div(2 * d.threads, s.parts * d.batch) : 1;
+    s.bands = bands(d, d.staged[2] * kBlock<T>, row * s.together, kBand, wanted);
+    int64_t places = d.batch * s.bands.n_z * s.bands.n_y, most_x = 0;
     for (int64_t l = 0; l < d.n_x; ++l) most_x = most(most_x, d.x[l].count);
-    s.staged = round_up(row * s.bands.staged_z * s.bands.staged_y, 64);
-    s.packed = round_up(d.taps * kBlock<T> * int64_t(sizeof(T)), 64);
+    s.apart = round_up(d.staged[2] * kBlock<T> * s.bands.staged_z * s.bands.staged_y, 16);
+    s.staged = s.apart * int64_t(sizeof(T)) * s.together;
+    s.packed = round_up(d.taps * kBlock<T> * int64_t(sizeof(T)), 64) * (weights ? s.together : 1);
     s.offsets = round_up(d.taps * 8, 64);
-    s.chunks = weights && s.blocks < 2 * d.threads ? least(parts, d.threads) : 1;
-    s.items = weights ? s.blocks * s.chunks : s.blocks * parts;
+    s.chunks = weights && s.parts < 2 * d.threads ? least(places, d.threads) : 1;
+    s.items = weights ? s.parts * s.chunks : s.parts * places;
     s.sums = weights && s.chunks > 1 ? round_up(d.groups * d.taps * int64_t(sizeof(T)), 64) * s.chunks : 0;
     s.grads = weights ? round_up(most_x * kBlock<T> * int64_t(sizeof(T)), 64) : 0;
     s.each = s.staged + s.packed + s.offsets + s.grads + 4096;
@@ -98,8 +105,8 @@ public:
             char* mine = memory + s.each * this_thread();
 #pragma omp for schedule(dynamic, 1)
             for (int64_t k = 0; k < s.items; ++k) {
-                int64_t c = k % s.blocks * kBlock<T>, part = k / s.blocks;
-                item(part, c, least(kBlock<T>, d.groups - c), in, weight + c * d.w_group, bias ? bias + c : nullptr, out, mine);
+                int64_t c = k % s.parts * s.together * kBlock<T>;
+                item(k / s.parts, c, least(s.together * kBlock<T>, d.groups - c), in, weight, bias, out, mine);
             }
         }
     }
@@ -107,15 +114,15 @@ public:
     void weigh(const S* in, const S* grad, S* weight) {
         int64_t n = least(d.threads, s.items);
         char* partial = memory + s.each * n;
-        int64_t size = d.groups * d.taps, parts = d.batch * s.bands.n_z * s.bands.n_y;
+        int64_t size = d.groups * d.taps, places = d.batch * s.bands.n_z * s.bands.n_y;
 #pragma omp parallel num_threads(n) if (n > 1)
         {
             char* mine = memory + s.each * this_thread();
 #pragma omp for schedule(dynamic, 1)
             for (int64_t k = 0; k < s.items; ++k) {
-                int64_t chunk = k % s.chunks, c = k / s.chunks * kBlock<T>;
+                int64_t chunk = k % s.chunks, c = k / s.chunks * s.together * kBlock<T>;
                 T* to = s.chunks > 1 ? reinterpret_cast<T*>(partial + s.sums / s.chunks * chunk) : nullptr;
-                sums(parts * chunk / s.chunks, parts * (chunk + 1) / s.chunks, c, least(kBlock<T>, d.groups - c), in, grad, weight, to, mine);
+                sums(places * chunk / s.chunks, places * (chunk + 1) / s.chunks, c, least(s.together * kBlock<T>, d.groups - c), in, grad, weight, to, mine);
             }
             if (s.chunks > 1) {
 #pragma omp for schedule(static)
@@ -164,9 +171,10 @@ private:
                 T* row = to + i * zs + j * ys;
                 int64_t from_z = d.source[0][z + i], from_y = d.source[1][y + j];
                 if (from_z < 0 || from_y < 0)
-                    for (int64_t k = 0; k < ys; ++k) row[k] = 0;
+                    for (int64_t b = 0; b < ceil_div(channels, kBlock<T>); ++b)
+                        for (int64_t k = 0; k < ys; ++k) row[b * s.apart + k] = 0;
                 else
-                    stage_pixels<T, S>(row, source + from_z * d.in[0] + from_y * d.in[1], d.in[2], d.runs, d.n_runs, channels, kBlock<T>);
+                    stage_pixels<T, S>(row, s.apart, source + from_z * d.in[0] + from_y * d.in[1], d.in[2], d.runs, d.n_runs, channels, kBlock<T>);
             }
     }
 
@@ -177,6 +185,11 @@ private:
         int64_t* at = reinterpret_cast<int64_t*>(mine + s.staged + s.packed);
         stage(b, in + b.n * d.in_n + c, channels, staged);
         fill_offsets(at);
+        for (int64_t k = 0; k < channels; k += kBlock<T>)
+            block(b, c + k, least(kBlock<T>, channels - k), staged + k / kBlock<T> * s.apart, at, packed, weight + (c + k) * d.w_group, bias ? bias + c + k : nullptr, out);
+    }
+
+    void block(const Band& b, int64_t c, int64_t channels, const T* staged, const int64_t* at, T* packed, const S* weight, const S* bias, S* out) const {
         for (int64_t t = 0; t < d.taps; ++t)
             for (int64_t k = 0, where = place(t); k < kBlock<T>; ++k) packed[t * kBlock<T> + k] = k < channels ? T(wide(weight[k * d.w_group + where])) : T(0);
         T start[kBlock<T>];
@@ -219,23 +232,28 @@ private:
         int64_t* at = reinterpret_cast<int64_t*>(mine + s.staged + s.packed);
         T* spare = reinterpret_cast<T*>(mine + s.staged + s.packed + s.offsets);
         fill_offsets(at);
-        for (int64_t k = 0; k < d.taps * kBlock<T>; ++k) total[k] = 0;
+        int64_t blocks = ceil_div(channels, kBlock<T>), each = d.taps * kBlock<T>;
+        for (int64_t k = 0; k < each * blocks; ++k) total[k] = 0;
         for (int64_t part = from; part < until; ++part) {
             Band b = band(part);
             stage(b, in + b.n * d.in_n + c, channels, staged);
             int64_t before = 0;
             for (int64_t l = 0; l < d.n_x; ++l) {
                 int64_t taps = d.z.taps * d.y.taps * d.x[l].taps;
-                for (int64_t t = 0; t < taps; t += kTaps) add_taps(b, d.x[l], staged, at + before + t, least(kTaps, taps - t), grad + b.n * d.out_n + c, channels, total + (before + t) * kBlock<T>, spare);
+                for (int64_t k = 0; k < blocks; ++k)
+                    for (int64_t t = 0; t < taps; t += kTaps)
+                        add_taps(b, d.x[l], staged + k * s.apart, at + before + t, least(kTaps, taps - t), grad + b.n * d.out_n + c + k * kBlock<T>,
+                                 least(kBlock<T>, channels - k * kBlock<T>), total + k * each + (before + t) * kBlock<T>, spare);
                 before += taps;
             }
         }
         for (int64_t t = 0; t < d.taps; ++t)
             for (int64_t k = 0, where = place(t); k < channels; ++k) {
+                T sum = total[k / kBlock<T> * each + t * kBlock<T> + k % kBlock<T>];
                 if (partial)
-                    partial[(c + k) * d.taps + t] = total[t * kBlock<T> + k];
+                    partial[(c + k) * d.taps + t] = sum;
                 else
-                    narrow(total[t * kBlock<T> + k], weight + (c + k) * d.w_group + where);
+                    narrow(sum, weight + (c + k) * d.w_group + where);
             }
     }
 

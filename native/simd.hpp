@@ -126,6 +126,10 @@ NINEFOLD_INLINE void narrow(float x, BFloat16* p) {
 NINEFOLD_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 NINEFOLD_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 NINEFOLD_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// The next portion of `left` things that come in portions of at most `widest`: even ones at the end, and no division.
+NINEFOLD_INLINE int64_t portion(int64_t left, int64_t widest) {
+    return left <= widest ? left : left < 2 * widest ? (left + 1) / 2 : widest;
+}
 NINEFOLD_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 }  // namespace NINEFOLD_NS

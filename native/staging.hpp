@@ -7,9 +7,24 @@ namespace NINEFOLD_NS {
 template <class T, class S> struct Same { static constexpr bool value = false; };
 template <class T> struct Same<T, T> { static constexpr bool value = true; };
 
-// One row. `stride` is the distance of neighbours along x in the source.
+template <class T, class S> NINEFOLD_INLINE void copy_row(T* to, const S* from, int64_t count) {
+    if constexpr (Same<T, S>::value) {
+        int64_t k = 0;
+        for (; k + kLanes<T> <= count; k += kLanes<T>) store(to + k, load(from + k));
+        if (k == count) return;
+        if (count >= kLanes<T>) {
+            store(to + count - kLanes<T>, load(from + count - kLanes<T>));
+        } else {
+            for (; k < count; ++k) to[k] = from[k];
+        }
+    } else {
+        for (int64_t k = 0; k < count; ++k) to[k] = wide(from[k]);
+    }
+}
+
+// One row; `stride` is the distance of neighbours along x in the source. What lies behind the last run is left as it is.
 template <class T, class S>
-NINEFOLD_INLINE void stage_row(T* to, const S* from, int64_t stride, const Run* runs, int64_t n_runs, int64_t used, int64_t pitch) {
+NINEFOLD_INLINE void stage_row(T* to, const S* from, int64_t stride, const Run* runs, int64_t n_runs) {
     for (int64_t r = 0; r < n_runs; ++r) {
         const Run& run = runs[r];
         T* t = to + run.to;
@@ -20,34 +35,78 @@ NINEFOLD_INLINE void stage_row(T* to, const S* from, int64_t stride, const Run* 
         const S* f = from + run.from * stride;
         int64_t hop = run.step * stride;
         if (hop == 1) {
-            for (int64_t k = 0; k < run.count; ++k) t[k] = wide(f[k]);
+            copy_row<T, S>(t, f, run.count);
         } else if (hop == 2) {
             for (int64_t k = 0; k < run.count; ++k) t[k] = wide(f[2 * k]);
         } else {
             for (int64_t k = 0; k < run.count; ++k) t[k] = wide(f[k * hop]);
         }
     }
-    for (int64_t k = used; k < pitch; ++k) to[k] = 0;
 }
 
-// A row of pixels whose channels are neighbours: `channels` of them, zeros up to `block`.
+// Stages bands of one channel, row by row.
+template <class T, class S> class Stager {
+public:
+    explicit Stager(const Direct& direct) : d(direct) {
+        // nearly always: zeros, the row itself, zeros
+        int64_t first = d.n_runs > 1 && d.runs[0].from < 0 ? 1 : 0, rest = d.n_runs - first - 1;
+        const Run& own = d.runs[first];
+        simple = d.in[2] == 1 && own.from >= 0 && own.step == 1 && (rest == 0 || (rest == 1 && d.runs[first + 1].from < 0));
+        before = own.to;
+        count = own.count;
+        after = rest == 1 ? d.runs[first + 1].count : 0;
+        from = own.from;
+    }
+
+    void plane(T* to, const S* source, int64_t z, int64_t y, int64_t rows_z, int64_t rows_y, int64_t zs, int64_t ys) const {
+        for (int64_t a = 0; a < rows_z; ++a) {
+            int64_t from_z = d.source[0][z + a];
+            T* row = to + a * zs;
+            const S* given = source + from_z * d.in[0];
+            for (int64_t b = 0; b < rows_y; ++b, row += ys) {
+                int64_t from_y = d.source[1][y + b];
+                if (from_z < 0 || from_y < 0)
+                    for (int64_t k = 0; k < ys; ++k) row[k] = 0;
+                else if (simple)
+                    plain_row(row, given + from_y * d.in[1] + from);
+                else
+                    stage_row<T, S>(row, given + from_y * d.in[1], d.in[2], d.runs, d.n_runs);
+            }
+        }
+    }
+
+private:
+    NINEFOLD_INLINE void plain_row(T* row, const S* given) const {
+        for (int64_t k = 0; k < before; ++k) row[k] = 0;
+        copy_row<T, S>(row + before, given, count);
+        for (int64_t k = before + count; k < before + count + after; ++k) row[k] = 0;
+    }
+
+    const Direct& d;
+    bool simple;
+    int64_t before, count, after, from;
+};
+
+// A row of pixels whose channels are neighbours, read in the order of memory and laid out in blocks of channels: channel c of
+// pixel k goes to to[c / block * apart + k * block + c % block]; zeros fill the last block.
 template <class T, class S>
-NINEFOLD_INLINE void stage_pixels(T* to, const S* from, int64_t stride, const Run* runs, int64_t n_runs, int64_t channels, int64_t block) {
+NINEFOLD_INLINE void stage_pixels(T* to, int64_t apart, const S* from, int64_t stride, const Run* runs, int64_t n_runs, int64_t channels, int64_t block) {
+    int64_t whole = channels / block, left = channels % block;
     for (int64_t r = 0; r < n_runs; ++r) {
         const Run& run = runs[r];
         T* t = to + run.to * block;
         if (run.from < 0) {
-            for (int64_t k = 0; k < run.count * block; ++k) t[k] = 0;
+            for (int64_t b = 0; b < whole + (left > 0); ++b)
+                for (int64_t k = 0; k < run.count * block; ++k) t[b * apart + k] = 0;
             continue;
         }
         const S* f = from + run.from * stride;
         int64_t hop = run.step * stride;
         for (int64_t k = 0; k < run.count; ++k, t += block, f += hop) {
-            if (channels == block) {
-                for (int64_t c = 0; c < block; ++c) t[c] = wide(f[c]);
-            } else {
-                for (int64_t c = 0; c < block; ++c) t[c] = c < channels ? T(wide(f[c])) : T(0);
-            }
+            for (int64_t b = 0; b < whole; ++b)
+                for (int64_t c = 0; c < block; ++c) t[b * apart + c] = wide(f[b * block + c]);
+            if (left)
+                for (int64_t c = 0; c < block; ++c) t[whole * apart + c] = c < left ? T(wide(f[whole * block + c])) : T(0);
         }
     }
 }

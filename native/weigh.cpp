@@ -13,7 +13,7 @@ void pixels_weigh(const Direct& d, const void* in, const void* grad, void* weigh
 namespace {
 
 constexpr int64_t kBand = 20 << 10;
-constexpr int kAlone = 8;      // taps at once for a single output
+constexpr int kAlone = 9;      // taps at once for a single output
 constexpr int kTogether = 3;   // and for up to four
 
 struct Layout {
@@ -31,7 +31,7 @@ template <class T> Layout layout(const Direct& d) {
     for (int64_t l = 0; l < d.n_x; ++l) s.width += round_up(d.x[l].count, kLanes<T>);
     s.in_place = d.in_place && d.type != Type::bfloat16;
     s.grad_in_place = d.n_x == 1 && d.out[2] * d.jump[2] == 1;
-    int64_t pitch = round_up(d.staged[2] + kLanes<T>, 16);
+    int64_t pitch = round_up(d.staged[2] + kLanes<T>, kLanes<T>);
     int64_t row = pitch * int64_t(sizeof(T)), grad_row = s.width * int64_t(sizeof(T)) * s.q;
     int64_t items = d.groups * d.ins * s.outs_blocks;
     int64_t wanted = items < 2 * d.threads ? ceil_div(2 * d.threads, d.batch) : 1;
@@ -98,6 +98,7 @@ template <class T, int Q> void sweep_taps(int64_t b, const Sweep<T>& a, T* sums,
         case 5: return sweep<T, Q, Q == 1 ? 5 : 1>(a, sums, taps);
         case 6: return sweep<T, Q, Q == 1 ? 6 : 1>(a, sums, taps);
         case 7: return sweep<T, Q, Q == 1 ? 7 : 1>(a, sums, taps);
+        case 8: return sweep<T, Q, Q == 1 ? 8 : 1>(a, sums, taps);
         default: return sweep<T, Q, Q == 1 ? kAlone : 1>(a, sums, taps);
     }
 }
@@ -200,7 +201,7 @@ private:
             }
             int64_t most_taps = q == 1 ? kAlone : kTogether;
             for (int64_t t = 0; t < taps;) {
-                int64_t b = ceil_div(taps - t, ceil_div(taps - t, most_taps));
+                int64_t b = portion(taps - t, most_taps);
                 a.at = at + t;
                 T* to = sums + before + t;
                 switch (q) {
@@ -227,15 +228,7 @@ private:
         ys = s.bands.pitch;
         zs = ys * s.bands.staged_y;
         int64_t rows_z = least(s.bands.staged_z, d.staged[0] - z), rows_y = least(s.bands.staged_y, d.staged[1] - y);
-        for (int64_t a = 0; a < rows_z; ++a)
-            for (int64_t b = 0; b < rows_y; ++b) {
-                T* row = to + a * zs + b * ys;
-                int64_t from_z = d.source[0][z + a], from_y = d.source[1][y + b];
-                if (from_z < 0 || from_y < 0)
-                    for (int64_t k = 0; k < ys; ++k) row[k] = 0;
-                else
-                    stage_row<T, S>(row, source + from_z * d.in[0] + from_y * d.in[1], d.in[2], d.runs, d.n_runs, d.staged[2], ys);
-            }
+        Stager<T, S>(d).plane(to, source, z, y, rows_z, rows_y, zs, ys);
         return to;
     }
 

@@ -61,6 +61,32 @@ def test_plan_says_why(run):
     assert "not frozen" in done.stdout
 
 
+def test_calibrate_measures_and_keeps_or_says_that_the_machine_is_busy(run):
+    assert "no rates of this machine: 'ninefold calibrate'" in run("cache", "show").stdout
+    done = run("calibrate", "--threads", "1")
+    if done.returncode:
+        assert done.returncode == 2
+        assert done.stderr.startswith("ninefold: the machine is busy")
+        return
+    assert "G multiply-adds/s" in done.stdout
+    assert "plans.sqlite" in done.stdout
+    assert "rates of this machine" in run("cache", "show").stdout
+
+
+def test_calibrate_prints_the_rates_with_units(monkeypatch, tmp_path, capsys):
+    from ninefold import cli
+    from ninefold.engines.base import Machine
+    from ninefold.planning import cost
+
+    monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path))
+    monkeypatch.setattr(cost, "measured_rates", lambda _: Machine(7e10, 3e10, 5e9, 2.5e-6))
+    cli.app(["calibrate", "--threads", "1", "--threads", "2"], standalone_mode=False)
+    cli.app(["cache", "show"], standalone_mode=False)
+    shown = capsys.readouterr().out
+    for words in ("70", "30", "2.5", "GB/s copied", "us a call"):
+        assert shown.count(words) >= 2, shown
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -80,6 +106,7 @@ def test_plan_says_why(run):
         (("plan", "1x3x9x8 -> 4 k=3 g=2"), ("groups=2 must divide in_channels=3",)),
         (("plan", "1x3x9x8 -> 4 k=3", "--map", "z"), ("'z' is not c, h or g",)),
         (("cache", "export", "missing/folder/plans.json"), ("cannot write plans",)),
+        (("calibrate", "--threads", "0"), ("threads must be at least 1",)),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(run, args, words):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ninefold.matrix import as_linear_operator, conv_matrix, operator_norm, singular_values
     from ninefold.memory import retain_memory
     from ninefold.network import convert, freeze, optimize, revert, unconverted
-    from ninefold.planning.ask import export_plans, load_plans, plan
+    from ninefold.planning.ask import calibrate, export_plans, load_plans, plan
     from ninefold.pooling_advice import advise_pooling
     from ninefold.prior import prior_penalty, project, tie_map, to_linear
     from ninefold.spec.artefacts import checkerboard, gridding
@@ -29,6 +29,7 @@ __all__ = [
     "NinefoldError",
     "advise_pooling",
     "as_linear_operator",
+    "calibrate",
     "checkerboard",
     "connectivity_counts",
     "conv_matrix",
@@ -59,6 +60,7 @@ __version__ = version("ninefold")
 _LATE = {
     "advise_pooling": "pooling_advice",
     "as_linear_operator": "matrix",
+    "calibrate": "planning.ask",
     "checkerboard": "spec.artefacts",
     "gridding": "spec.artefacts",
     "conv_matrix": "matrix",

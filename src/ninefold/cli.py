@@ -1,4 +1,4 @@
-"""The command ``ninefold``: optimize a model, ask for a plan, look after the plan cache."""
+"""The command ``ninefold``: optimize a model, ask for a plan, calibrate, look after the plan cache."""
 
 import importlib
 import sys
@@ -12,6 +12,8 @@ from ninefold.errors import ArgumentError, ImageError, ModelError, NinefoldError
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
+
+    from ninefold.engines.base import Machine
 
 __all__ = ["app", "main"]
 
@@ -30,6 +32,7 @@ def optimize(
     train: Annotated[bool, typer.Option("--train", help="Tune a training step, not inference.")] = False,
     tolerance: Annotated[str, typer.Option(help="default, strict, or a number.")] = "default",
     max_scratch: Annotated[int | None, typer.Option(help="Bytes an engine may hold beside its operands.")] = None,
+    fold: Annotated[bool, typer.Option(help="Fold batch normalisations into the convolutions before them (inference).")] = True,
     json: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
 ) -> None:
     """Run every convolution of MODEL by the fastest exact-enough engine, and say what that gained."""
@@ -52,6 +55,7 @@ def optimize(
             max_scratch=max_scratch,
             train=train,
             inplace=True,
+            fold=fold,
             progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
         )
     console.print(report)
@@ -118,9 +122,27 @@ def chapter(
         console.print("no verdict changed")
 
 
+@app.command()
+def calibrate(
+    threads: Annotated[
+        list[int] | None, typer.Option(help="Measure with so many; may be repeated. Default: 1, 2, 4, ...")
+    ] = None,
+) -> None:
+    """Measure what this machine does per second (about a second per number of threads); estimates are made from that."""
+    from rich.console import Console
+
+    from ninefold.planning.ask import calibrate as run
+    from ninefold.planning.cache import plan_cache
+
+    console = Console()
+    with console.status("measuring"):
+        found = run(threads or None)
+    console.print(_rates(found, f"measured, and kept in {plan_cache().path}"))
+
+
 @cache_app.command("show")
 def cache_show() -> None:
-    """List the measured plans, most recently used first."""
+    """List the measured plans, most recently used first, and the rates of this machine."""
     from rich.console import Console
     from rich.table import Table
 
@@ -133,11 +155,13 @@ def cache_show() -> None:
         seconds = ", ".join(f"{name} {value:.2e}" for name, value in sorted(row["seconds"].items(), key=lambda item: item[1]))
         table.add_row(row["engine"], seconds, row["problem"])
     Console().print(table)
+    known = cache.rates()
+    Console().print(_rates(known, "rates of this machine") if known else "no rates of this machine: 'ninefold calibrate'")
 
 
 @cache_app.command("clear")
 def cache_clear() -> None:
-    """Forget all plans; a damaged file is removed."""
+    """Forget all plans and rates; a damaged file is removed."""
     from ninefold.planning.cache import plan_cache
 
     cache = plan_cache()
@@ -150,6 +174,17 @@ def cache_export(path: Annotated[Path, typer.Argument(help="The file to write.")
     from ninefold.planning.ask import export_plans
 
     typer.echo(f"{export_plans(path)} plans written to {path}")
+
+
+def _rates(found: "dict[int, Machine]", title: str) -> Any:
+    from rich.table import Table
+
+    units = ("G multiply-adds/s", "GB/s copied", "G elements x log2(length)/s transformed", "us a call")
+    table = Table("threads", *units, title=title, title_justify="left")
+    for threads, rates in sorted(found.items()):
+        numbers = (rates.product / 1e9, rates.stream / 1e9, rates.transform / 1e9, rates.call * 1e6)
+        table.add_row(str(threads), *(f"{number:.3g}" for number in numbers))
+    return table
 
 
 def _number(text: str) -> float:

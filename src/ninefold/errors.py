@@ -5,6 +5,7 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "CacheWarning",
+    "CalibrationError",
     "DTypeError",
     "DeviceError",
     "ImageError",
@@ -51,6 +52,10 @@ class NoEngineError(NinefoldError, RuntimeError):
 
 class UnsupportedError(NinefoldError, NotImplementedError):
     """Something that torch would get silently wrong, and that is therefore refused."""
+
+
+class CalibrationError(NinefoldError, RuntimeError):
+    """Rates that no machine has, or that were measured while it was busy with something else."""
 
 
 class PlanFileError(NinefoldError, ValueError):

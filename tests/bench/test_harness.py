@@ -20,6 +20,7 @@ def _bench_on_path(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(decide, "measure", partial(decide.measure, seconds=0.002))
+    monkeypatch.setattr(decide, "calibrate_once", lambda _: None)
 
 
 ENGINES = {"aten", "fft", "gemm"}

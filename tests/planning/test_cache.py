@@ -11,7 +11,7 @@ import ninefold as nf
 from ninefold.errors import CacheWarning, PlanFileError
 from ninefold.ops import Site
 from ninefold.planning import cache as cache_module
-from ninefold.planning import plan_problem, pose
+from ninefold.planning import decide, plan_problem, pose
 from ninefold.planning.cache import PlanCache, plan_cache
 from ninefold.settings import Options
 from ninefold.spec import ConvSpec
@@ -20,6 +20,7 @@ from ninefold.spec import ConvSpec
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path))
+    monkeypatch.setattr(decide, "calibrate_once", lambda _: None)  # test_rates has that
     return tmp_path
 
 

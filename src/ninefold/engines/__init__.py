@@ -11,6 +11,7 @@ from ninefold.engines.reference import Reference
 from ninefold.engines.separable import Separable
 from ninefold.engines.table import Table, TableFilled
 from ninefold.engines.tiles import Interleaved, Phases
+from ninefold.engines.winograd import Winograd
 
 __all__ = ["ENGINES"]
 
@@ -22,6 +23,7 @@ ENGINES: tuple[Engine, ...] = (
     Direct(),
     Local(),
     Separable(),
+    Winograd(),
     FFT(),
     Bags(),
     Interleaved(),

@@ -69,7 +69,9 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Rates of a machine, calibrated once: the unit is one per second.
+    """Rates of a machine, calibrated once (``ninefold calibrate``): the unit is one per second.
+
+    The defaults are what is assumed of two threads of a machine that was never measured.
 
     Parameters
     ----------
@@ -87,6 +89,12 @@ class Machine:
     stream: float = 2.0e10
     transform: float = 6.0e9
     call: float = 4e-6
+
+    def __str__(self) -> str:
+        return (
+            f"{self.product / 1e9:.1f} G multiply-adds/s, {self.stream / 1e9:.1f} GB/s copied, "
+            f"{self.transform / 1e9:.2f} G elements x log2(length)/s transformed, {self.call * 1e6:.1f} us a call"
+        )
 
 
 class Engine(ABC):

@@ -168,6 +168,7 @@ def _plan(problem: Problem) -> Any:
             for r, at in zip(reads[2].residues, side.at, strict=True)
         ]
         at_x = [sources[2](i) for i in side.sources]
+        fed = bool(z.starts and y.starts and any(r.starts for r in reads[2].residues))  # else nothing is read
         plan.add(
             [problem.batch, groups, ins, outs],
             in_strides,
@@ -180,7 +181,7 @@ def _plan(problem: Problem) -> Any:
             along[0].line,
             along[1].line,
             lines,
-            in_strides[4] == 1 and all(_in_place(s) for s in (along[0].sources, along[1].sources, at_x)),
+            in_strides[4] == 1 and fed and all(_in_place(s) for s in (along[0].sources, along[1].sources, at_x)),
         )
     return plan
 

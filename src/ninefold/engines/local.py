@@ -22,7 +22,6 @@ from ninefold.engines import native
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, direct_error, empty
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
-from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
 
 __all__ = ["Local"]

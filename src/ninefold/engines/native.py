@@ -2,6 +2,7 @@
 
 import os
 from functools import lru_cache
+from importlib import import_module
 from types import ModuleType
 
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor
 from ninefold.errors import ArgumentError
 from ninefold.spec.problem import Problem
 
+_module: ModuleType | None
 try:
-    from ninefold import _native as _module
+    _module = import_module("ninefold._native")
 except ImportError as error:  # built without a compiler, or for another Python
-    _module, _missing = None, str(error)  # type: ignore[assignment]
+    _module, _missing = None, str(error)
 else:
     _missing = ""
 
@@ -43,6 +45,8 @@ def instruction_set() -> str | None:
 
 def extension_module() -> ModuleType:
     """Return the extension; ask `unavailable` first."""
+    if _module is None:
+        raise ImportError(f"ninefold was built without its native extension ({_missing})")
     return _module
 
 

@@ -70,6 +70,10 @@ class Report:
         Largest difference from the network in double precision, relative to the largest output.
     left_alone : dict
         Convolution-like layers that were not touched, each with the reason.
+    folded : tuple of str
+        Convolutions that took in the batch normalisation behind them.
+    unfolded : dict
+        Batch normalisations that stand as they were though folding was asked for, each with the reason.
     """
 
     mode: str
@@ -82,6 +86,8 @@ class Report:
     error_before: float
     error_after: float
     left_alone: dict[str, str] = field(default_factory=dict)
+    folded: tuple[str, ...] = ()
+    unfolded: dict[str, str] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
@@ -118,7 +124,7 @@ class Report:
         from rich.console import Group  # noqa: PLC0415  rich is loaded when something is printed
 
         lines = [self.summary(), self._accuracy(), *(f"left alone: {n}: {why}" for n, why in self.left_alone.items())]
-        return Group(self._table(), *lines)
+        return Group(self._table(), *lines, *self._folds())
 
     def __str__(self) -> str:
         from rich.console import Console  # noqa: PLC0415  rich is loaded when something is printed
@@ -132,6 +138,11 @@ class Report:
             f"output differs by {self.difference:.1e} of its largest value; against double precision "
             f"{self.error_before:.1e} before, {self.error_after:.1e} after"
         )
+
+    def _folds(self) -> list[str]:
+        norms = len(self.folded) + len(self.unfolded)
+        head = [f"{len(self.folded)} of {norms} batch normalisations folded into the convolution before"] if norms else []
+        return [*head, *(f"not folded: {name}: {why}" for name, why in self.unfolded.items())]
 
     def _table(self) -> Any:
         from rich.table import Table  # noqa: PLC0415  rich is loaded when something is printed

@@ -4,24 +4,23 @@ The network that is given is not touched until all is known; with ``inplace=True
 interrupt, or a check that fails, leaves model, weights and gradients as they were.
 """
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import cycle
 from math import prod
 from statistics import median
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
-from ninefold.engines.base import in_format
-from ninefold.errors import AccuracyError, ModelError
+from ninefold.engines.base import in_format, unit_roundoff
+from ninefold.errors import AccuracyError
 from ninefold.network.fields import receptive_fields
+from ninefold.network.fold import Folds, fold_norms
 from ninefold.network.report import Report, Row
-from ninefold.network.twins import TWINS, as_torch, convert, freeze, plain_type, swap, unconverted
+from ninefold.network.running import copied, hollowed, outputs, step
+from ninefold.network.twins import as_torch, convert, freeze, plain_type, swap, unconverted
 from ninefold.nn.conv import Planned
 from ninefold.ops.bound import Bound
 from ninefold.planning import plan_problem
@@ -87,6 +86,7 @@ def optimize(
     max_scratch: int | None = None,
     train: bool = False,
     inplace: bool = False,
+    fold: bool = True,
     progress: Progress | None = None,
 ) -> tuple[Module, Report]:
     """Run every convolution of a network by the fastest exact-enough engine, in the fastest memory format.
@@ -110,6 +110,12 @@ def optimize(
         Tune a training step (forward and both gradients); weights are then not frozen.
     inplace : bool
         Change `model` itself. By default a copy is optimized, with parameters of its own.
+    fold : bool
+        For inference, multiply batch normalisations with fixed statistics into the convolutions before them, wherever nothing
+        else reads what lies between in a run of the example. The convolution then has new parameters, a bias among them, and the
+        normalisation becomes a `Folded` that has none: their ``state_dict`` is not what it was, so load weights before. Calling
+        the network in training mode raises `UnsupportedError`, for nothing is left to train; ``eval()`` takes that back.
+        With ``tolerance="strict"`` nothing is folded, for the definition multiplies afterwards.
     progress : callable, optional
         Called with (what is done, steps done, steps in all).
 
@@ -136,18 +142,19 @@ def optimize(
     """
     options = replace(CURRENT.get(), mode=mode, tolerance=tolerance, max_scratch=max_scratch)
     inputs = example if isinstance(example, tuple) else (example,)
-    original = as_torch(_copy(model, train))  # what is compared with: PyTorch's own layers, wherever it has them
-    reference = _outputs(original, inputs)
+    original = as_torch(copied(model, train))  # what is compared with: PyTorch's own layers, wherever it has them
+    reference = outputs(original, inputs)
     fields = receptive_fields(original, inputs)
     formats: list[Literal["contiguous", "channels_last"]] = ["contiguous"]
     if mode == "measure" and any(isinstance(x, Tensor) and x.ndim in (4, 5) for x in inputs):
         formats.append("channels_last")
-    trials = [_trial(model, inputs, f, options, train, progress) for f in formats]
-    times = _step_times(original, trials, inputs, train)
+    base, folds = fold_norms(model, inputs) if fold and not train and tolerance not in ("strict", 0) else (model, Folds())
+    trials = [_trial(base, inputs, f, options, train, progress) for f in formats]
+    bare = hollowed(as_torch(copied(base, train)), inputs) if folds.into else hollowed(original, inputs)
+    times = _step_times(original, trials, bare, inputs, train)
     best = min(range(len(trials)), key=lambda k: times[k + 1] * (1.0 if k == 0 else _WORTH))
     chosen = trials[best]
-    outputs = _outputs(chosen.model, inputs)
-    accuracy = _verify(original, inputs, reference, outputs, chosen, tolerance)
+    accuracy = _verify(original, inputs, reference, outputs(chosen.model, inputs), chosen, tolerance, len(folds.into))
     rates = measure_rates()
     rows = tuple(_row(layer, trials[0].layers[k], fields, rates) for k, layer in enumerate(chosen.layers))
     report = Report(
@@ -159,34 +166,11 @@ def optimize(
         chosen.format,
         *accuracy,
         unconverted(original),
+        tuple(folds.into.values()),
+        folds.left,
     )
-    result = _transplant(model, chosen, options, train) if inplace else chosen.model
+    result = _transplant(model, chosen, folds, options, train) if inplace else chosen.model
     return result, report
-
-
-def _copy(model: Module, train: bool) -> Module:
-    try:
-        return copy.deepcopy(model).train(train)
-    except (RuntimeError, TypeError) as error:
-        raise ModelError(f"the model cannot be copied ({error}); detach stored activations, or optimize its parts") from error
-
-
-def _outputs(model: Module, inputs: tuple[Any, ...]) -> list[Tensor]:
-    """Run once without gradients, leaving the state as it was, and return the floating-point results."""
-    state = copy.deepcopy(dict(model.named_buffers()))
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            out = model(*inputs)
-    except (RuntimeError, TypeError, ValueError) as error:
-        shapes = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in inputs]
-        raise ModelError(f"{type(model).__name__} cannot be called with the example {shapes}: {error}") from error
-    for name, buffer in model.named_buffers():
-        buffer.copy_(state[name])
-    found = [x for x in tree_leaves(out) if isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())]
-    if not found:
-        raise ModelError(f"{type(model).__name__} returns no floating-point tensor to compare, but {type(out).__name__}")
-    return found
 
 
 def _trial(
@@ -198,7 +182,7 @@ def _trial(
     progress: Progress | None,
 ) -> _Trial:
     """Convert a copy in one memory format, and plan each of its distinct problems."""
-    trial = convert(_copy(model, train), inplace=True)
+    trial = convert(copied(model, train), inplace=True)
     if memory_format == "channels_last":
         _to_channels_last(trial)
     for module in trial.modules():
@@ -252,7 +236,7 @@ def _record(model: Module, inputs: tuple[Any, ...]) -> list[_Layer]:
     named = [(name, m) for name, m in model.named_modules() if isinstance(m, Planned)]
     handles = [m.register_forward_pre_hook(hook(name), with_kwargs=True) for name, m in named]
     try:
-        _outputs(model, inputs)
+        outputs(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
@@ -284,96 +268,47 @@ def _compare(model: Module, layers: list[_Layer], inputs: tuple[Any, ...]) -> No
     handles = [modules[name].register_forward_hook(hook(entries)) for name, entries in waiting.items()]
     try:
         if handles:
-            _outputs(model, inputs)
+            outputs(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _step(model: Module, inputs: tuple[Any, ...], train: bool) -> Callable[[], object]:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-
-    def infer() -> object:
-        with torch.inference_mode():
-            return model(*inputs)
-
-    def learn() -> object:
-        out = model(*inputs)
-        parts = [x.float().square().mean() for x in tree_leaves(out) if isinstance(x, Tensor) and x.is_floating_point()]
-        return torch.autograd.grad(torch.stack(parts).sum(), parameters, allow_unused=True)
-
-    return learn if train and parameters else infer
-
-
-def _step_times(original: Module, trials: list[_Trial], inputs: tuple[Any, ...], train: bool) -> list[float]:
+def _step_times(original: Module, trials: list[_Trial], bare: Module, inputs: tuple[Any, ...], train: bool) -> list[float]:
     """Return medians of the untouched network, of each trial, and of the network without its convolutions, interleaved."""
-    models = [original, *(t.model for t in trials), _hollowed(original, inputs)]
-    runs = {str(k): _step(m, inputs, train) for k, m in enumerate(models)}
+    models = [original, *(t.model for t in trials), bare]
+    runs = {str(k): step(m, inputs, train) for k, m in enumerate(models)}
     times = interleaved(runs, seconds=1.0)
     return [median(times[str(k)]) for k in range(len(models))]
-
-
-class _Hollow(torch.autograd.Function):
-    """A convolution that computes nothing: memory of the right shapes, forward and backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, like: Tensor) -> Tensor:
-        ctx.gradients = x, weight, bias
-        return torch.empty_like(like)
-
-    @staticmethod
-    def backward(ctx: Any, _up: Tensor) -> tuple[Tensor | None, ...]:
-        return (*ctx.gradients, None)
-
-
-def _hollowed(original: Module, inputs: tuple[Any, ...]) -> Module:
-    """Copy a network with its convolutions replaced by ones that compute nothing."""
-    model = _copy(original, original.training)
-    layers = [m for m in model.modules() if type(m) in TWINS or isinstance(m, Planned)]
-    made: dict[Module, list[Tensor]] = {m: [] for m in layers}
-    handles = [m.register_forward_hook(lambda m, _, out: made[m].append(out.detach())) for m in layers]
-    _outputs(model, inputs)
-    for handle in handles:
-        handle.remove()
-    for module in layers:
-        if made[module]:
-            module.forward = _hollow_forward(module, cycle(made[module]))
-    return model
-
-
-def _hollow_forward(module: Any, outputs: Iterator[Tensor]) -> Callable[..., Tensor]:
-    """Give the outputs of a recorded run in turn, for a layer may be called with several sizes."""
-
-    def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
-        out: Tensor = _Hollow.apply(x, module.weight, module.bias, next(outputs))
-        return out
-
-    return forward
 
 
 def _verify(
     original: Module,
     inputs: tuple[Any, ...],
     reference: list[Tensor],
-    outputs: list[Tensor],
+    results: list[Tensor],
     chosen: _Trial,
     tolerance: float | str,
+    folded: int,
 ) -> tuple[float, float, float]:
     """Return (difference, error before, error after), relative to the largest output; raise past what is explained."""
-    exact = _outputs(convert(_copy(original, original.training).double()), _doubled(inputs))
+    exact = outputs(convert(copied(original, original.training).double()), _doubled(inputs))
     scale = max([1e-30, *(float(x.abs().amax()) for x in exact if x.numel())])
 
     def far(a: list[Tensor], b: list[Tensor]) -> float:
         gaps = (float((x.double() - y.double()).abs().amax()) for x, y in zip(a, b, strict=True) if x.numel())
         return max(gaps, default=0.0) / scale
 
-    difference, before, after = far(reference, outputs), far(reference, exact), far(outputs, exact)
+    difference, before, after = far(reference, results), far(reference, exact), far(results, exact)
     layers = max(1, len(chosen.layers))
     allowed = layers * max(p.problem.tolerance for layer in chosen.layers for p in layer.plans.values()) if chosen.layers else 0.0
+    rounding = max(unit_roundoff(str(x.dtype).removeprefix("torch.")) for x in reference)
+    allowed += folded * rounding  # a folded weight is rounded once more; where PyTorch happens to be exact, that is all there is
     if not after <= 100 * before + 100 * allowed:
         raise AccuracyError(
             f"the optimized network is off by {after:.1e} of its largest output where PyTorch's is off by {before:.1e}; "
             f"that is more than {layers} layers within tolerance {tolerance!r} explain; try tolerance='strict'"
+            + (", or fold=False" if folded else "")
         )
     return difference, before, after
 
@@ -422,8 +357,9 @@ def _what(layer: _Layer) -> str:
     return text + ("" if set(form.dilation) == {1} else f", dilation {max(form.dilation)}")
 
 
-def _transplant(model: Module, chosen: _Trial, options: Options, train: bool) -> Module:
-    """Give the user's own model the classes and the memory format that were chosen."""
+def _transplant(model: Module, chosen: _Trial, folds: Folds, options: Options, train: bool) -> Module:
+    """Give the user's own model the folded parameters, the classes and the memory format that were chosen."""
+    folds.carry(chosen.model, model)
     modules = dict(model.named_modules())
     for name, module in chosen.model.named_modules():
         if type(modules[name]) is not type(module):

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from ninefold.engines.base import Machine
 from ninefold.errors import ArgumentError, ArgumentTypeError
-from ninefold.planning import plan_problem, pose
+from ninefold.planning import cost, plan_problem, pose
 from ninefold.planning.cache import plan_cache
 from ninefold.planning.plan import Plan
 from ninefold.settings import CURRENT
@@ -15,7 +16,7 @@ from ninefold.spec.conv import ConvSpec
 from ninefold.spec.parse import boolean, integer, per_axis
 from ninefold.spec.problem import Map
 
-__all__ = ["export_plans", "load_plans", "plan"]
+__all__ = ["calibrate", "export_plans", "load_plans", "plan"]
 
 
 def plan(
@@ -75,8 +76,50 @@ def plan(
     return plan_problem(problem, options.mode)
 
 
+def calibrate(threads: int | Sequence[int] | None = None) -> dict[int, Machine]:
+    """Measure what this machine does per second, about a second for each number of threads, and estimate by that from now on.
+
+    Plans that are not timed are estimated from four rates. These are measured by themselves the first time that something is
+    timed (``mode="measure"``, `optimize`), with the threads in use then, and kept with the plans for every process of this
+    machine; until then constants serve. Calling this measures them anew, best on a quiet machine. What this process planned
+    before stays as it is.
+
+    Parameters
+    ----------
+    threads : int or sequence of int, optional
+        By default 1, 2, 4 and so on up to PyTorch's number of threads. While they are measured, PyTorch has that number.
+
+    Returns
+    -------
+    dict of int to Machine
+        Rates by number of threads, each with units when printed.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If a number of threads is none.
+    CalibrationError
+        If the machine is too busy three times, or a rate is one that no machine has; nothing is changed then.
+
+    Examples
+    --------
+    >>> import ninefold as nf
+    >>> for threads, rates in nf.calibrate().items():  # doctest: +SKIP
+    ...     print(threads, rates)
+    1 47.3 G multiply-adds/s, 11.2 GB/s copied, 4.10 G elements x log2(length)/s transformed, 3.2 us a call
+    2 94.1 G multiply-adds/s, 19.8 GB/s copied, 7.62 G elements x log2(length)/s transformed, 3.2 us a call
+    """
+    most = torch.get_num_threads()
+    if threads is None:
+        counts = sorted({1 << k for k in range(most.bit_length())} | {most})
+    else:
+        given = [threads] if isinstance(threads, int) else list(threads)
+        counts = list(dict.fromkeys(integer(n, "threads", 1) for n in given))
+    return cost.calibrate(counts)
+
+
 def export_plans(path: str | Path) -> int:
-    """Write the measured plans of this machine to a file, so that every process of a job can use the same engines.
+    """Write the measured plans and rates of this machine to a file, so that every process of a job can use the same engines.
 
     Parameters
     ----------
@@ -104,7 +147,7 @@ def export_plans(path: str | Path) -> int:
 
 
 def load_plans(path: str | Path) -> int:
-    """Prefer the plans of an exported file to all others, in this process.
+    """Prefer the plans of an exported file, and its rates for estimates, to all others in this process.
 
     Parameters
     ----------

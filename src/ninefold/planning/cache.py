@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import astuple, fields
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,9 @@ import platformdirs
 import torch
 
 from ninefold.engines import ENGINES
+from ninefold.engines.base import Machine
 from ninefold.errors import CacheWarning, PlanFileError
+from ninefold.planning.rates import unlikely
 from ninefold.spec.problem import Problem
 
 __all__ = ["PlanCache", "cache_folder", "fingerprint", "plan_cache"]
@@ -32,7 +35,10 @@ _T = TypeVar("_T")
 
 LIMIT = 20_000
 _FORMAT = "ninefold-plans-1"
-_TABLE = "CREATE TABLE IF NOT EXISTS plans (key TEXT PRIMARY KEY, engine TEXT, seconds TEXT, problem TEXT, used REAL)"
+_PLANS = "CREATE TABLE IF NOT EXISTS plans (key TEXT PRIMARY KEY, engine TEXT, seconds TEXT, problem TEXT, used REAL)"
+_RATES = """CREATE TABLE IF NOT EXISTS rates (machine TEXT, threads INTEGER, product REAL, stream REAL, transform REAL, call REAL,
+measured REAL, PRIMARY KEY (machine, threads))"""
+_CALIBRATION = 1  # of how rates are measured: a change makes them be measured anew
 
 
 def cache_folder() -> Path:
@@ -44,7 +50,12 @@ def cache_folder() -> Path:
 def fingerprint() -> str:
     """Return what, beside the problem, a measurement depends on: machine, instruction set, versions, engine revisions."""
     engines = ",".join(f"{e.name}{e.revision}" for e in ENGINES)
-    return f"{_processor()}|{torch.backends.cpu.get_cpu_capability()}|torch {torch.__version__}|{engines}"
+    return f"{_machine()}|{engines}"
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    return f"{_processor()}|{torch.backends.cpu.get_cpu_capability()}|torch {torch.__version__}"
 
 
 def _processor() -> str:
@@ -56,11 +67,18 @@ def _processor() -> str:
 
 
 class PlanCache:
-    """Measured choices by problem, on disk; bounded, least recently used out first, safe under concurrent processes."""
+    """Measured choices by problem, and the machine's rates by number of threads, on disk; safe under concurrent processes.
+
+    Choices are bounded, least recently used out first. `calibrating` and `tried` belong to who measures rates.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.loaded: dict[str, str] = {}
+        self.calibrating = threading.Lock()
+        self.tried: set[int] = set()
+        self._loaded_rates: dict[int, Machine] = {}
+        self._rates: dict[int, Machine] | None = None
         self._memory: dict[str, tuple[str, dict[str, float]]] = {}
         self._lock = threading.Lock()
         self._broken = False
@@ -74,6 +92,8 @@ class PlanCache:
         key = self._key(problem)
 
         def find(db: sqlite3.Connection) -> tuple[str, str] | None:
+            if not _has(db, "plans"):
+                return None
             row: tuple[str, str] | None = db.execute("SELECT engine, seconds FROM plans WHERE key = ?", (key,)).fetchone()
             if row is not None and os.access(self.path, os.W_OK):
                 db.execute("UPDATE plans SET used = ? WHERE key = ?", (time.time(), key))
@@ -91,22 +111,50 @@ class PlanCache:
         row = (self._key(problem), engine, json.dumps(seconds), repr(problem), time.time())
 
         def insert(db: sqlite3.Connection) -> None:
-            db.execute(_TABLE)
+            _make_tables(db)
             db.execute("INSERT OR REPLACE INTO plans VALUES (?, ?, ?, ?, ?)", row)
             db.execute("DELETE FROM plans WHERE key IN (SELECT key FROM plans ORDER BY used DESC LIMIT -1 OFFSET ?)", (LIMIT,))
 
         self._transact(insert, None)
 
+    def rates(self) -> dict[int, Machine]:
+        """Return what this machine was measured to do, by number of threads: read once, and the same for the whole process.
+
+        Another process may calibrate meanwhile. What is planned here stays as it was: not wrong, only older.
+        """
+        if self._rates is None:
+            self._rates = self._transact(_stored_rates, _no_rates()) if self.path.exists() else {}
+        return self._rates | self._loaded_rates
+
+    def put_rates(self, found: dict[int, Machine], *, keep: bool = False) -> None:
+        """Remember rates; `keep` those that another process may have stored meanwhile."""
+        values = [(_rates_key(), threads, *astuple(machine), time.time()) for threads, machine in found.items()]
+
+        def insert(db: sqlite3.Connection) -> dict[int, Machine]:
+            _make_tables(db)
+            verb = "IGNORE" if keep else "REPLACE"
+            db.executemany(f"INSERT OR {verb} INTO rates VALUES (?, ?, ?, ?, ?, ?, ?)", values)  # noqa: S608  constants
+            return _stored_rates(db)
+
+        known = self.rates()
+        self._rates = known | found | self._transact(insert, _no_rates())
+
     def stamp(self) -> str:
-        """Return what changes whenever a plan may: for caches of compiled graphs, which hold what was planned while tracing."""
+        """Return what changes whenever a plan may: for caches of compiled graphs, which hold what was planned while tracing.
+
+        Estimates depend on the rates, so these belong to it: those that this process plans by, not those on disk.
+        """
 
         def last(db: sqlite3.Connection) -> tuple[int | None, int]:
+            if not _has(db, "plans"):
+                return None, 0
             row: tuple[int | None, int] = db.execute("SELECT max(rowid), count(*) FROM plans").fetchone()
             return row
 
         stored = self._transact(last, None) if self.path.exists() else None
         unsaved = sorted(self._memory) if self._broken else None
-        known = repr((version("ninefold"), fingerprint(), stored, unsaved, sorted(self.loaded.items())))
+        rates = sorted((threads, astuple(machine)) for threads, machine in self.rates().items())
+        known = repr((version("ninefold"), fingerprint(), stored or (None, 0), unsaved, sorted(self.loaded.items()), rates))
         return hashlib.sha256(known.encode()).hexdigest()[:16]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -114,6 +162,8 @@ class PlanCache:
         columns = ("key", "engine", "seconds", "problem", "used")
 
         def select(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+            if not _has(db, "plans"):
+                return []
             return db.execute(f"SELECT {', '.join(columns)} FROM plans ORDER BY used DESC").fetchall()  # noqa: S608  constants
 
         nothing: list[tuple[Any, ...]] = []
@@ -121,23 +171,27 @@ class PlanCache:
         return [dict(zip(columns, row, strict=True)) | {"seconds": json.loads(row[2])} for row in found]
 
     def clear(self) -> int:
-        """Forget everything, on disk too (a damaged file is removed); return how many plans that were."""
+        """Forget everything, rates and disk too (a damaged file is removed); return how many plans that were."""
         count = len(self.rows())
         self._memory.clear()
         self.loaded.clear()
+        self._loaded_rates.clear()
+        self._rates = None
+        self.tried.clear()
         for suffix in ("", "-wal", "-shm"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         self._broken = False
         return count
 
     def export(self, path: Path) -> int:
-        """Write the plans of this machine to a file, whole or not at all; return how many."""
+        """Write the plans and rates of this machine to a file, whole or not at all; return how many plans."""
         mark = "@" + fingerprint()
         plans = {r["key"].removesuffix(mark): r["engine"] for r in self.rows() if r["key"].endswith(mark)}
         plans |= {key: engine for key, (engine, _) in self._memory.items()}
+        rates = {str(threads): astuple(machine) for threads, machine in self.rates().items()}
         partial = path.with_name(path.name + ".partial")
         try:
-            partial.write_text(json.dumps({"format": _FORMAT, "plans": plans}, indent=1), encoding="utf-8")
+            partial.write_text(json.dumps({"format": _FORMAT, "plans": plans, "rates": rates}, indent=1), encoding="utf-8")
             partial.replace(path)
         except OSError as error:
             partial.unlink(missing_ok=True)
@@ -145,7 +199,7 @@ class PlanCache:
         return len(plans)
 
     def load(self, path: Path) -> int:
-        """Prefer the plans of an exported file to all others; return how many."""
+        """Prefer the plans and rates of an exported file to all others; return how many plans."""
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -155,7 +209,14 @@ class PlanCache:
             raise PlanFileError(f"{path} is no plan file; 'ninefold cache export' writes one")
         if unknown := sorted({str(e) for e in data["plans"].values()} - names):
             raise PlanFileError(f"{path} names engines {unknown} that this version does not have; it has {sorted(names)}")
+        try:
+            rates = {int(threads): _machine_of(values) for threads, values in data.get("rates", {}).items()}
+        except (TypeError, ValueError, AttributeError) as error:
+            raise PlanFileError(f"{path} has rates that are no numbers: {error}") from error
+        if wrong := next((reason for threads, machine in rates.items() if (reason := unlikely(machine, threads))), None):
+            raise PlanFileError(f"{path} has rates that no machine has: {wrong}")
         self.loaded |= data["plans"]
+        self._loaded_rates |= rates
         return len(data["plans"])
 
     def _key(self, problem: Problem) -> str:
@@ -184,6 +245,38 @@ class PlanCache:
                 stacklevel=2,
             )
             return otherwise
+
+
+def _make_tables(db: sqlite3.Connection) -> None:
+    db.execute(_PLANS)
+    db.execute(_RATES)
+
+
+def _has(db: sqlite3.Connection, table: str) -> bool:
+    """Whether a table is there: a file may be older than it, or another process is just making it."""
+    return bool(db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone())
+
+
+def _no_rates() -> dict[int, Machine]:
+    return {}
+
+
+def _machine_of(values: list[Any]) -> Machine:
+    if len(values) != len(fields(Machine)):
+        raise ValueError(f"{values} must be {len(fields(Machine))} rates")
+    return Machine(*map(float, values))
+
+
+def _rates_key() -> str:
+    return f"{_machine()}|{_CALIBRATION}"
+
+
+def _stored_rates(db: sqlite3.Connection) -> dict[int, Machine]:
+    if not _has(db, "rates"):
+        return {}
+    rows = db.execute("SELECT threads, product, stream, transform, call FROM rates WHERE machine = ?", (_rates_key(),))
+    found = {int(threads): Machine(*values) for threads, *values in rows}
+    return {threads: machine for threads, machine in found.items() if unlikely(machine, threads) is None}
 
 
 @lru_cache(maxsize=8)

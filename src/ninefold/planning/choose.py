@@ -1,7 +1,7 @@
 """The choice, short enough to read aloud: judge every engine, drop those that may not run, take the fastest."""
 
 from ninefold.engines import ENGINES
-from ninefold.engines.base import Engine
+from ninefold.engines.base import Engine, Machine
 from ninefold.errors import NoEngineError
 from ninefold.planning.cost import machine_for
 from ninefold.planning.plan import Candidate, Plan
@@ -18,7 +18,8 @@ def choose(problem: Problem) -> Plan:
     NoEngineError
         If the tolerance, the scratch cap or determinism leaves no engine, with each one's reason.
     """
-    candidates = tuple(judge(engine, problem) for engine in ENGINES)
+    machine = machine_for(problem)
+    candidates = tuple(judge(engine, problem, machine) for engine in ENGINES)
     return best(problem, candidates, "estimate")
 
 
@@ -31,8 +32,8 @@ def best(problem: Problem, candidates: tuple[Candidate, ...], source: str) -> Pl
     return Plan(problem, min(admitted, key=lambda c: c.seconds).engine, candidates, source)
 
 
-def judge(engine: Engine, problem: Problem) -> Candidate:
-    """Return an engine's standing: its reason why not, or its numbers."""
+def judge(engine: Engine, problem: Problem, machine: Machine | None = None) -> Candidate:
+    """Return an engine's standing: its reason why not, or its numbers, of the machine given or of this one."""
     reason = engine.refuses(problem)
     if reason is not None:
         return Candidate(engine.name, reason)
@@ -43,7 +44,7 @@ def judge(engine: Engine, problem: Problem) -> Candidate:
         reason = "it does not give the same bits at every run"
     elif problem.max_scratch is not None and scratch > problem.max_scratch:
         reason = f"it needs {scratch:,} bytes of scratch, more than max_scratch={problem.max_scratch:,}"
-    return Candidate(engine.name, reason, engine.cost(problem, machine_for(problem)), error, scratch)
+    return Candidate(engine.name, reason, engine.cost(problem, machine or machine_for(problem)), error, scratch)
 
 
 def engine_named(name: str) -> Engine:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ninefold.engines.base import Runner
 from ninefold.planning.cache import plan_cache
 from ninefold.planning.choose import choose, engine_named
+from ninefold.planning.cost import calibrate_once
 from ninefold.planning.measure import measure
 from ninefold.planning.plan import Candidate, Plan
 from ninefold.settings import Options
@@ -76,6 +77,8 @@ def plan_problem(problem: Problem, mode: str = "estimate", weight: Tensor | None
             return Plan(problem, engine, candidates, source)
     if mode == "estimate" or problem.batch == 0:
         return estimated
+    if problem.device == "cpu":
+        calibrate_once(problem.threads)
     measured = measure(problem, weight)
     plan_cache().put(problem, measured.engine, {c.engine: c.measured for c in measured.candidates if c.measured is not None})
     return measured
