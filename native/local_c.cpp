@@ -10,7 +10,6 @@ namespace NINEFOLD_NS {
 namespace {
 
 constexpr int kWide2 = kRegisters == 32 ? 12 : 6, kWide1 = kRegisters == 32 ? 16 : 8;  // outputs beside 2 vectors of examples, 1
-constexpr int64_t kPlace = 32;                                                         // positions of an item, at most
 constexpr int64_t kTile = 48 << 10;                                                    // bytes of results or patches of an item
 constexpr int kFew[] = {0, 8, 6, 4, 3};                                                // outputs beside 1 to 4 examples
 
@@ -23,7 +22,7 @@ struct Items {
 template <class T> Items items_of(const Local& d, const Shape& s) {
     Items k;
     int64_t each = s.wide ? s.blocks * wide_rows<T>(s) * kBytes : least(d.cut, d.batch) * s.pitch * int64_t(sizeof(T));
-    k.place = least(kPlace, most(s.wide ? kLanes<T> : 1, kTile / each));
+    k.place = least(kMostPlaces, most(s.wide ? kLanes<T> : 1, kTile / each));
     k.parts_p = ceil_div(d.positions, k.place);
     k.place = ceil_div(d.positions, k.parts_p);
     int64_t rows = s.wide ? wide_rows<T>(s) : kFew[1];
@@ -131,13 +130,12 @@ template <class T> struct Run_c {
         }
     }
 
-    // Few examples: rows of patches [position][example], shared by all outputs.
+    // Few examples: rows of patches [example][position], shared by all outputs.
     void few(Range ps, int64_t g, Range os, T* patches) const {
         const int64_t step = d.kernels * s.row;
-        for (int64_t p = ps.begin; p < ps.end; ++p)
-            for (int64_t b = 0; b < examples; ++b)
-                gather_patch(d, X + (b * s.inputs + g * d.ins) * s.channel + d.base[p], s.channel, s.row, s.pitch,
-                             patches + ((p - ps.begin) * examples + b) * s.pitch);
+        for (int64_t b = 0; b < examples; ++b)
+            gather_patches(d, X + (b * s.inputs + g * d.ins) * s.channel, s.channel, d.base + ps.begin, ps.size(), s.row, s.pitch,
+                           patches + b * n.place * s.pitch);
         const int64_t parts_b = ceil_div(examples, 4), most_rows = kFew[ceil_div(examples, parts_b)];
         const int64_t parts = ceil_div(os.size(), most_rows);
         for (int64_t k = 0; k < parts; ++k) {
@@ -147,8 +145,8 @@ template <class T> struct Run_c {
                 for (int64_t q = 0; q < parts_b; ++q) {
                     Range bs = part(examples, q, parts_b);
                     T sums[32];
-                    few_named<T>(rows.size(), bs.size())(weights(o, p), step, patches + ((p - ps.begin) * examples + bs.begin) * s.pitch,
-                                                         s.row, s.pitch, sums);
+                    few_named<T>(rows.size(), bs.size())(weights(o, p), step, patches + (bs.begin * n.place + p - ps.begin) * s.pitch,
+                                                         s.row, n.place * s.pitch, sums);
                     const T* from = sums;
                     for (int64_t r = 0; r < rows.size(); ++r)
                         for (int64_t b = bs.begin; b < bs.end; ++b)

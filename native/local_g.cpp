@@ -9,9 +9,8 @@ namespace NINEFOLD_NS {
 namespace {
 
 constexpr int kRows = 4, kVecs = kRegisters == 32 ? 6 : 3;  // outputs, vectors of taps
-constexpr int64_t kPlace = 32;                              // rows of weights of an item, at most
-constexpr int64_t kTile = 128 << 10;                        // bytes of patches of an item
-constexpr int64_t kExamples = 64;                           // patches of a position at once
+constexpr int64_t kTile = 256 << 10;                        // bytes of patches of an item
+constexpr int64_t kExamples = 16;                           // patches of a position at once
 
 struct Items {
     int64_t place, parts_k, parts_o, count, examples;
@@ -20,7 +19,7 @@ struct Items {
 template <class T> Items items_of(const Local& d, const Shape& s) {
     Items k;
     k.examples = least(kExamples, least(d.cut, d.batch));
-    k.place = least(kPlace, most(1, kTile / (k.examples * s.pitch * int64_t(sizeof(T)))));
+    k.place = least(kMostPlaces, most(1, kTile / (k.examples * s.pitch * int64_t(sizeof(T)))));
     k.parts_k = ceil_div(d.kernels, k.place);
     k.place = ceil_div(d.kernels, k.parts_k);
     k.parts_o = d.threads > 1 ? least(ceil_div(d.outs, kRows), ceil_div(4 * d.threads, k.parts_k * d.groups)) : 1;
@@ -100,34 +99,40 @@ template <class T> struct Run_g {
     int64_t position(int64_t k, int64_t j) const { return d.start[k] + j < d.start[k + 1] ? d.list[d.start[k] + j] : -1; }
 
     void gather(Range ks, int64_t g, int64_t j, Range bs, T* patches) const {
+        int64_t base[kMostPlaces];
         for (int64_t k = ks.begin; k < ks.end; ++k) {
             int64_t p = position(k, j);
-            if (p < 0) continue;
-            for (int64_t b = bs.begin; b < bs.end; ++b)
-                gather_patch(d, X + (b * s.inputs + g * d.ins) * s.channel + d.base[p], s.channel, s.row, s.pitch,
-                             patches + ((k - ks.begin) * bs.size() + b - bs.begin) * s.pitch);
+            base[k - ks.begin] = d.base[p < 0 ? 0 : p];  // what is read for no position is not used
         }
+        for (int64_t b = bs.begin; b < bs.end; ++b)
+            gather_patches(d, X + (b * s.inputs + g * d.ins) * s.channel, s.channel, base, ks.size(), s.row, s.pitch,
+                           patches + (b - bs.begin) * n.place * s.pitch);
     }
 
     // The gradients of a few outputs, dense, so that examples do not meet in the same places of the cache.
     void collect(Range ks, int64_t o, int64_t rows, int64_t j, Range bs, T* given) const {
-        for (int64_t r = 0; r < rows; ++r)
-            for (int64_t b = bs.begin; b < bs.end; ++b) {
+        constexpr int64_t lanes = kLanes<T>;
+        const int64_t count = ks.size(), whole_lanes = count / lanes * lanes, rest = count - whole_lanes;
+        for (int64_t b = bs.begin; b < bs.end; ++b)
+            for (int64_t r = 0; r < rows; ++r) {
                 const T* from = G + b * d.out_n + (o + r) * d.out_c;
-                T* to = given + (r * bs.size() + b - bs.begin) * (n.place + 1);
+                T* to = given + (r * bs.size() + b - bs.begin) * given_pitch();
                 if (whole && d.out_p == 1) {
-                    for (int64_t k = 0; k < ks.size(); ++k) to[k] = from[ks.begin + k];
+                    from += ks.begin;
+                    for (int64_t k = 0; k < whole_lanes; k += lanes) store(to + k, load(from + k));
+                    if (rest) store(to + whole_lanes, load_some(from + whole_lanes, rest));
                     continue;
                 }
-                for (int64_t k = ks.begin; k < ks.end; ++k) {
-                    int64_t p = position(k, j);
-                    if (p >= 0) to[k - ks.begin] = from[p * d.out_p];
+                for (int64_t k = 0; k < count; ++k) {
+                    int64_t p = position(ks.begin + k, j);
+                    if (p >= 0) to[k] = from[p * d.out_p];
                 }
             }
     }
+    int64_t given_pitch() const { return round_up(n.place, kLanes<T>); }
 
     void weigh(Range ks, int64_t o, int64_t rows, int64_t j, Range bs, bool add, const T* patches, const T* given) const {
-        const int64_t step = d.kernels * s.row, given_b = n.place + 1;
+        const int64_t step = d.kernels * s.row, given_b = given_pitch();
         for (int64_t k = ks.begin; k < ks.end; ++k) {
             T* to = D + (o * d.kernels + k) * s.row;
             if (position(k, j) < 0) {
@@ -136,7 +141,7 @@ template <class T> struct Run_g {
                         for (int64_t l = 0; l < s.row; ++l) to[r * step + l] = 0;
                 continue;
             }
-            Sums<T> a{given + k - ks.begin, patches + (k - ks.begin) * bs.size() * s.pitch, bs.size() * given_b, given_b, s.pitch, bs.size(), to,
+            Sums<T> a{given + k - ks.begin, patches + (k - ks.begin) * s.pitch, bs.size() * given_b, given_b, n.place * s.pitch, bs.size(), to,
                       step, add};
             const int64_t room = (ks.end - k) * s.row;
             if (rows == 4)
@@ -178,7 +183,7 @@ template <class T> int64_t staged_bytes(const Shape& s) { return bytes_of(s.bloc
 
 template <class T> int64_t own_bytes(const Local& d, const Shape& s) {
     Items n = items_of<T>(d, s);
-    return bytes_of(n.place * n.examples * s.pitch + kLanes<T> + kRows * n.examples * (n.place + 1), sizeof(T));
+    return bytes_of(n.place * n.examples * s.pitch + kLanes<T> + kRows * n.examples * round_up(n.place, kLanes<T>), sizeof(T));
 }
 
 template <class T> void run(const Local& d, const T* V, const T* G, T* D, char* scratch) {

@@ -10,7 +10,6 @@ namespace NINEFOLD_NS {
 namespace {
 
 constexpr int kWide2 = kRegisters == 32 ? 12 : 6, kWide1 = kRegisters == 32 ? 16 : 12;  // outputs beside 2 vectors of examples, 1
-constexpr int64_t kPlace = 32;                                                          // positions of an item, at most
 constexpr int64_t kTile = 64 << 10;                                                     // bytes of gradients or patches of an item
 constexpr int kFew[] = {0, 8, 6, 4, 3};                                                 // outputs beside 1 to 4 examples
 
@@ -18,7 +17,7 @@ int64_t wide_rows(const Shape& s) { return s.blocks > 1 ? kWide2 : kWide1; }
 
 template <class T> int64_t place_of(const Local& d, const Shape& s) {
     int64_t each = s.wide ? s.blocks * wide_rows(s) * kBytes : least(d.cut, d.batch) * s.pitch * int64_t(sizeof(T));
-    return least(kPlace, most(s.wide ? kLanes<T> : 1, kTile / each));
+    return least(kMostPlaces, most(s.wide ? kLanes<T> : 1, kTile / each));
 }
 
 // What the positions of part t read: extended positions [low, high), and the elements from one channel of them to the next.

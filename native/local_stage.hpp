@@ -86,7 +86,7 @@ template <class T> NINEFOLD_INLINE Shape shape_of(const Local& d) {
     s.inputs = d.groups * d.ins;
     s.channel = apart<T>(d.extended[0] * d.extended[1] * d.extended[2] * s.deep);
     s.row = d.ins * d.taps;
-    s.pitch = round_up(s.row, kLanes<T>);
+    s.pitch = apart<T>(round_up(s.row + kLanes<T> - 1, kLanes<T>));
     s.parts = most(1, least(d.threads, d.positions));
     return s;
 }
@@ -194,27 +194,38 @@ void unstage_channel(const Local& d, const T* sums, int64_t low, int64_t high, i
         }
 }
 
-// Copy a patch into a row of taps. Pieces of `run` taps are copied by wider ones, each overwritten by the next: reads and writes
-// up to a vector past the end, which the caller has room for, and then puts zeros behind the row up to `pitch`.
-template <class T> NINEFOLD_INLINE void gather_patch(const Local& d, const T* x, int64_t channel, int64_t row, int64_t pitch, T* to) {
+constexpr int64_t kMostPlaces = 32;  // positions that are worked on together
+
+// Copy the patches of one example at `count` positions into rows of taps, `pitch` apart. Pieces of `run` taps are copied by wider
+// ones, each overwritten by the next: reads and writes up to a vector past the end, for which there is room; zeros up to a whole
+// vector are put there afterwards. Positions come last, for neighbours read the same cache lines.
+template <class T, class Piece>
+NINEFOLD_INLINE void gather_pieces(const Local& d, const T* x, int64_t channel, const int64_t* base, int64_t count, int64_t pitch, T* to,
+                                   int64_t width, Piece&& piece) {
+    const int64_t ins = d.ins, taps = d.taps, *at = d.at;
+    for (int64_t i = 0; i < ins; ++i, x += channel)
+        for (int64_t m = 0; m < taps; m += width, to += width) {
+            const T* from = x + at[m];
+            T* t = to;
+            for (int64_t p = 0; p < count; ++p, t += pitch) piece(t, from + base[p]);
+        }
+}
+template <class T>
+NINEFOLD_INLINE void gather_patches(const Local& d, const T* x, int64_t channel, const int64_t* base, int64_t count, int64_t row, int64_t pitch, T* to) {
     constexpr int64_t n = kLanes<T>;
-    const int64_t ins = d.ins, taps = d.taps, run = d.run, *at = d.at;
-    T* t = to;
-    if (run > 1 && run <= 4 && 4 < n) {
-        for (int64_t i = 0; i < ins; ++i, x += channel)
-            for (int64_t m = 0; m < taps; m += run, t += run) __builtin_memcpy(t, x + at[m], 4 * sizeof(T));
-    } else if (run > 1 && run <= n) {
-        for (int64_t i = 0; i < ins; ++i, x += channel)
-            for (int64_t m = 0; m < taps; m += run, t += run) store(t, load(x + at[m]));
-    } else if (run > 1) {
-        for (int64_t i = 0; i < ins; ++i, x += channel)
-            for (int64_t m = 0; m < taps; m += run, t += run)
-                for (int64_t k = 0; k < run; k += n) store(t + k, load(x + at[m] + k));
-    } else {
-        for (int64_t i = 0; i < ins; ++i, x += channel)
-            for (int64_t m = 0; m < taps; ++m) *t++ = x[at[m]];
-    }
-    for (int64_t k = row; k < pitch; ++k) to[k] = 0;
+    const int64_t run = d.run;
+    if (run == 1)
+        gather_pieces(d, x, channel, base, count, pitch, to, run, [](T* t, const T* f) NINEFOLD_LAMBDA { *t = *f; });
+    else if (run <= 4 && 4 < n)
+        gather_pieces(d, x, channel, base, count, pitch, to, run, [](T* t, const T* f) NINEFOLD_LAMBDA { __builtin_memcpy(t, f, 4 * sizeof(T)); });
+    else if (run <= n)
+        gather_pieces(d, x, channel, base, count, pitch, to, run, [](T* t, const T* f) NINEFOLD_LAMBDA { store(t, load(f)); });
+    else
+        gather_pieces(d, x, channel, base, count, pitch, to, run, [run](T* t, const T* f) NINEFOLD_LAMBDA {
+            for (int64_t k = 0; k < run; k += n) store(t + k, load(f + k));
+        });
+    for (int64_t p = 0; p < count; ++p)
+        for (int64_t k = row; k < round_up(row, n); ++k) to[p * pitch + k] = 0;
 }
 
 // Add a row of taps to where the patch was read; touches up to a vector past the end and leaves it as it was.
