@@ -36,6 +36,22 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def without_native(monkeypatch):
+    """Take the native kernels away: for tests of what happens around an engine, whichever wins on this machine."""
+    from ninefold.engines import native
+    from ninefold.ops.bound import bound_for
+
+    monkeypatch.setattr(native, "_module", None)
+    monkeypatch.setattr(native, "_missing", "No module named 'ninefold._native'")
+    native.instruction_set.cache_clear()
+    bound_for.cache_clear()
+    yield
+    monkeypatch.undo()
+    native.instruction_set.cache_clear()
+    bound_for.cache_clear()
+
+
+@pytest.fixture
 def contract_counts(request):
     """Counter of (engine, map, "run" | "refused" | "runs"), printed at the end."""
     return request.config.stash[COUNTS]

@@ -26,7 +26,7 @@ T = torch.nn
 
 
 @pytest.fixture
-def fused(monkeypatch):
+def fused(monkeypatch, without_native):
     """Let an engine of PyTorch's own take a ReLU, and count how often it is asked to."""
     asked = []
 

@@ -45,21 +45,15 @@ def test_a_wrong_instruction_set_is_said():
     assert "ArgumentError: NINEFOLD_ISA='avx3' is not one that this build and this processor have: baseline" in done.stderr
 
 
-def test_without_the_extension_everything_still_works(monkeypatch):
-    monkeypatch.setattr(native, "_module", None)
-    monkeypatch.setattr(native, "_missing", "No module named 'ninefold._native'")
-    native.instruction_set.cache_clear()
-    try:
-        plan = nf.plan(ConvSpec(8, 8, (3, 3), groups=8), (13, 17))
-        assert plan.engine == "aten"
-        reason = plan.standing("direct").reason
-        assert reason is not None
-        assert "0 native kernels are installed (No module named 'ninefold._native')" in reason
-        with pytest.raises(ImportError, match="built without its native extension"):
-            native.extension_module()
-    finally:
-        monkeypatch.undo()
-        native.instruction_set.cache_clear()
+@pytest.mark.usefixtures("without_native")
+def test_without_the_extension_everything_still_works():
+    plan = nf.plan(ConvSpec(8, 8, (3, 3), groups=8), (13, 17))
+    assert plan.engine == "aten"
+    reason = plan.standing("direct").reason
+    assert reason is not None
+    assert "0 native kernels are installed (No module named 'ninefold._native')" in reason
+    with pytest.raises(ImportError, match="built without its native extension"):
+        native.extension_module()
 
 
 def test_other_devices_and_dtypes_are_refused_in_words():

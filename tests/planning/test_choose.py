@@ -14,6 +14,7 @@ from ninefold.spec import ConvSpec, Problem
 LONG = Problem("c", ConvSpec(64, 64, (511,), groups=64).form(2048), 2, threads=2)
 
 
+@pytest.mark.usefixtures("without_native")
 def test_every_engine_is_judged_and_the_fastest_admitted_one_runs():
     plan = choose(LONG)
     assert [c.engine for c in plan.candidates] == [e.name for e in ENGINES]
@@ -73,6 +74,7 @@ def test_an_estimate_never_runs_anything(monkeypatch):
     assert nf.plan(ConvSpec(3, 5, (7, 3)), (40, 41)).source == "estimate"
 
 
+@pytest.mark.usefixtures("without_native")
 def test_measure_prefers_the_faster_and_forgives_the_earlier(monkeypatch):
     times = {"aten": 1.0, "aten-other": 2.0, "fft": 0.98, "gemm": 5.0}
     monkeypatch.setattr(measure_module, "interleaved", lambda runs, _: {name: [times[name]] * 3 for name in runs})
@@ -95,6 +97,7 @@ def test_what_is_slow_only_at_its_first_call_is_timed_on():
     assert max(times["warming"]) < 0.05
 
 
+@pytest.mark.usefixtures("without_native")
 def test_printing_a_plan_says_everything():
     text = str(choose(LONG))
     for words in ("map c (output) of a 511 convolution, groups 64", "2x64x2048 -> 2x64x1538", "engine fft (estimate)", "--> fft"):

@@ -59,7 +59,7 @@ class Direct(Engine):
         return None
 
     def cost(self, problem: Problem, machine: Machine) -> float:
-        return problem.bytes / machine.stream + problem.macs / (0.8 * machine.product) + machine.call
+        return float(problem.bytes / machine.stream + problem.macs / (_efficiency(problem) * machine.product) + machine.call)
 
     def error(self, problem: Problem) -> Error:
         return direct_error(problem)
@@ -73,6 +73,18 @@ class Direct(Engine):
     def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
         plan = _plan(problem)
         return {"c": _run_c, "h": _run_h, "g": _run_g}[problem.map](problem, plan)
+
+
+def _efficiency(problem: Problem) -> float:
+    """Return the part of a large product's rate that the inner loops reach, as measured (docs/design)."""
+    form = problem.form
+    pixels = problem.channels_last and form.channels.inputs == form.channels.outputs == form.channels.groups > 1
+    width = (form.n_in if problem.map == "h" else form.n_out)[-1]
+    lanes = 1.0 if pixels else width / (-(-width // 8) * 8)
+    gathered = 1.0 if pixels or not problem.channels_last else 0.35  # channels one by one out of pixels
+    scattered = 0.5 if problem.map == "h" and not pixels and form.stride[-1] > 1 else 1.0
+    summed = 0.7 if problem.map == "g" else 1.0
+    return 0.75 * lanes * gathered * scattered * summed
 
 
 def _run_c(problem: Problem, plan: Any) -> Runner:
