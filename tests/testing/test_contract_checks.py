@@ -14,6 +14,7 @@ from ninefold.testing import (
     check_against_reference,
     check_dot,
     check_dtypes,
+    check_epilogues,
     check_gradients,
     check_layouts,
     check_nan_locality,
@@ -51,7 +52,8 @@ def spoil(out, index=(0, 1, 2, 0)):
 @pytest.mark.parametrize("map_", ["c", "h", "g"])
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_an_engine_that_keeps_its_word_passes(check, map_):
-    assert check(Broken(), map_, SHAPE).runs > 0
+    nothing_to_do = check is check_epilogues and map_ == "g"  # a kernel's gradient has no bias, and nothing behind it
+    assert (check(Broken(), map_, SHAPE).runs == 0) is nothing_to_do
 
 
 @pytest.mark.parametrize("map_", ["c", "h", "g"])
