@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench pictures format clean
+.PHONY: demo test check bench pictures fuzz sanitize format clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,6 +23,12 @@ check: $(STAMP)  ## style, types, the order of imports, and every example in a d
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --doctest-modules src/ninefold
+
+fuzz: $(STAMP)  ## random convolutions against the definition, by every native engine; ARGS="--cases 100000"
+	$(BIN)/python tests/fuzz.py $(ARGS)
+
+sanitize: $(STAMP)  ## the native engines' tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	bash native/sanitize.sh
 
 bench: $(STAMP)  ## against PyTorch, interleaved; see bench/README.md
 	$(BIN)/python -m bench.run $(ARGS)
