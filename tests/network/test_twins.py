@@ -120,7 +120,9 @@ def test_freeze_is_the_users_word_and_is_taken_back():
     with torch.no_grad(), nf.options(tolerance=1e-4):
         before = model(x)
         model[0].weight.mul_(2)
-        assert torch.equal(model(x), before) or model[0].site.bind(x, model[0].weight).plan("c").engine.startswith(("aten", "direct"))
+        assert torch.equal(model(x), before) or model[0].site.bind(x, model[0].weight).plan("c").engine.startswith(
+            ("aten", "direct")
+        )
         model.load_state_dict(model.state_dict())
         assert not model[0].frozen
         after = model(x)

@@ -1,6 +1,6 @@
 """Locally connected layers in native code: every weight is read, or written, once for all examples.
 
-With the patch ``X[b, p]`` of output position ``p`` and the row of weights ``K[o, p]``, both as long as inputs times taps, eq. 9.9 is
+With the patch ``X[b, p]`` of output position ``p`` and the row of weights ``K[o, p]``, as long as inputs times taps, eq. 9.9 is
 
     c:  Z[b, o, p] = <K[o, p], X[b, p]>
     h:  X'[b, p] = sum over o of G[b, o, p] K[o, p], added to where the patch was read
@@ -54,7 +54,9 @@ class Local(Engine):
             return f"nothing to sum: batch {problem.batch}, sizes {form.n_in} and {form.n_out}"
         used = prod(min(a.period, a.n_out) for a in form.axes)
         if not form.tiled or (used <= _FEWEST and any(a.period < a.n_out for a in form.axes)):
-            return f"{used} kernels are shared by {prod(form.n_out)} positions; rows of weights pay from {_FEWEST + 1} on, or where none is shared"
+            return (
+                f"{used} kernels for {prod(form.n_out)} positions are shared; rows of weights pay from {_FEWEST + 1} of them on"
+            )
         return None
 
     def cost(self, problem: Problem, machine: Machine) -> float:

@@ -1,13 +1,13 @@
 """Short convolutions by evaluation and interpolation, in exact rationals (Toom 1963, Cook 1966, Winograd 1980).
 
-``m`` outputs of a correlation with ``r`` taps, ``y[i] = sum_j g[j] x[i + j]``, take ``n = m + r - 1`` products instead of ``m r``:
+``m`` outputs of a correlation with ``r`` taps, ``y[i] = sum_j g[j] x[i + j]``, take ``n = m + r - 1`` products, not ``m r``:
 
     y = C [(S g) * (D x)]
 
 The transposed problem multiplies polynomials: ``a(t)`` of ``m`` coefficients and ``g(t)`` of ``r`` have a product of degree
-``n - 1``, known from its values at ``n - 1`` points and its leading coefficient ("the value at infinity"). Rows of ``C^T`` and ``S``
-evaluate, rows of ``D`` hold the coefficients of the interpolating polynomials ``M(t) / (t - p)``, with ``M(t)`` the product of all
-``t - p``, and the factor ``1 / M'(p)`` goes into ``S``. Rows are scaled by powers of two, which rounds nothing.
+``n - 1``, known from its values at ``n - 1`` points and its leading coefficient ("the value at infinity"). Rows of ``C^T`` and
+``S`` evaluate, rows of ``D`` hold the coefficients of the interpolating polynomials ``M(t) / (t - p)``, with ``M(t)`` the product
+of all ``t - p``, and the factor ``1 / M'(p)`` goes into ``S``. Rows are scaled by powers of two, which rounds nothing.
 """
 
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ class Toom:
     def spreading(self) -> float:
         """Return the growth of random errors: root of ``sum_p C[i, p]^2 |S[p]|^2 |D[p]|^2``, for the worst output."""
         ends = [float(sum(x * x for x in s) * sum(x * x for x in d)) for s, d in zip(self.spread, self.data, strict=True)]
-        return max(sum(float(c * c) * e for c, e in zip(row, ends, strict=True)) for row in self.collect) ** 0.5
+        return float(max(sum(float(c * c) * e for c, e in zip(row, ends, strict=True)) for row in self.collect) ** 0.5)
 
 
 @lru_cache(maxsize=64)

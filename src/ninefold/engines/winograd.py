@@ -1,6 +1,6 @@
 """Short products of polynomials along every axis, fused with blocked matrix products: the engine of dense kernels at stride 1.
 
-``m`` outputs of ``r`` taps take ``n = m + r - 1`` multiplications (`toom`), and along d axes the product of these numbers. A tile of
+``m`` outputs of ``r`` taps take ``n = m + r - 1`` multiplications (`toom`), along d axes the product of these numbers. A tile of
 data is transformed once for all output channels, a kernel once for all tiles, and at every point p there remains a product of
 matrices over channels, in a cache-sized block of tiles:
 
@@ -13,8 +13,8 @@ once serves all pieces, and the sums run over pieces and channels alike:
 
     Y[o, t] = C [ sum_{q, i} U[p, q, o, i] X[p, i, t + q] ]
 
-Sources: Winograd 1980; Lavin, Gray 2016; choice of points after Barabasz, Anderson, Soodhalter, Gregg 2018. Rounding spreads over a
-tile, and so do NaN and infinity.
+Sources: Winograd 1980; Lavin, Gray 2016; choice of points after Barabasz, Anderson, Soodhalter, Gregg 2018. Rounding spreads over
+a tile, and so do NaN and infinity.
 """
 
 from dataclasses import dataclass
@@ -123,15 +123,14 @@ class _Tiling:
     def seconds(self, problem: Problem, machine: Machine) -> float:
         """Estimate a run: products, transforms of data and outputs, of kernels, and the memory that all of it passes."""
         channels = problem.form.channels
-        pairs, ends = channels.connections, channels.inputs + channels.outputs
+        pairs = channels.connections
         points = prod(p.n for p in self.parts)
         tiles, seen = (problem.batch * prod(x) for x in zip(*((p.tiles, p.seen) for p in self.parts), strict=True))
         macs = points * tiles * prod(p.pieces for p in self.parts) * pairs
         depth = sum(p.n > 1 for p in self.parts)
         data = points * (seen * channels.inputs + tiles * channels.outputs) * depth
         kernels = points * prod(p.pieces for p in self.parts) * pairs * (0 if problem.frozen else 1 + depth)
-        del ends
-        return (
+        return float(
             macs / machine.product
             + (6 * data + 8 * kernels) / machine.product
             + problem.bytes / machine.stream
@@ -142,10 +141,10 @@ class _Tiling:
         u, parts = unit_roundoff(problem.dtype), [p.toom(problem.map) for p in self.parts]
         growth, spreading = prod(t.growth for t in parts), prod(t.spreading for t in parts)
         form = problem.form
-        per = max(form.channels.inputs, form.channels.outputs) // form.channels.groups
+        per = max(form.channels.inputs, form.channels.outputs) // form.channels.groups * prod(p.pieces for p in self.parts)
+        terms = problem.batch * prod(p.tiles for p in self.parts) if problem.map == "g" else per
         depth = 3 * sum(p.n for p in self.parts)
-        terms = per * prod(p.pieces for p in self.parts)
-        return Error(bound=growth * (depth + terms) * u, estimate=spreading * u)
+        return Error(bound=growth * (depth + terms) * u, estimate=(spreading + 0.3 * terms**0.5) * u)
 
 
 def _parts(taps: int, size: int) -> list[_Part]:
