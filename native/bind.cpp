@@ -10,10 +10,12 @@ namespace nb = nanobind;
 using namespace ninefold;
 
 void bind_direct(nb::module_& m);
+void bind_pool(nb::module_& m);
 
 NB_MODULE(_native, m) {
     m.doc() = "Kernels on raw addresses; ninefold.engines.native checks everything before it calls one.";
     m.def("isas", &available, "Instruction sets that this build and this processor have, narrowest first.");
     m.def("poison", &poison_scratch, nb::arg("on"), "Fill scratch memory with NaN at every call, for tests.");
     bind_direct(m);
+    bind_pool(m);
 }

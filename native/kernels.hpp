@@ -41,6 +41,8 @@ struct Direct {
     int64_t in_place;           // the staged input is the input: no border, unit steps
 };
 
+struct Pool;
+
 // The kernels of one instruction set.
 struct Kernels {
     const char* name;
@@ -48,6 +50,10 @@ struct Kernels {
     size_t (*direct_scratch)(const Direct&, bool weights);
     void (*correlate)(const Direct&, const void* in, const void* weight, const void* bias, void* out, char* scratch);
     void (*weigh)(const Direct&, const void* in, const void* grad, void* weight, char* scratch);
+    size_t (*pool_scratch)(const Pool&);
+    void (*pool_forward)(const Pool&, const void* in, void* out, char* scratch);
+    size_t (*pool_back_scratch)(const Pool&);
+    void (*pool_backward)(const Pool&, const void* in, const void* grad, void* grad_in, char* scratch);
 };
 
 }  // namespace ninefold

@@ -9,8 +9,13 @@ namespace NINEFOLD_NS {
 size_t direct_scratch(const Direct&, bool);
 void correlate(const Direct&, const void*, const void*, const void*, void*, char*);
 void weigh(const Direct&, const void*, const void*, void*, char*);
+size_t pool_scratch(const Pool&);
+void pool_forward(const Pool&, const void*, void*, char*);
+size_t pool_back_scratch(const Pool&);
+void pool_backward(const Pool&, const void*, const void*, void*, char*);
 
 extern const Kernels kernels;
-const Kernels kernels = {NINEFOLD_STRING(NINEFOLD_ISA), kLanes<float>, direct_scratch, correlate, weigh};
+const Kernels kernels = {NINEFOLD_STRING(NINEFOLD_ISA), kLanes<float>, direct_scratch, correlate, weigh,
+                         pool_scratch, pool_forward, pool_back_scratch, pool_backward};
 
 }  // namespace NINEFOLD_NS
