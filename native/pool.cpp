@@ -6,6 +6,8 @@
 // split by the residue of its positions modulo the stride, after which every tap along x is one more shifted row.
 #include "pool.hpp"
 
+#include "fused.hpp"
+#include "planes.hpp"
 #include "rows.hpp"
 #include "simd.hpp"
 #include "taker.hpp"
@@ -73,7 +75,7 @@ template <class S> struct Room {
     const T** taps;
     S* none;              // a row of nothing
     T* no_row;
-    T *planes, *staged, *parts, *fewer, *out, *divide;
+    T *planes, *staged, *parts, *fewer, *out, *twice, *divide;
 
     size_t layout(char* at, const Pool& p, const Cut& c) {
         const int64_t height = span(p.axis[1], c.rows);
@@ -86,7 +88,7 @@ template <class S> struct Room {
         staged = take.of<T>(c.batch * c.row);
         parts = take.of<T>(c.batch * p.axis[2].stride * c.pitch);
         fewer = take.of<T>(c.batch * c.row);
-        out = take.of<T>(c.out), divide = take.of<T>(c.out);
+        out = take.of<T>(c.out), twice = take.of<T>(2 * c.out), divide = take.of<T>(c.out);
         return take.bytes();
     }
 };
@@ -173,6 +175,8 @@ template <class S> struct Piece {
     // reads at other shifts than those just written wait until the writes have left the core.
     template <class Op, Before B, class From> void band(int64_t oz, const From* const* rows) {
         const PoolAxis &y = p.axis[1], &x = p.axis[2];
+        if constexpr (sizeof(From) == 4 && B == Before::none && !Op::nan)  // of what is common only: it takes long to compile
+            if (p.inner == 1 && inside() >= kLanes<T> && can_fuse(x)) return fused<Op>(oz, rows);
         const bool along_x = !trivial(x), ends = along_x || finishing();
         T* to[kMostShared];
         const int64_t pad = (first - left) * p.inner;  // less than a window, as windows start before the end of the input
@@ -198,6 +202,26 @@ template <class S> struct Piece {
                 i += shared;
             }
             if (ends) across<Op>([&](int64_t i) { return room.staged + i * cut.row; }, oz, j, count);
+        }
+    }
+
+    template <class Op> void fused(int64_t oz, const T* const* rows) {
+        const PoolAxis& y = p.axis[1];
+        const int64_t n = i1 - i0, pad = first - left;
+        const bool pairs = y.stride == 1 && y.dilation == 1 && y.kernel > 1;
+        for (int64_t j = j0; j < j1;) {
+            const T* const* taps = rows + (j - j0) * y.stride;
+            const int64_t made = pairs && j + 1 < j1 ? 2 : 1;
+            T* to[2];
+            for (int64_t i = 0; i < made; ++i) to[i] = finishing() ? room.twice + i * cut.out : reinterpret_cast<T*>(output(oz, j + i));
+            if (made == 2) {
+                fused_rows<Op, 2, T>(p.axis[2], taps, y.kernel, inside(), pad, n, to);
+            } else {
+                for (int64_t m = 0; m < y.kernel; ++m) room.taps[m] = taps[m * y.dilation];
+                fused_rows<Op, 1, T>(p.axis[2], room.taps, y.kernel, inside(), pad, n, to);
+            }
+            for (int64_t i = 0; i < made && finishing(); ++i) finish(to[i], n, oz, j + i, output(oz, j + i));
+            j += made;
         }
     }
 
@@ -245,10 +269,7 @@ template <class S> struct Piece {
                 }
                 join_rows<Op, Before::none, T>(room.taps, x.kernel, n, to);
             } else {
-                for (int64_t k = 0; k < i1 - i0; ++k) {
-                    for (int64_t m = 0; m < x.kernel; ++m) room.taps[m] = row(i) + (k * x.stride + m * x.dilation) * p.inner;
-                    join_rows<Op, Before::none, T>(room.taps, x.kernel, p.inner, to + k * p.inner);
-                }
+                join_pixels<Op, T>(row(i), x.stride * p.inner, x.dilation * p.inner, x.kernel, i1 - i0, p.inner, to);
             }
             if (finishing()) finish(to, n, oz, j + i, out);
         }
@@ -283,7 +304,7 @@ template <class S> struct Piece {
         const int64_t n = span(x, i1 - i0);
         if (p.inner == 1) return split(row, n, x.stride, cut.pitch, parts);
         for (int64_t u = 0; u < n; ++u)
-            __builtin_memcpy(parts + u % x.stride * cut.pitch + u / x.stride * p.inner, row + u * p.inner, size_t(p.inner) * sizeof(T));
+            copy(parts + u % x.stride * cut.pitch + u / x.stride * p.inner, row + u * p.inner, p.inner);
     }
 
     // Divide, take the root, write.
@@ -311,57 +332,115 @@ template <class S> struct Piece {
     }
 };
 
-template <class S> void pool(const Pool& p, const S* x, S* z, char* scratch) {
+template <class S> void run(Piece<S>& piece) {
+    piece.expand_divisors();
+    const Before before = piece.p.before;
+    if (piece.p.join == Join::largest) return piece.template run<Larger, Before::none>();
+    switch (before) {
+        case Before::none: return piece.template run<Plus, Before::none>();
+        case Before::absolute: return piece.template run<Plus, Before::absolute>();
+        case Before::square: return piece.template run<Plus, Before::square>();
+    }
+}
+
+template <class S> void start(const Pool& p, const Cut& cut, Room<S>& room) {
     typedef Wide<S> T;
+    const T none = p.join == Join::largest ? -T(__builtin_inf()) : T(0);
+    fill<T>(room.no_row, cut.row, none);
+    for (int64_t k = 0; k < cut.row; ++k) narrow(none, room.none + k);
+}
+
+int64_t positions_in(const Pool& p) { return p.axis[0].n_in * p.axis[1].n_in * p.axis[2].n_in; }
+int64_t positions_out(const Pool& p) { return p.axis[0].n_out * p.axis[1].n_out * p.axis[2].n_out; }
+
+template <class S> void pool(const Pool& p, const S* x, S* z, char* scratch) {
     const Cut cut = cut_of(p);
     Room<S> measured;
     const size_t each = measured.layout(nullptr, p, cut);
-    const int64_t in = p.axis[0].n_in * p.axis[1].n_in * p.axis[2].n_in * p.inner;
-    const int64_t out = p.axis[0].n_out * p.axis[1].n_out * p.axis[2].n_out * p.inner;
+    const int64_t in = positions_in(p) * p.inner, out = positions_out(p) * p.inner;
     const int64_t pieces = p.outer * cut.bands * cut.chunks;
     const int64_t together = most(1, least(pieces / (8 * p.threads), 8192 * cut.bands * cut.chunks / (in + 1)));
 #pragma omp parallel num_threads(int(p.threads)) if (p.threads > 1)
     {
         Room<S> room;
         room.layout(scratch + size_t(this_thread()) * each, p, cut);
-        const T none = p.join == Join::largest ? -T(__builtin_inf()) : T(0);
-        fill<T>(room.no_row, cut.row, none);
-        for (int64_t k = 0; k < cut.row; ++k) narrow(none, room.none + k);
+        start(p, cut, room);
 #pragma omp for schedule(dynamic)
-        for (int64_t start = 0; start < pieces; start += together)
-            for (int64_t k = start; k < least(start + together, pieces); ++k) {
+        for (int64_t first = 0; first < pieces; first += together)
+            for (int64_t k = first; k < least(first + together, pieces); ++k) {
                 const int64_t o = k / (cut.bands * cut.chunks), rest = k % (cut.bands * cut.chunks);
                 Piece<S> piece(p, cut, x + o * in, z + o * out, room, rest / cut.chunks, rest % cut.chunks);
-                piece.expand_divisors();
-                if (p.join == Join::largest) {
-                    if (p.before == Before::absolute) piece.template run<Larger, Before::absolute>();
-                    else piece.template run<Larger, Before::none>();
-                    continue;
-                }
-                switch (p.before) {
-                    case Before::none: piece.template run<Plus, Before::none>(); break;
-                    case Before::absolute: piece.template run<Plus, Before::absolute>(); break;
-                    case Before::square: piece.template run<Plus, Before::square>(); break;
-                    case Before::cube: piece.template run<Plus, Before::cube>(); break;
-                }
+                run(piece);
             }
     }
+}
+
+// One image whose pixels are vectors of planes.
+template <class T> Pool pixels_of(const Pool& p) {
+    Pool q = p;
+    q.outer = q.threads = 1;
+    q.inner = kLanes<T>;
+    return q;
+}
+
+template <class T> size_t pixels_scratch(const Pool& p) {
+    const Pool q = pixels_of<T>(p);
+    Room<T> room;
+    Taker take(nullptr);
+    take.of<T>(positions_in(p) * kLanes<T>), take.of<T>(positions_out(p) * kLanes<T>);
+    return take.bytes() + room.layout(nullptr, q, cut_of(q));
+}
+
+template <class T> void pool_as_pixels(const Pool& p, const T* x, T* z, char* scratch) {
+    const Pool q = pixels_of<T>(p);
+    const Cut cut = cut_of(q);
+    const size_t each = pixels_scratch<T>(p);
+    const int64_t in = positions_in(p), out = positions_out(p);
+#pragma omp parallel num_threads(int(p.threads)) if (p.threads > 1)
+    {
+        char* mine = scratch + size_t(this_thread()) * each;
+        Taker take(mine);
+        T *from = take.of<T>(in * kLanes<T>), *to = take.of<T>(out * kLanes<T>);
+        Room<T> room;
+        room.layout(mine + take.bytes(), q, cut);
+        start(q, cut, room);
+#pragma omp for schedule(dynamic)
+        for (int64_t o = 0; o < p.outer; o += kLanes<T>) {
+            const int64_t count = least(kLanes<T>, p.outer - o);
+            to_pixels(x + o * in, in, count, in, from);
+            for (int64_t k = 0; k < cut.bands * cut.chunks; ++k) {
+                Piece<T> piece(q, cut, from, to, room, k / cut.chunks, k % cut.chunks);
+                run(piece);
+            }
+            to_planes(to, out, count, out, z + o * out);
+        }
+    }
+}
+
+// Rows up to this long are better off as pixels.
+int64_t widest(const Pool& p, int64_t lanes) { return p.type == Type::float32 && can_fuse(p.axis[2]) ? 2 * lanes : 128; }
+
+template <class T> size_t scratch_of(const Pool& p) {
+    if (as_pixels(p, kLanes<T>, sizeof(T), widest(p, kLanes<T>))) return pixels_scratch<T>(p);
+    Room<T> room;  // for bfloat16, too: what is read in it is smaller
+    return room.layout(nullptr, p, cut_of(p));
+}
+
+template <class T> void pool_either(const Pool& p, const void* x, void* z, char* scratch) {
+    if (as_pixels(p, kLanes<T>, sizeof(T), widest(p, kLanes<T>))) return pool_as_pixels(p, static_cast<const T*>(x), static_cast<T*>(z), scratch);
+    pool(p, static_cast<const T*>(x), static_cast<T*>(z), scratch);
 }
 
 }  // namespace
 
 size_t pool_scratch(const Pool& p) {
-    const Cut cut = cut_of(p);
-    Room<double> wide;
-    Room<float> narrow;
-    const size_t each = p.type == Type::float64 ? wide.layout(nullptr, p, cut) : narrow.layout(nullptr, p, cut);
-    return each * size_t(p.threads);
+    return size_t(p.threads) * (p.type == Type::float64 ? scratch_of<double>(p) : scratch_of<float>(p));
 }
 
 void pool_forward(const Pool& p, const void* x, void* z, char* scratch) {
     switch (p.type) {
-        case Type::float32: return pool(p, static_cast<const float*>(x), static_cast<float*>(z), scratch);
-        case Type::float64: return pool(p, static_cast<const double*>(x), static_cast<double*>(z), scratch);
+        case Type::float32: return pool_either<float>(p, x, z, scratch);
+        case Type::float64: return pool_either<double>(p, x, z, scratch);
         case Type::bfloat16: return pool(p, static_cast<const BFloat16*>(x), static_cast<BFloat16*>(z), scratch);
     }
 }

@@ -14,7 +14,7 @@ struct PoolAxis {
 
 enum class Join : int32_t { largest = 0, total = 1 };
 // What a sum takes of each element, and what is made of the sum.
-enum class Before : int32_t { none = 0, absolute = 1, square = 2, cube = 3 };
+enum class Before : int32_t { none = 0, absolute = 1, square = 2 };
 enum class After : int32_t { none = 0, root = 1 };
 
 struct Pool {

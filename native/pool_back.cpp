@@ -7,6 +7,7 @@
 // the forward pass. Work is cut along the slowest axis that has windows; what neighbouring pieces share is found twice.
 #include "pool.hpp"
 
+#include "planes.hpp"
 #include "rows.hpp"
 #include "simd.hpp"
 #include "taker.hpp"
@@ -15,8 +16,9 @@
 namespace NINEFOLD_NS {
 namespace {
 
-constexpr int64_t kPiece = 64 * 1024;  // elements of a piece's input
+constexpr int64_t kPiece = 16 * 1024;  // elements of a piece's input
 constexpr int64_t kSlack = 64;         // elements behind a row of scratch
+constexpr int64_t kNarrow = 128;       // positions in a row that is better off as pixels
 constexpr int64_t kBatch = 8;          // rows that are staged before any is read
 
 template <class T> using Word = typename VecOf<T>::word;
@@ -109,19 +111,24 @@ template <class S> struct Room {
 };
 
 // to[v] = the largest of rows[m][v], at[v] = its tap; where none is larger than nothing, start[v], or the first tap without start.
-template <bool Nan, class T>
-void find(const T* const* rows, const Word<T>* taps, int64_t count, int64_t n, const Word<T>* start, T* to, Word<T>* at) {
+// `Few` is the number of rows if it is small and known, so that they stay in registers.
+template <bool Nan, int Few, class T>
+void find_rows(const T* const* rows, const Word<T>* taps, int64_t many, int64_t n, const Word<T>* start, T* to, Word<T>* at) {
     constexpr int L = kLanes<T>;
-    for (int64_t v = 0; v < n; v += L) {  // rows are scratch, or n is a multiple of L
-        Vec<T> top = load(rows[0] + v);
-        Mask<T> where = {};
+    constexpr int kept = Few ? Few : 1;
+    const int64_t count = Few ? Few : many;
+    const T* row[kept];
+    Mask<T> tap[kept];
+    for (int m = 0; m < kept; ++m) row[m] = rows[m], tap[m] = Mask<T>{} + taps[m];
+    for (int64_t v = 0; v < n; v += L) {  // there is room behind all of them
+        Vec<T> top = load(row[0] + v);
+        Mask<T> where = tap[0];
         if (start) __builtin_memcpy(&where, start + v, kBytes);
-        else where = where + taps[0];
         for (int64_t m = 1; m < count; ++m) {
-            const Vec<T> x = load(rows[m] + v);
+            const Vec<T> x = load((Few ? row[m] : rows[m]) + v);
             Mask<T> more = x > top;
             if constexpr (Nan) more |= x != x;
-            where = more ? Mask<T>{} + taps[m] : where;
+            where = more ? (Few ? tap[m] : Mask<T>{} + taps[m]) : where;
             top = Nan ? (more ? x : top) : larger(top, x);
         }
         store(to + v, top);
@@ -129,18 +136,38 @@ void find(const T* const* rows, const Word<T>* taps, int64_t count, int64_t n, c
     }
 }
 
+template <bool Nan, class T>
+void find(const T* const* rows, const Word<T>* taps, int64_t count, int64_t n, const Word<T>* start, T* to, Word<T>* at) {
+    switch (count) {
+        case 1: return find_rows<Nan, 1, T>(rows, taps, count, n, start, to, at);
+        case 2: return find_rows<Nan, 2, T>(rows, taps, count, n, start, to, at);
+        case 3: return find_rows<Nan, 3, T>(rows, taps, count, n, start, to, at);
+        case 4: return find_rows<Nan, 4, T>(rows, taps, count, n, start, to, at);
+        default: return find_rows<Nan, 0, T>(rows, taps, count, n, start, to, at);
+    }
+}
+
 // to[v] = the sum of rows[m][v], for a maximum of those where found[m][v] is taps[m].
-template <bool Max, class T>
-void gather(const T* const* rows, const Word<T>* const* found, const Word<T>* taps, int64_t count, int64_t n, T* to) {
+template <bool Max, int Few, class T>
+void gather_rows(const T* const* rows, const Word<T>* const* found, const Word<T>* taps, int64_t many, int64_t n, T* to) {
     constexpr int L = kLanes<T>;
+    constexpr int kept = Few ? Few : 1;
+    const int64_t count = Few ? Few : many;
+    const T* row[kept];
+    const Word<T>* where[kept];
+    Mask<T> tap[kept];
+    for (int m = 0; m < kept && m < count; ++m) {
+        row[m] = rows[m];
+        if constexpr (Max) where[m] = found[m], tap[m] = Mask<T>{} + taps[m];
+    }
     auto one = [&](int64_t v) {
         Vec<T> sum = {};
         for (int64_t m = 0; m < count; ++m) {
-            Vec<T> g = load(rows[m] + v);
+            Vec<T> g = load((Few ? row[m] : rows[m]) + v);
             if constexpr (Max) {
-                Mask<T> where;
-                __builtin_memcpy(&where, found[m] + v, kBytes);
-                g = masked<T>(g, where == taps[m]);
+                Mask<T> at;
+                __builtin_memcpy(&at, (Few ? where[m] : found[m]) + v, kBytes);
+                g = masked<T>(g, at == (Few ? tap[m] : Mask<T>{} + taps[m]));
             }
             sum += g;
         }
@@ -149,6 +176,17 @@ void gather(const T* const* rows, const Word<T>* const* found, const Word<T>* ta
     int64_t v = 0;
     for (; v + L <= n; v += L) store(to + v, one(v));
     if (v < n) write_first(to + v, one(v), n - v);  // rows are scratch with room behind them
+}
+
+template <bool Max, class T>
+void gather(const T* const* rows, const Word<T>* const* found, const Word<T>* taps, int64_t count, int64_t n, T* to) {
+    switch (count) {
+        case 1: return gather_rows<Max, 1, T>(rows, found, taps, count, n, to);
+        case 2: return gather_rows<Max, 2, T>(rows, found, taps, count, n, to);
+        case 3: return gather_rows<Max, 3, T>(rows, found, taps, count, n, to);
+        case 4: return gather_rows<Max, 4, T>(rows, found, taps, count, n, to);
+        default: return gather_rows<Max, 0, T>(rows, found, taps, count, n, to);
+    }
 }
 
 template <class S, bool Max> struct Piece {
@@ -188,6 +226,10 @@ template <class S, bool Max> struct Piece {
                         for (int64_t k = 0; k < p.inner; ++k, ++v) to[v] = wide(from[v]) / (share * T(p.divide[2][i]));
                     continue;
                 }
+                if (share == T(1)) {
+                    join_rows<Plus, Before::none, S>(&from, 1, c.n, to);
+                    continue;
+                }
                 for (; v + L <= c.n; v += L) store(to + v, read(from + v) / broadcast<T>(share));
                 for (; v < c.n; ++v) to[v] = wide(from[v]) / share;
             }
@@ -196,7 +238,6 @@ template <class S, bool Max> struct Piece {
     // Find the maxima: along x for every row, then along y, then along z.
     template <bool Nan> void search() {
         const PoolAxis &zz = p.axis[0], &yy = p.axis[1];
-        starts();
         for (int64_t iz = z.q0; iz < z.q1; ++iz) {
             T* down = room.down + (iz - z.q0) * outs_y() * c.n;
             T* across = trivial(yy) ? down : room.across;
@@ -232,16 +273,6 @@ template <class S, bool Max> struct Piece {
         fill<Word<T>>(at, c.n, Word<T>(-1));
     }
 
-    void starts() {
-        const PoolAxis& x = p.axis[2];
-        for (int64_t i = 0; i < x.n_out; ++i) {
-            const int64_t missing = x.lo - i * x.stride;
-            const int64_t m = missing > 0 ? ceil_div(missing, x.dilation) : 0;
-            fill<Word<T>>(room.start + i * p.inner, p.inner, Word<T>(m));
-        }
-        fill<Word<T>>(room.start + c.n, kSlack, 0);
-    }
-
     // Stage some rows with nothing around them, then find the maxima along x.
     template <bool Nan> void rows_x(int64_t iz, int64_t iy, int64_t count, T* across) {
         const PoolAxis& x = p.axis[2];
@@ -257,7 +288,7 @@ template <class S, bool Max> struct Piece {
             if (p.inner == 1) split(to, width, x.stride, c.parted, parts);
             else
                 for (int64_t u = 0; u < width / p.inner; ++u)
-                    __builtin_memcpy(parts + u % x.stride * c.parted + u / x.stride * p.inner, to + u * p.inner, size_t(p.inner) * sizeof(T));
+                    copy(parts + u % x.stride * c.parted + u / x.stride * p.inner, to + u * p.inner, p.inner);
         }
         for (int64_t i = 0; i < count; ++i) {
             const T* from = x.stride == 1 ? room.staged + i * c.staged : room.parts + i * x.stride * c.parted;
@@ -340,8 +371,7 @@ template <class S, bool Max> struct Piece {
             if (p.inner == 1) merge(room.parts, x.lo + x.n_in, x.stride, c.parted, room.merged);
             else
                 for (int64_t u = x.lo; u < x.lo + x.n_in; ++u)
-                    __builtin_memcpy(room.merged + u * p.inner, room.parts + u % x.stride * c.parted + u / x.stride * p.inner,
-                                     size_t(p.inner) * sizeof(T));
+                    copy(room.merged + u * p.inner, room.parts + u % x.stride * c.parted + u / x.stride * p.inner, p.inner);
         }
         if (from == reinterpret_cast<const T*>(out)) return;
         constexpr int L = kLanes<T>;
@@ -351,45 +381,107 @@ template <class S, bool Max> struct Piece {
     }
 };
 
+template <class S> void starts(const Pool& p, const Cut& c, Room<S>& room) {
+    typedef Word<Wide<S>> At;
+    const PoolAxis& x = p.axis[2];
+    fill<At>(room.start, c.n + kSlack, 0);
+    for (int64_t i = 0; i < x.n_out && i * x.stride < x.lo; ++i)
+        fill<At>(room.start + i * p.inner, p.inner, At(ceil_div(x.lo - i * x.stride, x.dilation)));
+}
+
+int64_t positions_in(const Pool& p) { return p.axis[0].n_in * p.axis[1].n_in * p.axis[2].n_in; }
+int64_t positions_out(const Pool& p) { return p.axis[0].n_out * p.axis[1].n_out * p.axis[2].n_out; }
+
+template <class S, bool Max> void piece(const Pool& p, const Cut& c, const S* x, const S* g, S* dx, Room<S>& room, int64_t k) {
+    const PoolAxis &z = p.axis[0], &y = p.axis[1];
+    const Part cut = part_of(p.axis[c.along], k * c.own, least((k + 1) * c.own, p.axis[c.along].n_in));
+    const Part all_z{0, z.n_in, 0, z.n_out, 0, z.n_in}, all_y{0, y.n_in, 0, y.n_out, 0, y.n_in};
+    Piece<S, Max>{p, c, x, g, dx, room, c.along == 0 ? cut : all_z, c.along == 1 ? cut : all_y}.run();
+}
+
 template <class S, bool Max> void backward(const Pool& p, const S* x, const S* g, S* dx, char* scratch) {
     const Cut c = cut_of(p);
     Room<S> measured;
     const size_t each = measured.layout(nullptr, p, c);
-    const int64_t in = p.axis[0].n_in * p.axis[1].n_in * p.axis[2].n_in * p.inner;
-    const int64_t out = p.axis[0].n_out * p.axis[1].n_out * p.axis[2].n_out * p.inner;
+    const int64_t in = positions_in(p) * p.inner, out = positions_out(p) * p.inner;
     const int64_t pieces = p.outer * c.pieces;
     const int64_t together = most(1, least(pieces / (8 * p.threads), 8192 * c.pieces / (in + 1)));
 #pragma omp parallel num_threads(int(p.threads)) if (p.threads > 1)
     {
         Room<S> room;
         room.layout(scratch + size_t(this_thread()) * each, p, c);
+        if constexpr (Max) starts(p, c, room);
 #pragma omp for schedule(dynamic)
-        for (int64_t start = 0; start < pieces; start += together)
-            for (int64_t k = start; k < least(start + together, pieces); ++k) {
-                const int64_t o = k / c.pieces, from = k % c.pieces * c.own, to = least(from + c.own, p.axis[c.along].n_in);
-                const Part cut = part_of(p.axis[c.along], from, to);
-                const PoolAxis &z = p.axis[0], &y = p.axis[1];
-                Piece<S, Max> piece{p, c, x + (Max ? o * in : 0), g + o * out, dx + o * in, room,
-                                    c.along == 0 ? cut : Part{0, z.n_in, 0, z.n_out, 0, z.n_in},
-                                    c.along == 1 ? cut : Part{0, y.n_in, 0, y.n_out, 0, y.n_in}};
-                piece.run();
+        for (int64_t first = 0; first < pieces; first += together)
+            for (int64_t k = first; k < least(first + together, pieces); ++k) {
+                const int64_t o = k / c.pieces;
+                piece<S, Max>(p, c, Max ? x + o * in : x, g + o * out, dx + o * in, room, k % c.pieces);
             }
     }
 }
 
+// One image whose pixels are vectors of planes.
+template <class T> Pool pixels_of(const Pool& p) {
+    Pool q = p;
+    q.outer = q.threads = 1;
+    q.inner = kLanes<T>;
+    return q;
+}
+
+template <class T> size_t pixels_scratch(const Pool& p) {
+    const Pool q = pixels_of<T>(p);
+    Room<T> room;
+    Taker take(nullptr);
+    take.of<T>(positions_in(p) * kLanes<T>), take.of<T>(positions_out(p) * kLanes<T>), take.of<T>(positions_in(p) * kLanes<T>);
+    return take.bytes() + room.layout(nullptr, q, cut_of(q));
+}
+
+template <class T, bool Max> void backward_as_pixels(const Pool& p, const T* x, const T* g, T* dx, char* scratch) {
+    const Pool q = pixels_of<T>(p);
+    const Cut c = cut_of(q);
+    const size_t each = pixels_scratch<T>(p);
+    const int64_t in = positions_in(p), out = positions_out(p);
+#pragma omp parallel num_threads(int(p.threads)) if (p.threads > 1)
+    {
+        char* mine = scratch + size_t(this_thread()) * each;
+        Taker take(mine);
+        T *from = take.of<T>(in * kLanes<T>), *up = take.of<T>(out * kLanes<T>), *to = take.of<T>(in * kLanes<T>);
+        Room<T> room;
+        room.layout(mine + take.bytes(), q, c);
+        if constexpr (Max) starts(q, c, room);
+#pragma omp for schedule(dynamic)
+        for (int64_t o = 0; o < p.outer; o += kLanes<T>) {
+            const int64_t count = least(kLanes<T>, p.outer - o);
+            if constexpr (Max) to_pixels(x + o * in, in, count, in, from);
+            to_pixels(g + o * out, out, count, out, up);
+            for (int64_t k = 0; k < c.pieces; ++k) piece<T, Max>(q, c, from, up, to, room, k);
+            to_planes(to, in, count, in, dx + o * in);
+        }
+    }
+}
+
+template <class S, bool Max> void layout(const Pool& p, const void* x, const void* g, void* dx, char* scratch) {
+    const S *in = static_cast<const S*>(x), *up = static_cast<const S*>(g);
+    if constexpr (sizeof(S) == sizeof(Wide<S>))
+        if (as_pixels(p, kLanes<S>, sizeof(S), kNarrow)) return backward_as_pixels<S, Max>(p, in, up, static_cast<S*>(dx), scratch);
+    backward<S, Max>(p, in, up, static_cast<S*>(dx), scratch);
+}
+
 template <class S> void either(const Pool& p, const void* x, const void* g, void* dx, char* scratch) {
-    if (p.join == Join::largest) backward<S, true>(p, static_cast<const S*>(x), static_cast<const S*>(g), static_cast<S*>(dx), scratch);
-    else backward<S, false>(p, static_cast<const S*>(x), static_cast<const S*>(g), static_cast<S*>(dx), scratch);
+    if (p.join == Join::largest) layout<S, true>(p, x, g, dx, scratch);
+    else layout<S, false>(p, x, g, dx, scratch);
+}
+
+template <class T> size_t scratch_of(const Pool& p) {
+    if (as_pixels(p, kLanes<T>, sizeof(T), kNarrow)) return pixels_scratch<T>(p);
+    Room<T> room;  // for bfloat16, too: what is read in it is smaller
+    return room.layout(nullptr, p, cut_of(p));
 }
 
 }  // namespace
 
 size_t pool_back_scratch(const Pool& p) {
-    const Cut c = cut_of(p);
-    Room<double> doubles;
-    Room<float> floats;
-    const size_t each = p.type == Type::float64 ? doubles.layout(nullptr, p, c) : floats.layout(nullptr, p, c);
-    return each * size_t(p.threads);
+    return size_t(p.threads) * (p.type == Type::float64 ? scratch_of<double>(p) : scratch_of<float>(p));
 }
 
 // The gradient with respect to the input of a largest or a total without preparation; the input is not read for a total.

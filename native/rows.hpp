@@ -20,16 +20,16 @@ template <class V> NINEFOLD_INLINE V larger(V a, V b) { return b > a ? b : a; }
 
 // The larger of two, the first of equal ones; where nothing is NaN.
 struct Larger {
-    static constexpr bool largest = true;
+    static constexpr bool largest = true, nan = false;
     template <class T> static NINEFOLD_INLINE Vec<T> join(Vec<T> a, Vec<T> b) { return larger(a, b); }
 };
 // The same with NaN, which is larger than all.
 struct LargerOrNaN {
-    static constexpr bool largest = true;
+    static constexpr bool largest = true, nan = true;
     template <class T> static NINEFOLD_INLINE Vec<T> join(Vec<T> a, Vec<T> b) { return ((b > a) | (b != b)) ? b : a; }
 };
 struct Plus {
-    static constexpr bool largest = false;
+    static constexpr bool largest = false, nan = false;
     template <class T> static NINEFOLD_INLINE Vec<T> join(Vec<T> a, Vec<T> b) { return a + b; }
 };
 
@@ -43,9 +43,7 @@ template <class S> using Wide = typename WideOf<S>::type;
 template <Before B, class T> NINEFOLD_INLINE Vec<T> prepared(Vec<T> v) {
     if constexpr (B == Before::none) return v;
     if constexpr (B == Before::square) return v * v;
-    Vec<T> a = v < T(0) ? -v : v;
-    if constexpr (B == Before::cube) return a * a * a;
-    return a;
+    return v < T(0) ? -v : v;
 }
 
 template <class T> NINEFOLD_INLINE Vec<T> read(const T* p) { return load(p); }
@@ -149,6 +147,20 @@ void slide_rows(const S* const* rows, int64_t count, int64_t n, Wide<S>* const* 
     }
 }
 
+// to[i][v] = the join of row[i * hop + m * step + v], m < count, for pixels i < n and v < inner, at least a vector.
+template <class Op, class T>
+void join_pixels(const T* row, int64_t hop, int64_t step, int64_t count, int64_t n, int64_t inner, T* to) {
+    constexpr int L = kLanes<T>;
+    for (int64_t i = 0; i < n; ++i, row += hop, to += inner)
+        for (int64_t v = 0; v < inner; v += L) {
+            if (v > inner - L) v = inner - L;
+            const T* at = row + v;
+            Vec<T> sum = load(at);
+            for (int64_t m = 1; m < count; ++m) sum = Op::template join<T>(sum, load(at += step));
+            store(to + v, sum);
+        }
+}
+
 // Whether any of n elements is NaN.
 template <class S> inline bool any_nan(const S* p, int64_t n) {
     typedef Wide<S> T;
@@ -172,6 +184,15 @@ template <class S> inline bool any_nan(const S* p, int64_t n) {
     bool any = false;
     for (int k = 0; k < L; ++k) any |= found[0][k] != 0;
     return any;
+}
+
+template <class T> NINEFOLD_INLINE void copy(T* to, const T* from, int64_t n) {
+    constexpr int L = kLanes<T>;
+    if (n % L) {
+        __builtin_memcpy(to, from, size_t(n) * sizeof(T));
+        return;
+    }
+    for (int64_t v = 0; v < n; v += L) store(to + v, load(from + v));
 }
 
 template <class T> NINEFOLD_INLINE Vec<T> square_root(Vec<T> v) {

@@ -287,3 +287,29 @@ def test_without_the_extension_everything_is_the_same(monkeypatch):
         monkeypatch.undo()
         native.instruction_set.cache_clear()
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("p", "convention"), [(2, "torch"), (2, "norm"), (2, "mean"), (1, "norm"), (1, "mean")])
+def test_norms_are_those_of_small_batches(p, convention, last):
+    """A small input goes axis by axis, a large one through the kernels."""
+    small = laid(torch.randn(1, 5, 13, 11, dtype=torch.double), last)
+    small[:, :, :4, :5] = 0  # windows of zeros
+    x = laid(small.repeat(16, 1, 1, 1), last).requires_grad_()
+    one = small.clone().requires_grad_()
+    where = {"padding": "same" if convention != "torch" else 0, "convention": convention}
+    z, want = (F.lp_pool2d(y, p, (3, 2), (2, 1), **where) for y in (x, one))
+    assert z.grad_fn.name().startswith("_Pooled")
+    torch.testing.assert_close(z[:1], want)
+    g = torch.randn_like(want)
+    got, expected = (torch.autograd.grad(y, v, u)[0] for y, v, u in ((z, x, g.repeat(16, 1, 1, 1)), (want, one, g)))
+    torch.testing.assert_close(got[3:4], expected)
+
+
+def test_second_derivatives_of_norms():
+    x = torch.randn(2, 2, 5, 4, dtype=torch.double, requires_grad=True)
+    axes = spec((3, 2), (2, 1), 1).axes((5, 4))
+    for before, after in (("square", "root"), ("abs", "")):
+        plan = native_pool.find("sum", x, axes, before, after)
+        assert torch.autograd.gradcheck(lambda x, plan=plan: windows.pooled(plan, x), x, check_batched_grad=True)
+        assert torch.autograd.gradgradcheck(lambda x, plan=plan: windows.pooled(plan, x), x, check_batched_grad=True)

@@ -26,6 +26,7 @@ from ninefold.spec.parse import per_axis
 from ninefold.spec.pool import PoolSpec
 
 __all__ = [
+    "SMALL",
     "Sliding",
     "average",
     "bordered",
@@ -33,6 +34,7 @@ __all__ = [
     "check_input",
     "covered",
     "describe",
+    "divisors",
     "exactly",
     "extended",
     "inside",
@@ -49,7 +51,8 @@ _FLAT = 0.1  # the same for 1-D maxima that need no gradient
 # Nanoseconds per tap and output along an axis, and per tap, by reduction and whether a gradient follows.
 _AXIS = {("max", False): 0.35, ("sum", False): 0.35, ("max", True): 4.0, ("sum", True): 1.2}
 _TAP = {False: 5e3, True: 6e4}
-_SMALL = 4096  # elements below which counting would cost more than it saves
+SMALL = 4096
+"""Elements below which counting would cost more than it saves."""
 _REMEMBERED = 256  # kinds of inputs per pooling; a stream of ever new sizes starts over, and memory stays bounded
 
 
@@ -361,7 +364,7 @@ def _axiswise(kind: str, x: Tensor, sliding: Sliding) -> bool:
         return False
     if not x.is_cpu:
         return exactly(x)
-    if x.numel() < _SMALL or not state.is_plain(x, x):
+    if x.numel() < SMALL or not state.is_plain(x, x):
         return False
     recorded = x.requires_grad and torch.is_grad_enabled()
     key = (kind, x.shape, x.stride(), x.dtype, recorded)

@@ -82,7 +82,8 @@ def _made(
         return made(native.instruction_set(), _TYPES[dtype], threads, outer, inner, given, how, divided)
 
     result = (*shape[: len(shape) - len(axes)], *(a.n_out for a in axes))
-    return Plan(join, result, shape, last, axes, plan(before, after), plan("", ""), divide)
+    bare = plan("", "")
+    return Plan(join, result, shape, last, axes, plan(before, after) if before or after else bare, bare, divide, before, after)
 
 
 def _folded(shape: tuple[int, ...], last: bool, axes: tuple[Axis, ...]) -> tuple[int, list[tuple[int, Axis]], int]:
@@ -129,11 +130,11 @@ class Plan:
 
     Attributes
     ----------
-    axes : tuple of Axis
-    divide : tuple or None
+    join, before, after, axes, divide
+        As in `find`.
     """
 
-    __slots__ = ("_bare", "_kernel", "_last", "_result", "_shape", "axes", "divide", "join")
+    __slots__ = ("_bare", "_kernel", "_last", "_result", "_shape", "after", "axes", "before", "divide", "join")
 
     def __init__(
         self,
@@ -145,8 +146,10 @@ class Plan:
         kernel: Any,
         bare: Any,
         divide: Divide | None,
+        before: str,
+        after: str,
     ) -> None:
-        self.join, self.axes, self.divide = join, axes, divide
+        self.join, self.axes, self.divide, self.before, self.after = join, axes, divide, before, after
         self._result, self._shape, self._last, self._kernel, self._bare = result, shape, last, kernel, bare
 
     def forward(self, x: Tensor) -> Tensor:

@@ -403,9 +403,12 @@ class _Pooled(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, plan: native_pool.Plan) -> Tensor:
         """Run it."""
         ctx.plan = plan
-        if plan.join == "max":
+        z = plan.forward(x)
+        if plan.after:
+            ctx.save_for_backward(x, z)
+        elif plan.join == "max" or plan.before:
             ctx.save_for_backward(x)
-        return plan.forward(x)
+        return z
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
@@ -413,4 +416,9 @@ class _Pooled(torch.autograd.Function):
         if ctx.plan.join == "max":
             (x,) = ctx.saved_tensors
             return _routed(ctx.plan, x, g), None
-        return spread(ctx.plan, g), None
+        if ctx.plan.after:  # of z = sqrt(sum x^2 / n) it is x / (n z), and 0 where that is 0 / 0
+            x, z = ctx.saved_tensors
+            zero = z == 0
+            return x * spread(ctx.plan, torch.where(zero, 0, g / torch.where(zero, 1, z))), None
+        dx = spread(ctx.plan, g)
+        return dx * ctx.saved_tensors[0].sign() if ctx.plan.before else dx, None
