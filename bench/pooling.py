@@ -1,6 +1,7 @@
 """``python -m bench.pooling``: pooling against PyTorch's kernels where it has them, else against its ``unfold``, interleaved.
 
-Every result is compared with the other's before anything is timed.
+Every result is compared with the other's before anything is timed. The floor is a copy of as many bytes as must be moved, in the
+same rounds: forward the input and the output; backward the gradients of both, and the input again where they depend on it.
 """
 
 import argparse
@@ -18,18 +19,21 @@ from torch import Tensor
 import ninefold.functional as F
 from bench import machine
 from bench.timing import interleave, ratio
+from ninefold.memory import retain_memory
+from ninefold.ops import native_pool
 
 Pool = Callable[[Tensor], Tensor]
 
 
 class Row(NamedTuple):
-    """One line: what it is, the input's shape, ours and theirs."""
+    """One line: what it is, the input's shape, ours and theirs; a linear pooling's gradient does not depend on the input."""
 
     name: str
     shape: tuple[int, ...]
     ours: Pool
     theirs: Pool
     last: bool = False
+    linear: bool = False
 
 
 def both(name: str, ndim: int, *arguments: object) -> tuple[Pool, Pool]:
@@ -59,7 +63,7 @@ def rows() -> list[Row]:
     """Return what is measured."""
     image, volume, signal = (4, 64, 56, 56), (2, 16, 16, 28, 28), (4, 64, 4096)
     both_have = [
-        Row(f"{name} {text}{', channels-last' * last}", shape, *both(name, len(shape) - 2, *arguments), last)
+        Row(f"{name} {text}{', channels-last' * last}", shape, *both(name, len(shape) - 2, *arguments), last, name == "avg_pool")
         for name in ("max_pool", "avg_pool")
         for text, arguments, shape, last in (
             ("2, stride 2", (2, 2), image, False),
@@ -69,11 +73,16 @@ def rows() -> list[Row]:
             ("13, stride 1, pad 6", (13, 1, 6), image, False),
             ("13, stride 1, pad 6", (13, 1, 6), image, True),
             ("3, stride 2, pad 1", (3, 2, 1), volume, False),
+            ("3, stride 2, pad 1", (3, 2, 1), volume, True),
+            ("3, stride 1, pad 1", (3, 1, 1), (1, 16, 32, 56, 56), False),
+            ("3, stride 2, pad 1", (3, 2, 1), (32, 64, 14, 14), False),
+            ("3, stride 2, pad 1", (3, 2, 1), (1, 64, 112, 112), False),
             ("3, stride 2, pad 1", (3, 2, 1), signal, False),
             ("2, stride 2, tiny", (2, 2), (1, 2, 6, 6), False),
         )
     ]
     norm = Row("lp_pool 2 of 3, stride 2", image, *both("lp_pool", 2, 2, 3, 2))
+    dilated = Row("max_pool 3, dilation 2", image, *both("max_pool", 2, 3, 1, 0, 2))
     grid = Row("adaptive_avg_pool to 7", image, *both("adaptive_avg_pool", 2, 7))
     none, around, below = (0, 0, 0, 0), (1, 1, 1, 1), -torch.inf
     own = [
@@ -99,7 +108,7 @@ def rows() -> list[Row]:
         Row("lp_pool 3 mean, pad 1", image, cubic, unfolded((3, 3), 1, around, torch.nan, cubic_mean)),
         Row("maxout of 4 channels", image, lambda x: F.maxout(x, 4), lambda x: x.unflatten(1, (-1, 4)).amax(2)),
     ]
-    return [*both_have, norm, grid, *own]
+    return [*both_have, norm, dilated, grid, *own]
 
 
 def mean(columns: Tensor) -> Tensor:
@@ -131,35 +140,83 @@ def step(pool: Pool, x: Tensor) -> Callable[[], object]:
     return lambda: torch.autograd.grad(pool(x), x, up)
 
 
+def copy(size: int) -> Callable[[], object]:
+    """Return a run that reads and writes this many elements in all."""
+    x = torch.ones(max(1, size // 2))
+    y = torch.empty_like(x)
+    return lambda: y.copy_(x)
+
+
+def axiswise(run: Callable[[], object]) -> Callable[[], object]:
+    """Return the same without the native kernels."""
+
+    def without() -> object:
+        find, native_pool.find = native_pool.find, lambda *_, **__: None
+        try:
+            return run()
+        finally:
+            native_pool.find = find
+
+    return without
+
+
+def contenders(row: Row, x: Tensor, with_gradient: bool, axes: bool) -> dict[str, Callable[[], object]]:
+    """Return what is timed together."""
+    z = row.ours(x)
+    moved = x.numel() + z.numel()
+    if with_gradient:
+        moved += moved + (0 if row.linear else x.numel())
+    runs = {"torch": row.theirs, "nine": row.ours}
+    calls = {k: step(f, x) if with_gradient else (lambda f=f: f(x)) for k, f in runs.items()}
+    if axes:
+        calls["axes"] = axiswise(calls["nine"])
+    return {**calls, "copy": copy(moved)}
+
+
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.pooling", description=__doc__)
     parser.add_argument("--seconds", type=float, default=0.5, help="per measurement (default: %(default)s)")
+    parser.add_argument("--axes", action="store_true", help="time also without the native kernels")
     parser.add_argument("--threads", type=int, default=1, help="(default: %(default)s)")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    made = Table(title="how many times as long PyTorch takes: median of rounds and 95% interval", title_justify="left")
-    for heading in ("pooling", "shape", "forward", "PyTorch / ninefold, ms", "forward + backward", "PyTorch / ninefold, ms"):
+    retain_memory()
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    made = Table(title="how many times as long PyTorch takes: median, 95% interval; shortest runs", title_justify="left")
+    times_of = " / ".join(["PyTorch", "ninefold", *["axes"] * given.axes, "copy"]) + ", ms"
+    for heading in (
+        "pooling",
+        "shape",
+        "forward",
+        times_of,
+        "copy / ninefold",
+        "forward + backward",
+        times_of,
+        "copy / ninefold",
+    ):
         made.add_column(heading)
     wrong = 0
     for row in rows():
         x = torch.randn(row.shape)
         if row.last:
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
         if not torch.allclose(row.ours(x), row.theirs(x), rtol=1e-4, atol=1e-5):
             console.print(f"[red]ERROR[/red]: {row.name} differs")
             wrong += 1
             continue
         cells = []
         for with_gradient in (False, True):
-            runs = {"torch": row.theirs, "nine": row.ours}
-            calls = {k: step(f, x) if with_gradient else (lambda f=f, x=x: f(x)) for k, f in runs.items()}
+            calls = contenders(row, x, with_gradient, given.axes)
             with torch.set_grad_enabled(with_gradient):
-                times = interleave(calls, given.seconds, pairs=("torch", "nine"))
+                times = interleave(calls, given.seconds, pairs=calls)
             middle, low, high = ratio(times["torch"], times["nine"])
-            cells += [f"{middle:.2f} ({low:.2f} to {high:.2f})", " / ".join(f"{1e3 * times[k].median:.3f}" for k in runs)]
+            cells += [
+                f"{middle:.2f} ({low:.2f} to {high:.2f})",
+                " / ".join(f"{1e3 * times[k].least:.3f}" for k in calls),
+                f"{times['copy'].least / times['nine'].least:.0%}",
+            ]
         made.add_row(row.name, "x".join(map(str, row.shape)), *cells)
     console.print(machine.line(machine.describe()))
     console.print(made)

@@ -12,6 +12,7 @@ using namespace ninefold;
 void bind_direct(nb::module_& m);
 void bind_local(nb::module_& m);
 void bind_winograd(nb::module_& m);
+void bind_pool(nb::module_& m);
 
 NB_MODULE(_native, m) {
     m.doc() = "Kernels on raw addresses; ninefold.engines.native checks everything before it calls one.";
@@ -21,4 +22,5 @@ NB_MODULE(_native, m) {
     bind_direct(m);
     bind_local(m);
     bind_winograd(m);
+    bind_pool(m);
 }

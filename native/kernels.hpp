@@ -43,6 +43,7 @@ struct Direct {
 
 struct Local;  // local.hpp
 struct WinogradKernels;
+struct Pool;
 
 // The kernels of one instruction set.
 struct Kernels {
@@ -54,6 +55,10 @@ struct Kernels {
     size_t (*local_scratch)(const Local&);
     void (*local)(const Local&, const void* a, const void* b, const void* bias, void* out, char* scratch);
     const WinogradKernels* winograd;
+    size_t (*pool_scratch)(const Pool&);
+    void (*pool_forward)(const Pool&, const void* in, void* out, char* scratch);
+    size_t (*pool_back_scratch)(const Pool&);
+    void (*pool_backward)(const Pool&, const void* in, const void* grad, void* grad_in, char* scratch);
 };
 
 }  // namespace ninefold

@@ -12,9 +12,26 @@ void correlate(const Direct&, const void*, const void*, const void*, void*, char
 void weigh(const Direct&, const void*, const void*, void*, char*);
 size_t local_scratch(const Local&);
 void local(const Local&, const void*, const void*, const void*, void*, char*);
+size_t pool_scratch(const Pool&);
+void pool_forward(const Pool&, const void*, void*, char*);
+size_t pool_back_scratch(const Pool&);
+void pool_backward(const Pool&, const void*, const void*, void*, char*);
 
 extern const WinogradKernels winograd;
 extern const Kernels kernels;
-const Kernels kernels = {NINEFOLD_STRING(NINEFOLD_ISA), kLanes<float>, direct_scratch, correlate, weigh, local_scratch, local, &winograd};
+const Kernels kernels = {
+    .name = NINEFOLD_STRING(NINEFOLD_ISA),
+    .lanes = kLanes<float>,
+    .direct_scratch = direct_scratch,
+    .correlate = correlate,
+    .weigh = weigh,
+    .local_scratch = local_scratch,
+    .local = local,
+    .winograd = &winograd,
+    .pool_scratch = pool_scratch,
+    .pool_forward = pool_forward,
+    .pool_back_scratch = pool_back_scratch,
+    .pool_backward = pool_backward,
+};
 
 }  // namespace NINEFOLD_NS

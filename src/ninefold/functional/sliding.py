@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ninefold.engines.base import extension
 from ninefold.errors import DTypeError, ShapeError, UnsupportedError
-from ninefold.ops import state, windows
+from ninefold.ops import native_pool, state, windows
 from ninefold.ops.checks import check_tensor
 from ninefold.ops.fields import bare, hashable
 from ninefold.ops.layout import channels_last
@@ -26,6 +26,7 @@ from ninefold.spec.parse import per_axis
 from ninefold.spec.pool import PoolSpec
 
 __all__ = [
+    "SMALL",
     "Sliding",
     "average",
     "bordered",
@@ -33,6 +34,7 @@ __all__ = [
     "check_input",
     "covered",
     "describe",
+    "divisors",
     "exactly",
     "extended",
     "inside",
@@ -49,7 +51,8 @@ _FLAT = 0.1  # the same for 1-D maxima that need no gradient
 # Nanoseconds per tap and output along an axis, and per tap, by reduction and whether a gradient follows.
 _AXIS = {("max", False): 0.35, ("sum", False): 0.35, ("max", True): 4.0, ("sum", True): 1.2}
 _TAP = {False: 5e3, True: 6e4}
-_SMALL = 4096  # elements below which counting would cost more than it saves
+SMALL = 4096
+"""Elements below which counting would cost more than it saves."""
 _REMEMBERED = 256  # kinds of inputs per pooling; a stream of ever new sizes starts over, and memory stays bounded
 
 
@@ -241,6 +244,11 @@ def average(x: Tensor, sliding: Sliding, include_pad: bool = True, divisor: floa
         return _averaged(x, sliding, sliding.for_average, include_pad, divisor)
     if spec.padding_mode is not None:
         return average(*bordered(x, sliding), True, divisor)
+    if not windows.written_out() and not x.is_complex():
+        axes = sliding.axes(tuple(x.shape[-spec.ndim :]))
+        plan = native_pool.find("sum", x, axes, divide=divisors(axes, spec, include_pad, divisor))
+        if plan is not None:
+            return windows.pooled(plan, x)
     if x.dtype in (torch.float16, torch.bfloat16):
         return average(x.float(), sliding, include_pad, divisor).to(x.dtype)
     axes = sliding.axes(tuple(x.shape[-spec.ndim :]))
@@ -333,13 +341,30 @@ def _counts(axes: Sequence[Axis], pads: Sequence[tuple[int, int]], x: Tensor) ->
     return counts  # type: ignore[no-any-return]
 
 
+@lru_cache(maxsize=1024)
+def divisors(axes: tuple[Axis, ...], spec: PoolSpec, include_pad: bool, divisor: float | None = None) -> native_pool.Divide:
+    """Return what an average divides its sums by, along each axis: one number where all windows count alike.
+
+    Examples
+    --------
+    >>> spec = PoolSpec((3,), stride=2, padding=1)
+    >>> divisors(spec.axes(5), spec, False), divisors(spec.axes(5), spec, True)
+    (((2.0, 3.0, 2.0),), ((3.0,),))
+    """
+    if divisor is not None:
+        return ((float(divisor),), *(((1.0,),) * (spec.ndim - 1)))
+    pads = spec.pads([a.n_in for a in axes]) if include_pad else [(0, 0)] * spec.ndim
+    counts = [covered(a, "cpu", lo, hi).clamp_min(1).double().tolist() for a, (lo, hi) in zip(axes, pads, strict=True)]
+    return tuple((c[0],) if len(set(c)) == 1 else tuple(c) for c in counts)
+
+
 def _axiswise(kind: str, x: Tensor, sliding: Sliding) -> bool:
     """Whether to go axis by axis although PyTorch has a kernel; remembered for a kind of input."""
     if torch.compiler.is_compiling():
         return False
     if not x.is_cpu:
         return exactly(x)
-    if x.numel() < _SMALL or not state.is_plain(x, x):
+    if x.numel() < SMALL or not state.is_plain(x, x):
         return False
     recorded = x.requires_grad and torch.is_grad_enabled()
     key = (kind, x.shape, x.stride(), x.dtype, recorded)
@@ -352,6 +377,8 @@ def _axiswise(kind: str, x: Tensor, sliding: Sliding) -> bool:
 
 
 def _sooner(kind: str, x: Tensor, sliding: Sliding, recorded: bool) -> bool:
+    if _native_sooner(kind, x, sliding, recorded):
+        return True
     if x.dtype not in (torch.float32, torch.float64) and not (kind == "max" and x.is_floating_point()):
         return kind == "sum" and x.is_complex()
     try:
@@ -363,6 +390,16 @@ def _sooner(kind: str, x: Tensor, sliding: Sliding, recorded: bool) -> bool:
         size = size // a.n_in * a.n_out
         work += a.kernel * (_TAP[recorded] + _AXIS[kind, recorded] * size)
     return _kernel_rate(kind, x, recorded, len(axes)) * size * prod(a.kernel for a in axes) > work
+
+
+def _native_sooner(kind: str, x: Tensor, sliding: Sliding, recorded: bool) -> bool:
+    """Whether the kernels of `native_pool` are there and sooner than PyTorch's."""
+    del kind, recorded
+    try:
+        axes = sliding.axes(tuple(x.shape[-sliding.spec.ndim :]))
+    except ShapeError:
+        return False
+    return native_pool.find("max", x, axes) is not None
 
 
 def _kernel_rate(kind: str, x: Tensor, recorded: bool, ndim: int) -> float:

@@ -13,8 +13,21 @@ from torch import Tensor
 
 from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, DTypeError
-from ninefold.functional.sliding import average, bordered, check_floating, check_input, covered, describe, inside, largest, make
-from ninefold.ops import windows
+from ninefold.functional.sliding import (
+    SMALL,
+    Sliding,
+    average,
+    bordered,
+    check_floating,
+    check_input,
+    covered,
+    describe,
+    divisors,
+    inside,
+    largest,
+    make,
+)
+from ninefold.ops import native_pool, windows
 from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
 from ninefold.spec.parse import number
@@ -93,6 +106,8 @@ def _lp_pool(
         raise ArgumentError(f"convention={convention!r} is not one of {list(_CONVENTIONS)}")
     x, sliding = bordered(input, describe(ndim, kernel_size, stride, padding, dilation, ceil_mode, padding_mode))
     whole = prod(sliding.spec.kernel_size)
+    if p in (1, 2) and not (p == 1 and convention == "torch") and (y := _at_once(x, sliding, p, convention)) is not None:
+        return y
     if p == inf:
         return largest(x.abs(), sliding)
     if convention == "torch":
@@ -102,6 +117,20 @@ def _lp_pool(
     axes, zero = sliding.axes(tuple(x.shape[-ndim:])), x == 0
     y = log_sum_exp(torch.where(zero, -inf, torch.where(zero, 1, x.abs()).log()), axes, p).exp()
     return y * _covered(axes, x).pow(1 / p) if convention == "norm" else y
+
+
+def _at_once(x: Tensor, sliding: Sliding, p: float, convention: str) -> Tensor | None:
+    """Return norms by the kernels of `native_pool`, which do it in one pass over memory; None where these cannot."""
+    if windows.written_out() or x.numel() < SMALL:
+        return None
+    axes = sliding.axes(tuple(x.shape[-sliding.spec.ndim :]))
+    divide = None
+    if convention != "norm":
+        divide = divisors(axes, sliding.spec, False)
+        if convention == "torch":  # scaled up as if they were whole
+            divide = tuple(tuple(n / a.kernel for n in numbers) for numbers, a in zip(divide, axes, strict=True))
+    plan = native_pool.find("sum", x, axes, *(("square", "root") if p == 2 else ("abs", "")), divide)
+    return None if plan is None else windows.pooled(plan, x)
 
 
 def _power(x: Tensor, p: float) -> Tensor:

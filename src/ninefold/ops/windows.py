@@ -14,7 +14,9 @@ A maximum is linear in what its gradient routes: `_Linear` holds both pairs of a
 =========== ===========================================
 
 where ``m*`` is the first tap that reaches the maximum. Every window's gradient so has a total mass of 1, and each of these runs
-its taps in a fixed order: the same bits on every device. Compilers see PyTorch's own operations instead.
+its taps in a fixed order: the same bits on every device. Compilers see PyTorch's own operations instead, and plain tensors on a
+CPU go to the kernels of `native_pool`, which do all axes in one pass; what they do not do (second derivatives, batched gradients)
+goes axis by axis again.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,12 +27,13 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.base import empty
-from ninefold.ops import state
+from ninefold.ops import native_pool, state
 from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
 
-__all__ = ["maximum", "recorded", "slices", "total", "written_out"]
+__all__ = ["maximum", "pooled", "recorded", "slices", "spread", "total", "written_out"]
 
+_batched = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001  no public name; what is_grads_batched makes
 _ADJOINT = {"sum": "spread", "spread": "sum", "gather": "route", "route": "gather"}
 
 
@@ -53,6 +56,8 @@ def maximum(x: Tensor, axes: Sequence[Axis]) -> Tensor:
     >>> maximum(torch.tensor([3.0, 1.0, 2.0, 5.0]), [Axis(2, 2, 1, 1, n_in=4, n_out=3)])
     tensor([3., 2., 5.])
     """
+    if not written_out() and (plan := native_pool.find("max", x, axes)) is not None:
+        return pooled(plan, x)
     for dim, axis in _dims(axes):
         if written_out():
             x = _largest(slices(x, axis, dim, _least(x)))
@@ -81,6 +86,8 @@ def total(x: Tensor, axes: Sequence[Axis], weights: Sequence[Tensor] | None = No
     >>> total(torch.tensor([3.0, 1.0, 2.0, 5.0]), [Axis(2, 2, 1, 1, n_in=4, n_out=3)])
     tensor([3., 3., 5.])
     """
+    if weights is None and not written_out() and (plan := native_pool.find("sum", x, axes)) is not None:
+        return pooled(plan, x)
     for dim, axis in _dims(axes):
         table = None if weights is None else weights[dim]
         if written_out():
@@ -91,6 +98,58 @@ def total(x: Tensor, axes: Sequence[Axis], weights: Sequence[Tensor] | None = No
         else:
             x = _sum(axis, dim, table, None, x)
     return x
+
+
+def pooled(plan: native_pool.Plan, x: Tensor) -> Tensor:
+    """Run a plan, differentiably where a gradient follows.
+
+    Examples
+    --------
+    >>> x = torch.tensor([3.0, 1.0, 2.0, 5.0])
+    >>> plan = native_pool.find("max", x, [Axis(2, 2, 1, 1, n_in=4, n_out=3)])
+    >>> plan and pooled(plan, x)
+    tensor([3., 2., 5.])
+    """
+    if x.requires_grad and torch.is_grad_enabled():
+        return _Pooled.apply(x, plan)  # type: ignore[no-any-return]
+    return plan.forward(x)
+
+
+def spread(plan: native_pool.Plan, g: Tensor) -> Tensor:
+    """Return the adjoint of a plan's sums, differentiably: what every element has of the outputs that count it."""
+    if _final(g, g):
+        return plan.backward(None, g)
+    if plan.divide is not None:
+        g = g / _product(plan.divide, g)
+    for dim, axis in reversed(_dims(plan.axes)):
+        g = _Linear.apply("spread", axis, dim, None, None, g)
+    return g
+
+
+def _final(x: Tensor, g: Tensor) -> bool:
+    """Whether nobody looks on a backward pass: not for derivatives of it, nor with a batch of gradients."""
+    return not torch.is_grad_enabled() and state.is_plain(x, g) and not _batched(g) and not _batched(x)
+
+
+def _product(divide: native_pool.Divide, like: Tensor) -> Tensor:
+    counts = torch.ones((), dtype=like.dtype, device=like.device)
+    for numbers in divide:
+        counts = counts.unsqueeze(-1) * torch.tensor(numbers, dtype=like.dtype, device=like.device)
+    return counts
+
+
+def _routed(plan: native_pool.Plan, x: Tensor, g: Tensor) -> Tensor:
+    """Return the adjoint of a plan's maxima at x: what every element has of the outputs that it is the maximum of."""
+    if _final(x, g):
+        return plan.backward(x, g)
+    found, x = [], x.detach()
+    for dim, axis in _dims(plan.axes):
+        z = _maximum(axis, dim, x)
+        found.append((axis, dim, x, z))
+        x = z
+    for axis, dim, x, z in reversed(found):
+        g = _Linear.apply("route", axis, dim, x, z, g)
+    return g
 
 
 def slices(x: Tensor, axis: Axis, dim: int, nothing: float) -> list[Tensor]:
@@ -105,7 +164,7 @@ def slices(x: Tensor, axis: Axis, dim: int, nothing: float) -> list[Tensor]:
         x = torch.constant_pad_nd(x, [0, 0] * (-dim - 1) + [axis.lo, max(axis.hi, 0)], nothing)
     reach = (axis.n_out - 1) * axis.stride + 1
     starts = [m * axis.dilation for m in range(axis.kernel)]
-    return [_at(x, dim, slice(start, start + reach, axis.stride)) for start in starts]
+    return [_view(x, dim, slice(start, start + reach, axis.stride)) for start in starts]
 
 
 def _dims(axes: Sequence[Axis]) -> list[tuple[int, Axis]]:
@@ -164,6 +223,12 @@ def _taps(axis: Axis) -> tuple[tuple[int, int, slice, slice], ...]:
 
 
 def _at(x: Tensor, dim: int, where: slice) -> Tensor:
+    if _batched(x):  # indexing makes aliases, which batched gradients cannot be
+        return torch.ops.aten.slice.Tensor(x, dim, where.start, where.stop, where.step or 1)  # type: ignore[no-any-return]
+    return _view(x, dim, where)
+
+
+def _view(x: Tensor, dim: int, where: slice) -> Tensor:
     rest: tuple[Any, ...] = (slice(None),) * (-dim - 1)
     return x[(..., where, *rest)]
 
@@ -234,7 +299,7 @@ def _route(axis: Axis, dim: int, x: Tensor, z: Tensor, g: Tensor) -> Tensor:
     out, left = _fresh(g, dim, axis.n_in).zero_(), g.clone()
     # On a CPU products with 0 and 1 are ten times as fast as masks, and the same where nothing is infinite.
     alike = g.device.type == "cpu" and g.dtype == x.dtype and g.shape == z.shape
-    pick = _by_products if alike and bool(g.isfinite().all()) else _by_masks
+    pick = _by_products if alike and not _batched(g) and bool(g.isfinite().all()) else _by_masks
     for _, _, to, reads in _taps(axis):
         part = _at(left, dim, to)
         _at(out, dim, reads).add_(pick(part, _at(x, dim, reads), _at(z, dim, to)))
@@ -329,3 +394,31 @@ class _Maximum(torch.autograd.Function):
         """Take the new dimension for one more in front."""
         del info
         return _Maximum.apply(axis, dim, x.movedim(in_dims[2], 0)), 0
+
+
+class _Pooled(torch.autograd.Function):
+    """A plan of `native_pool` on plain tensors; the old style of Function, which costs least per call."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, plan: native_pool.Plan) -> Tensor:
+        """Run it."""
+        ctx.plan = plan
+        z = plan.forward(x)
+        if plan.after:
+            ctx.save_for_backward(x, z)
+        elif plan.join == "max" or plan.before:
+            ctx.save_for_backward(x)
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        """Run the adjoint."""
+        if ctx.plan.join == "max":
+            (x,) = ctx.saved_tensors
+            return _routed(ctx.plan, x, g), None
+        if ctx.plan.after:  # of z = sqrt(sum x^2 / n) it is x / (n z), and 0 where that is 0 / 0
+            x, z = ctx.saved_tensors
+            zero = z == 0
+            return x * spread(ctx.plan, torch.where(zero, 0, g / torch.where(zero, 1, z))), None
+        dx = spread(ctx.plan, g)
+        return dx * ctx.saved_tensors[0].sign() if ctx.plan.before else dx, None
