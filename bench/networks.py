@@ -12,7 +12,9 @@ import argparse
 import contextlib
 import copy
 import json
+import os
 import shutil
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -112,6 +114,7 @@ def measure_rates(seconds: float) -> Rates:
         runs[str(size)] = partial(_copies, y, x, repeats[size])
     times = interleave(runs, seconds, pairs=runs)
     copies = {size: size * repeats[size] / times[str(size)].least for size in _FOOTPRINTS}
+    copies = {size: max(r for n, r in copies.items() if n >= size) for size in copies}  # what is smaller is copied no slower
     return Rates(_SIDE**3 / times["product"].least, copies)
 
 
@@ -298,6 +301,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run, print, write; return 1 where a case is an error. An interrupt keeps what there is."""
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that is ended keeps its cases, however it is ended
     console = Console(width=None if sys.stdout.isatty() else 190)
     if options.compile and not (shutil.which("g++") or shutil.which("clang++")):
         console.print("torch.compile needs a C++ compiler on the CPU, and there is neither g++ nor clang++")
@@ -319,6 +323,8 @@ def main(arguments: list[str] | None = None) -> int:
     copies = ", ".join(f"{size >> 10} KiB {rate / 1e9:.0f}" for size, rate in rates.copies.items())
     console.print(f"{rates.product / 1e9:.0f} G multiply-adds/s in a product; GB/s copied by footprint: {copies}")
     console.print(table(cases))
+    if (load := os.getloadavg()[0]) > facts["threads"] + 0.5:
+        console.print(f"[yellow]others kept this machine busy (load {load:.1f}): these figures say little[/]")
     for line in summary(cases):
         console.print(line)
     target = options.json or RESULTS / f"networks-{str(facts['date']).replace(':', '-')}.json"
