@@ -5,18 +5,20 @@ with ``--compile``. All run in turns in one process that keeps its memory. For e
 convolution, measured in the same rounds on the network with its convolutions hollowed out (for inference the batch normalisations
 that fold are gone), in the better format; and a floor for every map of every convolution that runs. A floor is the larger of two
 times: the bytes of operands and result at the rate of a copy of that footprint, and the multiply-adds of the best algorithm known
-at the rate of a large product.
+at the rate of a large product. Both rates are the best of several moments of the run.
 """
 
 import argparse
 import contextlib
 import copy
 import json
+import os
 import shutil
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import product
 from math import log2, prod
@@ -68,6 +70,7 @@ class Case:
     folded: int = 0
     fused: int = 0
     error: str | None = None
+    problems: list[Problem] = field(default_factory=list, repr=False)
 
     @property
     def bound(self) -> float:
@@ -86,6 +89,11 @@ class Rates:
 
     product: float
     copies: dict[int, float]
+
+    def best(self, other: "Rates") -> "Rates":
+        """Return the higher of each: a floor must not be that of a busy moment."""
+        copies = {size: max(rate, other.copies.get(size, 0.0)) for size, rate in self.copies.items()}
+        return Rates(max(self.product, other.product), copies)
 
     def copied(self, size: int) -> float:
         """Return the seconds of moving so many bytes, at the rate of the next larger footprint."""
@@ -106,6 +114,7 @@ def measure_rates(seconds: float) -> Rates:
         runs[str(size)] = partial(_copies, y, x, repeats[size])
     times = interleave(runs, seconds, pairs=runs)
     copies = {size: size * repeats[size] / times[str(size)].least for size in _FOOTPRINTS}
+    copies = {size: max(r for n, r in copies.items() if n >= size) for size in copies}  # what is smaller is copied no slower
     return Rates(_SIDE**3 / times["product"].least, copies)
 
 
@@ -191,7 +200,7 @@ def bare(plain: nn.Module, x: Tensor, train: bool) -> dict[str, tuple[nn.Module,
     return {"bare": (hollowed(base, (x,)), x), "bare, last": (hollowed(last(base), (images,)), images)}
 
 
-def run_case(name: str, batch: int, mode: str, options: argparse.Namespace, rates: Rates) -> Case:
+def run_case(name: str, batch: int, mode: str, options: argparse.Namespace) -> Case:
     """Optimize, compare, time."""
     make, size = NETWORKS[name]
     case, train = Case(name, batch, mode, size), mode == "training"
@@ -213,7 +222,7 @@ def run_case(name: str, batch: int, mode: str, options: argparse.Namespace, rate
     case.best = min(theirs, key=lambda k: case.seconds[k])
     case.ratio = ratio(times[case.best], times["ninefold"])
     case.outside = min(case.seconds["bare"], case.seconds["bare, last"])
-    case.floors = sum(floor_of(p, rates) for p in problems(plain, x, train))
+    case.problems = list(problems(plain, x, train))
     case.format, case.folded, case.fused = report.memory_format, len(report.folded), len(report.fused)
     case.engines = dict(Counter(engine for row in report.rows for engine in row.engines.values()).most_common())
     return case
@@ -292,6 +301,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run, print, write; return 1 where a case is an error. An interrupt keeps what there is."""
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that is ended keeps its cases, however it is ended
     console = Console(width=None if sys.stdout.isatty() else 190)
     if options.compile and not (shutil.which("g++") or shutil.which("clang++")):
         console.print("torch.compile needs a C++ compiler on the CPU, and there is neither g++ nor clang++")
@@ -302,19 +312,25 @@ def main(arguments: list[str] | None = None) -> int:
     facts = machine.describe()
     console.print(machine.line(facts))
     cases: list[Case] = []
+    rates = measure_rates(min(options.seconds, 0.5))
     with machine.own_cache(), planning(options.planning), contextlib.suppress(KeyboardInterrupt):
-        rates = measure_rates(min(options.seconds, 1.0))
-        copies = ", ".join(f"{size >> 10} KiB {rate / 1e9:.0f}" for size, rate in rates.copies.items())
-        console.print(f"{rates.product / 1e9:.0f} G multiply-adds/s in a product; GB/s copied by footprint: {copies}")
         for name, batch, mode in product(options.name or NETWORKS, options.batch or (1, 8), options.mode or MODES):
             with console.status(f"{name}, batch {batch}, {mode}"):
-                cases.append(run_case(name, batch, mode, options, rates))
+                cases.append(run_case(name, batch, mode, options))
+                rates = rates.best(measure_rates(min(options.seconds, 0.5)))
+    for case in cases:
+        case.floors = sum(floor_of(p, rates) for p in case.problems)
+    copies = ", ".join(f"{size >> 10} KiB {rate / 1e9:.0f}" for size, rate in rates.copies.items())
+    console.print(f"{rates.product / 1e9:.0f} G multiply-adds/s in a product; GB/s copied by footprint: {copies}")
     console.print(table(cases))
+    if (load := os.getloadavg()[0]) > facts["threads"] + 0.5:
+        console.print(f"[yellow]others kept this machine busy (load {load:.1f}): these figures say little[/]")
     for line in summary(cases):
         console.print(line)
     target = options.json or RESULTS / f"networks-{str(facts['date']).replace(':', '-')}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    records = [asdict(c) | ({} if c.ratio is None else {"bound": c.bound, "reached": c.reached}) for c in cases]
+    derived = [{} if c.ratio is None else {"bound": c.bound, "reached": c.reached} for c in cases]
+    records = [asdict(replace(c, problems=[])) | more for c, more in zip(cases, derived, strict=True)]
     target.write_text(json.dumps({"machine": facts, "rates": asdict(rates), "cases": records}, indent=1))
     console.print(f"records: {target}")
     return int(any(c.error is not None for c in cases) or not cases)

@@ -108,6 +108,8 @@ def test_long_kernels_count_as_transforms(networks):
 
 def test_a_floor_is_the_larger_of_products_and_bytes(networks):
     rates = networks.Rates(product=1e9, copies={1 << 16: 1e10, 1 << 20: 1e9})
+    slower = networks.Rates(product=2e8, copies={1 << 16: 1e9, 1 << 20: 1e8})
+    assert rates.best(slower) == slower.best(rates) == rates
     assert rates.copied(1 << 14) == (1 << 14) / 1e10
     assert rates.copied(1 << 18) == (1 << 18) / 1e9
     assert rates.copied(1 << 24) == (1 << 24) / 1e9
