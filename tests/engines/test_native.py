@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -37,6 +38,11 @@ def test_every_instruction_set_passes_a_short_fuzz(isa):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"on {isa}" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="0 compilers are installed")
+def test_where_there_is_a_compiler_the_extension_was_built():
+    assert native.instruction_set() is not None, native.unavailable(Problem("c", ConvSpec(8, 8, 3).form((13, 17)), 1))
 
 
 @needs_extension

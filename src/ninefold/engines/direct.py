@@ -84,7 +84,9 @@ def _efficiency(problem: Problem) -> float:
     gathered = 1.0 if pixels or not problem.channels_last else 0.35  # channels one by one out of pixels
     scattered = 0.5 if problem.map == "h" and not pixels and form.stride[-1] > 1 else 1.0
     summed = 0.7 if problem.map == "g" else 1.0
-    return 0.75 * lanes * gathered * scattered * summed
+    alone = form.channels.outputs == form.channels.groups and all(n == 1 for n in form.kernel[:-1])
+    shared = 0.6 if alone and not pixels else 1.0  # one output row and channel: every input is loaded for every tap
+    return 0.75 * lanes * gathered * scattered * summed * shared
 
 
 def _run_c(problem: Problem, plan: Any) -> Runner:

@@ -123,12 +123,14 @@ class _Tiling:
     def seconds(self, problem: Problem, machine: Machine) -> float:
         """Estimate a run: products, transforms of data and outputs, of kernels, and the memory that all of it passes."""
         channels = problem.form.channels
-        pairs = channels.connections
+        ends = (channels.inputs, channels.outputs)
+        ins, outs = (-(-n // channels.groups // 8) * 8 * channels.groups for n in ends)  # vectors are of channels, and whole
+        pairs = ins * outs // channels.groups
         points = prod(p.n for p in self.parts)
         tiles, seen = (problem.batch * prod(x) for x in zip(*((p.tiles, p.seen) for p in self.parts), strict=True))
         macs = points * tiles * prod(p.pieces for p in self.parts) * pairs
         depth = sum(p.n > 1 for p in self.parts)
-        data = points * (seen * channels.inputs + tiles * channels.outputs) * depth
+        data = points * (seen * ins + tiles * outs) * depth
         kernels = points * prod(p.pieces for p in self.parts) * pairs * (0 if problem.frozen else 1 + depth)
         return float(
             macs / machine.product
