@@ -141,8 +141,8 @@ def optimize(
     >>> import torch, ninefold as nf
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3, groups=4), torch.nn.ReLU())
     >>> fast, report = nf.optimize(model, torch.zeros(1, 4, 12, 10), mode="estimate")
-    >>> report.rows[0].engines
-    {'c': 'aten'}
+    >>> list(report.rows[0].engines)  # each map that inference needs, with the engine that serves it on this machine
+    ['c']
     """
     options = replace(CURRENT.get(), mode=mode, tolerance=tolerance, max_scratch=max_scratch)
     inputs = example if isinstance(example, tuple) else (example,)
