@@ -23,6 +23,7 @@ __all__ = [
     "columns_h",
     "finish",
     "is_unshared",
+    "kernel_bytes",
     "row_length",
     "scatter",
     "straight",
@@ -68,6 +69,15 @@ def row_length(problem: Problem) -> int:
         wide = form.channels.outputs // form.channels.groups if problem.map == "g" else 1  # the result of a block counts too
         return max(1, prod(form.n_out[1:]) * max(problem.batch, wide))
     return prod(-(-a.n_out // a.period) for a in form.axes[1:])
+
+
+def kernel_bytes(problem: Problem) -> int:
+    """Return the bytes of the kernels of a block, copied to be multiplied; 0 where the tile has one, which is used in place."""
+    if not problem.form.tiled or is_unshared(problem.form):
+        return 0
+    most = max((prod(b.many) for b in blocks_of(problem)), default=0)
+    copies = 1 if problem.itemsize >= 4 else 2
+    return copies * most * column_bytes(problem) * problem.form.channels.outputs // problem.form.channels.groups
 
 
 def budget(problem: Problem) -> int:

@@ -25,6 +25,7 @@ from ninefold.engines.columns import (
     columns_g,
     columns_h,
     is_unshared,
+    kernel_bytes,
     row_length,
     worth_reordering,
 )
@@ -70,8 +71,8 @@ class Gemm(Engine):
         if _pointwise(form):
             return 0
         row = column_bytes(problem) * row_length(problem)
-        rows = -(-prod(form.n_out) * max(problem.batch, 1) // max(1, prod(form.n_out[1:])))
-        return 3 * max(row, min(budget(problem), row * rows)) + self._beside(problem)
+        whole = max(row * form.n_out[0], column_bytes(problem) * prod(form.n_out) * problem.batch)
+        return 3 * max(row, min(budget(problem), whole)) + self._beside(problem) + kernel_bytes(problem)
 
     @staticmethod
     def _beside(problem: Problem) -> int:
