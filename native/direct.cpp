@@ -55,7 +55,7 @@ template <class T> Layout layout(const Direct& d) {
     s.shared = d.outs > 1 ? round_up(d.groups * d.outs * d.ins * d.taps * int64_t(sizeof(T)), 64) : 0;
     s.staged = s.in_place ? 0 : round_up(row * s.bands.staged_z * s.bands.staged_y, 64);
     s.packed = d.outs > 1 ? 0 : round_up(d.ins * d.taps * int64_t(sizeof(T)), 64);
-    s.buffer = round_up(4 * 6 * kBytes, 64);
+    s.buffer = round_up(2 * 4 * 6 * kBytes, 64);  // two lines of outputs that lie between each other
     s.offsets = round_up(d.z.taps * d.y.taps * s.lines_taps * 8 + 64, 64);
     s.each = s.staged + s.packed + s.buffer + s.offsets + 4096;
     return s;
@@ -286,6 +286,29 @@ constexpr int64_t widest(int64_t r) {
     return r == 1 ? kMost<1> : r == 2 ? kMost<2> : r == 3 ? kMost<3> : kMost<4>;
 }
 
+// Writes a[0], b[0], a[1], b[1], ...; there are as many of `b`, or one fewer.
+template <class T> NINEFOLD_INLINE void zip(const T* a, const T* b, T* to, int64_t n_a, int64_t n_b) {
+    typedef typename VecOf<T>::word Word;
+    Word low[kLanes<T>], high[kLanes<T>];
+    for (int k = 0; k < kLanes<T>; ++k) {
+        low[k] = Word(k / 2 + k % 2 * kLanes<T>);
+        high[k] = Word(low[k] + kLanes<T> / 2);
+    }
+    Mask<T> lower, upper;
+    __builtin_memcpy(&lower, low, kBytes);
+    __builtin_memcpy(&upper, high, kBytes);
+    int64_t k = 0;
+    for (; k + kLanes<T> <= n_b; k += kLanes<T>) {
+        Vec<T> x = load(a + k), y = load(b + k);
+        store(to + 2 * k, Vec<T>(__builtin_shuffle(x, y, lower)));
+        store(to + 2 * k + kLanes<T>, Vec<T>(__builtin_shuffle(x, y, upper)));
+    }
+    for (; k < n_a; ++k) {
+        to[2 * k] = a[k];
+        if (k < n_b) to[2 * k + 1] = b[k];
+    }
+}
+
 // --- one item ----------------------------------------------------------------------------------------------------------------
 
 template <class T, class S> class Correlation {
@@ -294,6 +317,8 @@ public:
         : d(direct), s(layout<T>(direct)), in(static_cast<const S*>(in)), weight(static_cast<const S*>(weight)),
           bias(static_cast<const S*>(bias)), out(static_cast<S*>(out)), shared(reinterpret_cast<T*>(scratch)), scratch(scratch + s.shared) {
         straight = Same<T, S>::value && d.n_x == 1 && d.out[2] * d.jump[2] == 1;
+        paired = Same<T, S>::value && d.n_x == 2 && d.out[2] * d.jump[2] == 2 && d.x[1].first == d.x[0].first + 1 &&
+                 (d.x[0].count == d.x[1].count || d.x[0].count == d.x[1].count + 1);
     }
 
     void run() {
@@ -408,20 +433,16 @@ private:
         }
         int64_t rs = dy / a, ks = d.step[1] / a;
         T* p = packed;
-        for (int64_t l = 0; l < d.n_x; ++l) {
-            const Line& x = d.x[l];
-            const T* mine = p;
-            for (int64_t i = 0; i < d.ins; ++i)
-                for (int64_t z = 0; z < d.z.taps; ++z)
-                    for (int64_t y = 0; y < ky; ++y)
-                        for (int64_t k = 0; k < x.taps; ++k, ++p) *p = wide(w[i * d.w_in + d.z.weight[z] + d.y.weight[y] + x.weight[k]]);
-            Rows<T> args{nullptr, band.is, band.zs, dy * band.ys, ks, d.ins, d.z.taps, ky, x.taps, d.z.at, x.at, mine, 0, init, square_of(x, ky, ks)};
+        for (int64_t l = 0; l < d.n_x; l += paired ? 2 : 1) {
+            Rows<T> args[2];
+            for (int64_t k = 0; k < (paired ? 2 : 1); ++k) args[k] = packed_line(band, d.x[l + k], w, p, init, dy, ks);
             for (int64_t z = band.z0; z < band.z1; ++z)
                 for (int64_t r = 0; r < least(rs, band.y1 - band.y0); ++r) {
                     int64_t left = ceil_div(band.y1 - band.y0 - r, rs), y = band.y0 + r;
                     while (left) {
                         int64_t many = portion(left, 4);
-                        row_block(band, args, x, to, z, y, many, rs, buffer);
+                        if (paired) pair_block(band, args, to, z, y, many, rs, buffer);
+                        else row_block(band, args[0], d.x[l], to, z, y, many, rs, buffer);
                         y += many * rs;
                         left -= many;
                     }
@@ -429,9 +450,47 @@ private:
         }
     }
 
+    // The weights of a line, packed from `p` on, and what is the same for all its blocks of rows.
+    Rows<T> packed_line(const Band& band, const Line& x, const S* w, T*& p, T init, int64_t dy, int64_t ks) {
+        const T* mine = p;
+        int64_t ky = d.y.taps;
+        for (int64_t i = 0; i < d.ins; ++i)
+            for (int64_t z = 0; z < d.z.taps; ++z)
+                for (int64_t y = 0; y < ky; ++y)
+                    for (int64_t k = 0; k < x.taps; ++k, ++p) *p = wide(w[i * d.w_in + d.z.weight[z] + d.y.weight[y] + x.weight[k]]);
+        return {nullptr, band.is, band.zs, dy * band.ys, ks, d.ins, d.z.taps, ky, x.taps, d.z.at, x.at, mine, 0, init, square_of(x, ky, ks)};
+    }
+
+    const T* first_read(const Band& band, int64_t z, int64_t y) const {
+        return band.base + (z - band.z0) * d.step[0] * band.zs + ((y - band.y0) * d.step[1] + (d.y.taps ? d.y.at[0] : 0)) * band.ys;
+    }
+
+    // Two lines whose outputs lie between each other: rows of both are made, then written alternating.
+    void pair_block(const Band& band, Rows<T> (&args)[2], S* to, int64_t z, int64_t y, int64_t many, int64_t rs, T* buffer) {
+        const T* base = first_read(band, z, y);
+        int64_t vectors = ceil_div(d.x[0].count, kLanes<T>), k = 0;
+        while (vectors) {
+            int64_t c = portion(vectors, widest(many));
+            int64_t count[2];
+            for (int l = 0; l < 2; ++l) {
+                int64_t left = d.x[l].count - k, own = least(c, ceil_div(left, kLanes<T>));
+                count[l] = least(left, c * kLanes<T>);
+                if (!own) continue;
+                args[l].in = base + k;
+                args[l].last = count[l] >= kLanes<T> ? count[l] - kLanes<T> : 0;
+                rows<T>(many, own, args[l], buffer + l * 4 * 6 * kLanes<T>, 6 * kLanes<T>, least(count[l], kLanes<T>));
+            }
+            if constexpr (Same<T, S>::value)
+                for (int64_t q = 0; q < many; ++q)
+                    zip<T>(buffer + q * 6 * kLanes<T>, buffer + (4 + q) * 6 * kLanes<T>, at(to, z, y + q * rs, d.x[0], k), count[0], count[1]);
+            k += c * kLanes<T>;
+            vectors -= c;
+        }
+    }
+
     // `many` output rows, rs apart, from row y on.
     void row_block(const Band& band, Rows<T>& args, const Line& x, S* to, int64_t z, int64_t y, int64_t many, int64_t rs, T* buffer) {
-        const T* base = band.base + (z - band.z0) * d.step[0] * band.zs + ((y - band.y0) * d.step[1] + (d.y.taps ? d.y.at[0] : 0)) * band.ys;
+        const T* base = first_read(band, z, y);
         int64_t vectors = ceil_div(x.count, kLanes<T>), k = 0;
         while (vectors) {
             int64_t c = portion(vectors, widest(many));
@@ -515,7 +574,7 @@ private:
     S* out;
     T* shared;
     char* scratch;
-    bool straight;
+    bool straight, paired;
 };
 
 template <class T> size_t planar_scratch(const Direct& d) {

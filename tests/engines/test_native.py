@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,8 @@ import ninefold as nf
 from ninefold.engines import native
 from ninefold.engines.direct import Direct
 from ninefold.errors import ArgumentError
+from ninefold.ops import Site
+from ninefold.settings import Options
 from ninefold.spec import ConvSpec
 from ninefold.spec.problem import Problem
 
@@ -126,3 +129,19 @@ def test_an_error_of_the_environment_is_ours():
         else:
             os.environ["NINEFOLD_ISA"] = before
         native.instruction_set.cache_clear()
+
+
+@needs_extension
+def test_positions_beyond_two_to_the_31_are_reached():
+    """Memory that is never touched costs nothing: of four gigabytes of zeros a stride of two million reads little."""
+    V = torch.from_numpy(np.zeros((1, 1, 2**31 + 5), np.int16)).view(torch.bfloat16)  # torch.zeros would write them
+    V[..., -5:] = torch.tensor([3.0, -5.0, 7.0, 11.0, 13.0])
+    K = torch.tensor([[[1.0, 2.0, 4.0]]], dtype=torch.bfloat16)
+    bound = Site(ConvSpec(1, 1, (3,), stride=2**21), Options()).bind(V, K)
+    Z = Direct().prepare(bound.problem("c"))(K, V, None)
+    assert Z.shape == (1, 1, 1025)
+    assert (Z[0, 0, -1].item(), Z[0, 0, :-1].count_nonzero().item()) == (3.0 - 10.0 + 28.0, 0)
+    G = torch.zeros_like(Z)
+    G[..., -1] = 2.0
+    D = Direct().prepare(bound.problem("g"))(V, G, None)
+    assert D.flatten().tolist() == [6.0, -10.0, 14.0]

@@ -107,7 +107,9 @@ def _rate(problem: Problem, machine: Machine) -> float:
         )
     width = (form.channels.inputs if map_ == "h" else form.channels.outputs) // groups
     transposed_product = 0.5 if map_ == "h" and max(form.kernel) == 1 else 1.0
-    return machine.product * part * transposed_product * min(1.0, width / 16)
+    read = (form.channels.outputs if map_ == "h" else form.channels.inputs) // groups
+    few = min(1.0, read / 3) if map_ != "c" or form.ndim == 3 else 1.0  # a single channel is read at a third of the rate
+    return machine.product * part * transposed_product * few * min(1.0, width / 16)
 
 
 _VECTORISED = 8  # the padding up to which oneDNN keeps its vectorised kernels, measured
@@ -127,11 +129,13 @@ def _slow_depthwise(form: Form, map_: str, channels_last: bool) -> float:
     """Depthwise: a padding past 8 leaves the vectorised path in contiguous memory; kernel gradients hardly have one."""
     long = _most_padding(form) > _VECTORISED
     if map_ == "h":
-        return 40 if form.ndim == 3 else 2.4
+        return {1: 10, 2: 3, 3: 40}[form.ndim]
     if map_ == "g":
         return 6 if max(form.kernel) <= 3 else 20 if channels_last and not long else 60
     if form.ndim == 1:
-        return 60 if long else 2.5
+        return 60 if long else 6
+    if form.ndim == 3:
+        return 60 if long else 3
     return 60 if long and not channels_last else 1.6
 
 

@@ -59,7 +59,9 @@ class Direct(Engine):
         return None
 
     def cost(self, problem: Problem, machine: Machine) -> float:
-        return float(problem.bytes / machine.stream + problem.macs / (_efficiency(problem) * machine.product) + machine.call)
+        passes = 2.5 if _pixels(problem) else 1.3 if _depthwise(problem.form) else 1.0  # staged, read, and written
+        moved = passes * problem.bytes / machine.stream
+        return float(moved + problem.macs / (_efficiency(problem) * machine.product) + machine.call)
 
     def error(self, problem: Problem) -> Error:
         return direct_error(problem)
@@ -75,14 +77,23 @@ class Direct(Engine):
         return {"c": _run_c, "h": _run_h, "g": _run_g}[problem.map](problem, plan)
 
 
+def _depthwise(form: Form) -> bool:
+    return form.channels.inputs == form.channels.outputs == form.channels.groups > 1
+
+
+def _pixels(problem: Problem) -> bool:
+    """Whether vectors are of channels, which are neighbours."""
+    return problem.channels_last and _depthwise(problem.form)
+
+
 def _efficiency(problem: Problem) -> float:
     """Return the part of a large product's rate that the inner loops reach, as measured (docs/design)."""
-    form = problem.form
-    pixels = problem.channels_last and form.channels.inputs == form.channels.outputs == form.channels.groups > 1
+    form, pixels = problem.form, _pixels(problem)
     width = (form.n_in if problem.map == "h" else form.n_out)[-1]
     lanes = 1.0 if pixels else width / (-(-width // 8) * 8)
-    gathered = 1.0 if pixels or not problem.channels_last else 0.35  # channels one by one out of pixels
-    scattered = 0.5 if problem.map == "h" and not pixels and form.stride[-1] > 1 else 1.0
+    gathered = 1.0 if pixels or not problem.channels_last else 0.5 if problem.map == "g" else 0.9  # out of pixels, one by one
+    strided = form.stride[-1] if problem.map == "h" and not pixels else 1
+    scattered = 1.0 if strided == 1 else 0.8 if strided == 2 and _depthwise(form) else 0.5
     summed = 0.7 if problem.map == "g" else 1.0
     alone = form.channels.outputs == form.channels.groups and all(n == 1 for n in form.kernel[:-1])
     shared = 0.6 if alone and not pixels else 1.0  # one output row and channel: every input is loaded for every tap

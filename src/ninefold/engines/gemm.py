@@ -57,7 +57,7 @@ class Gemm(Engine):
         if _pointwise(form):
             return problem.bytes / machine.stream + problem.macs / machine.product + 3 * machine.call
         columns = column_bytes(problem) * prod(form.n_out) * problem.batch
-        moved = 4 * problem.bytes / machine.stream + 2 * columns / machine.stream
+        moved = 4 * problem.bytes / machine.stream + (5 if problem.map == "h" else 2) * columns / machine.stream
         narrow = min(1.0, form.channels.outputs / form.channels.groups / 16)
         cuts = len(rows_of(problem)) if is_unshared(form) else len(list(blocks_of(problem)))
         calls = cuts * (8 + (prod(form.kernel) if problem.map == "h" else 0))
