@@ -13,11 +13,24 @@ namespace {
 
 constexpr int kPixels = kRegisters == 32 ? 8 : 6, kWide = 2, kTaps = kRegisters == 32 ? 8 : 6;
 constexpr int64_t kBand = 128 << 10;  // bytes staged at once, all channels of a few rows
+constexpr int64_t kHeld = 64 << 10;   // bytes of kernels, of all channels, that stay in the second cache beside the pixels
 
 template <class T> constexpr int64_t kBlock = kWide * kLanes<T>;
 
+// The run of positions along x if there is one alone, of neighbours, with nothing but zeros around it.
+NINEFOLD_INLINE const Run* lone_run(const Direct& d) {
+    const Run* found = nullptr;
+    for (int64_t r = 0; r < d.n_runs; ++r) {
+        if (d.runs[r].from < 0) continue;
+        if (found || d.runs[r].step != 1) return nullptr;
+        found = d.runs + r;
+    }
+    return found;
+}
+
 struct Layout {
     Bands bands;
+    bool in_place;           // nothing is staged: pixels are read where they lie, and taps outside are left out
     int64_t blocks;          // of channels
     int64_t together, parts; // blocks that an item takes, and items that takes
     int64_t apart, staged, packed, offsets, sums, grads, each, items, chunks;
@@ -29,16 +42,18 @@ template <class T> Layout layout(const Direct& d, bool weights) {
     s.blocks = ceil_div(d.groups, kBlock<T>);
     int64_t tall = (reach(d.z) + 1) * (reach(d.y) + 1 + 3 * d.step[1]);
     s.together = s.blocks;
-    while (s.together > 2 && s.together * row * tall > kBand) s.together = (s.together + 1) / 2;
+    s.packed = round_up(d.taps * kBlock<T> * int64_t(sizeof(T)), 64);
+    s.in_place = !weights && d.type != Type::bfloat16 && lone_run(d) && s.packed * s.blocks <= kHeld;
+    while (!s.in_place && s.together > 2 && s.together * row * tall > kBand) s.together = (s.together + 1) / 2;
     s.parts = ceil_div(s.blocks, s.together);
     int64_t wanted = d.threads > 1 ? ceil_div(2 * d.threads, s.parts * d.batch) : 1;
     s.bands = bands(d, d.staged[2] * kBlock<T>, row * s.together, kBand, wanted);
     int64_t places = d.batch * s.bands.n_z * s.bands.n_y, most_x = 0;
     for (int64_t l = 0; l < d.n_x; ++l) most_x = most(most_x, d.x[l].count);
     s.apart = round_up(d.staged[2] * kBlock<T> * s.bands.staged_z * s.bands.staged_y, 16);
-    s.staged = s.apart * int64_t(sizeof(T)) * s.together;
-    s.packed = round_up(d.taps * kBlock<T> * int64_t(sizeof(T)), 64) * (weights ? s.together : 1);
-    s.offsets = round_up(d.taps * 8, 64);
+    s.staged = s.in_place ? 0 : s.apart * int64_t(sizeof(T)) * s.together;
+    s.packed *= weights || s.in_place ? s.together : 1;
+    s.offsets = round_up(d.taps * 8 * (s.in_place ? 5 : 1), 64);
     s.chunks = weights && s.parts < 2 * d.threads ? least(places, d.threads) : 1;
     s.items = weights ? s.parts * s.chunks : s.parts * places;
     s.sums = weights && s.chunks > 1 ? round_up(d.groups * d.taps * int64_t(sizeof(T)), 64) * s.chunks : 0;
@@ -61,10 +76,7 @@ NINEFOLD_INLINE void pixels_core(const T* in, const int64_t* at, int64_t taps, c
     }
 }
 
-template <class T, class S, int P>
-void pixels(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, S* out, int64_t hop, int64_t channels) {
-    Vec<T> acc[P][kWide];
-    pixels_core<T, P>(in, at, taps, w, init, acc);
+template <class T, class S, int P> NINEFOLD_INLINE void write(const Vec<T> (&acc)[P][kWide], S* out, int64_t hop, int64_t channels) {
     for (int p = 0; p < P; ++p, out += hop)
         for (int v = 0; v < kWide; ++v) {
             int64_t left = channels - v * kLanes<T>;
@@ -78,6 +90,38 @@ void pixels(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<
             store(part, acc[p][v]);
             for (int64_t c = 0; c < least(left, kLanes<T>); ++c) narrow(part[c], out + v * kLanes<T> + c);
         }
+}
+
+template <class T, class S, int P>
+void pixels(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, S* out, int64_t hop, int64_t channels) {
+    Vec<T> acc[P][kWide];
+    pixels_core<T, P>(in, at, taps, w, init, acc);
+    write<T, S, P>(acc, out, hop, channels);
+}
+
+// Taps that are read where they lie: from where, with which weight, and where along x.
+struct Taps {
+    int64_t *from, *weight, *x, count;
+};
+
+// P pixels of one block of channels, `in_hop` apart in the input itself; the last block may be in part.
+template <class T, int P, bool Whole>
+void pixels_here(const T* in, int64_t in_hop, const Taps& taps, const T* packed, const T* start, T* out, int64_t hop, int64_t channels) {
+    Vec<T> acc[P][kWide];
+    for (int p = 0; p < P; ++p)
+        for (int v = 0; v < kWide; ++v) acc[p][v] = load(start + v * kLanes<T>);
+    for (int64_t t = 0; t < taps.count; ++t) {
+        const T *row = in + taps.from[t], *w = packed + taps.weight[t];
+        Vec<T> k[kWide];
+        for (int v = 0; v < kWide; ++v) k[v] = load(w + v * kLanes<T>);
+        for (int p = 0; p < P; ++p)
+            for (int v = 0; v < kWide; ++v) {
+                const T* q = row + p * in_hop + v * kLanes<T>;
+                if constexpr (Whole) acc[p][v] += k[v] * load(q);
+                else acc[p][v] += k[v] * load_first(q, most(0, least(kLanes<T>, channels - v * kLanes<T>)));
+            }
+    }
+    write<T, T, P>(acc, out, hop, channels);
 }
 
 // Sums over one row of outputs of gradient times input, for up to kTaps taps.
@@ -183,15 +227,90 @@ private:
         T* staged = reinterpret_cast<T*>(mine);
         T* packed = reinterpret_cast<T*>(mine + s.staged);
         int64_t* at = reinterpret_cast<int64_t*>(mine + s.staged + s.packed);
+        if constexpr (Same<T, S>::value)
+            if (s.in_place) return item_here(b, c, channels, in, weight, bias, out, packed, at);
         stage(b, in + b.n * d.in_n + c, channels, staged);
         fill_offsets(at);
         for (int64_t k = 0; k < channels; k += kBlock<T>)
             block(b, c + k, least(kBlock<T>, channels - k), staged + k / kBlock<T> * s.apart, at, packed, weight + (c + k) * d.w_group, bias ? bias + c + k : nullptr, out);
     }
 
-    void block(const Band& b, int64_t c, int64_t channels, const T* staged, const int64_t* at, T* packed, const S* weight, const S* bias, S* out) const {
+    void pack(int64_t channels, T* packed, const S* weight) const {
         for (int64_t t = 0; t < d.taps; ++t)
             for (int64_t k = 0, where = place(t); k < kBlock<T>; ++k) packed[t * kBlock<T> + k] = k < channels ? T(wide(weight[k * d.w_group + where])) : T(0);
+    }
+
+    // Without staging: all channels of a few pixels after each other, as they lie; what is outside is left out tap by tap.
+    void item_here(const Band& b, int64_t c, int64_t channels, const T* in, const T* weight, const T* bias, T* out, T* packed, int64_t* room) const {
+        constexpr int64_t B = kBlock<T>;
+        for (int64_t k = 0; k < channels; k += B) pack(least(B, channels - k), packed + k * d.taps, weight + (c + k) * d.w_group);
+        Taps taps{room, room + d.taps, room + 2 * d.taps, 0}, some{room + 3 * d.taps, room + 4 * d.taps, nullptr, 0};
+        const Run& run = *lone_run(d);
+        for (int64_t z = b.z0; z < b.z1; ++z)
+            for (int64_t y = b.y0; y < b.y1; ++y) {
+                T* row = out + b.n * d.out_n + c + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1];
+                int64_t before = 0;
+                for (int64_t l = 0; l < d.n_x; ++l) {
+                    const Line& x = d.x[l];
+                    taps.count = 0;
+                    for (int64_t i = 0; i < d.z.taps; ++i)
+                        for (int64_t j = 0; j < d.y.taps; ++j) {
+                            int64_t from_z = d.source[0][z * d.step[0] + d.z.at[i]], from_y = d.source[1][y * d.step[1] + d.y.at[j]];
+                            if (from_z < 0 || from_y < 0) continue;
+                            for (int64_t k = 0; k < x.taps; ++k, ++taps.count) {
+                                taps.from[taps.count] = from_z * d.in[0] + from_y * d.in[1] + (run.from - run.to + x.at[k]) * d.in[2];
+                                taps.weight[taps.count] = (before + (i * d.y.taps + j) * x.taps + k) * B;
+                                taps.x[taps.count] = x.at[k];
+                            }
+                        }
+                    int64_t nearest = x.taps ? x.at[0] : run.to, farthest = reach(x);
+                    for (int64_t k = 0; k < x.taps; ++k) nearest = least(nearest, x.at[k]);
+                    int64_t lo = least(x.count, most(0, run.to - nearest)), hi = most(lo, least(x.count, run.to + run.count - (x.taps ? farthest : 0)));
+                    Here here{in + b.n * d.in_n + c, row + x.first * d.out[2], packed, bias ? bias + c : nullptr, channels};
+                    for (int64_t k = lo ? 0 : hi; k < x.count; k = k + 1 == lo ? hi : k + 1) {
+                        some.count = 0;
+                        for (int64_t t = 0; t < taps.count; ++t)
+                            if (k + taps.x[t] >= run.to && k + taps.x[t] < run.to + run.count) {
+                                some.from[some.count] = taps.from[t];
+                                some.weight[some.count++] = taps.weight[t];
+                            }
+                        few<1>(here, k, some);
+                    }
+                    int64_t k = lo;
+                    for (; k + kPixels <= hi; k += kPixels) few<kPixels>(here, k, taps);
+                    if (k < hi && hi - lo >= kPixels) few<kPixels>(here, hi - kPixels, taps), k = hi;  // some again: they come out the same
+                    for (; k + 3 <= hi; k += 3) few<3>(here, k, taps);
+                    for (; k < hi; ++k) few<1>(here, k, taps);
+                    before += d.z.taps * d.y.taps * x.taps;
+                }
+            }
+    }
+
+    struct Here {
+        const T* in;
+        T* out;
+        const T *packed, *bias;
+        int64_t channels;
+    };
+
+    // P pixels from the k-th on, all channels.
+    template <int P> void few(const Here& h, int64_t k, const Taps& taps) const {
+        constexpr int64_t B = kBlock<T>;
+        int64_t hop = d.jump[2] * d.out[2];
+        for (int64_t c = 0; c < h.channels; c += B) {
+            int64_t own = least(B, h.channels - c);
+            T part[B] = {};
+            if (h.bias && own < B) __builtin_memcpy(part, h.bias + c, size_t(own) * sizeof(T));
+            const T* start = h.bias && own == B ? h.bias + c : part;
+            const T *in = h.in + c + k * d.in[2], *packed = h.packed + c * d.taps;
+            T* out = h.out + c + k * hop;
+            if (own == B) pixels_here<T, P, true>(in, d.in[2], taps, packed, start, out, hop, own);
+            else pixels_here<T, P, false>(in, d.in[2], taps, packed, start, out, hop, own);
+        }
+    }
+
+    void block(const Band& b, int64_t c, int64_t channels, const T* staged, const int64_t* at, T* packed, const S* weight, const S* bias, S* out) const {
+        pack(channels, packed, weight);
         T start[kBlock<T>];
         for (int64_t k = 0; k < kBlock<T>; ++k) start[k] = bias && k < channels ? T(wide(bias[k])) : T(0);
         Vec<T> init[kWide];
