@@ -17,15 +17,31 @@ constexpr int64_t kHeld = 64 << 10;   // bytes of kernels, of all channels, that
 
 template <class T> constexpr int64_t kBlock = kWide * kLanes<T>;
 
-// The run of positions along x if there is one alone, of neighbours, with nothing but zeros around it.
-NINEFOLD_INLINE const Run* lone_run(const Direct& d) {
+// The run that a tap of a line reads, all its outputs together: the others are zeros. None if there is no such run, or several.
+NINEFOLD_INLINE const Run* run_of(const Direct& d, const Line& x, int64_t tap, int64_t* count) {
     const Run* found = nullptr;
+    *count = 0;
     for (int64_t r = 0; r < d.n_runs; ++r) {
-        if (d.runs[r].from < 0) continue;
-        if (found || d.runs[r].step != 1) return nullptr;
-        found = d.runs + r;
+        const Run& run = d.runs[r];
+        if (run.from < 0 || run.to >= x.at[tap] + x.count || run.to + run.count <= x.at[tap]) continue;
+        found = &run;
+        ++*count;
     }
     return found;
+}
+
+// Pixels between neighbouring outputs of every tap, if all have the same and none reads two runs; else 0.
+NINEFOLD_INLINE int64_t even_steps(const Direct& d) {
+    int64_t step = 0, count;
+    for (int64_t l = 0; l < d.n_x; ++l)
+        for (int64_t t = 0; t < d.x[l].taps; ++t) {
+            const Run* run = run_of(d, d.x[l], t, &count);
+            if (count > 1) return 0;
+            if (!run || run->count == 1) continue;
+            if (step && run->step != step) return 0;
+            step = run->step;
+        }
+    return step;
 }
 
 struct Layout {
@@ -43,7 +59,7 @@ template <class T> Layout layout(const Direct& d, bool weights) {
     int64_t tall = (reach(d.z) + 1) * (reach(d.y) + 1 + 3 * d.step[1]);
     s.together = s.blocks;
     s.packed = round_up(d.taps * kBlock<T> * int64_t(sizeof(T)), 64);
-    s.in_place = !weights && d.type != Type::bfloat16 && lone_run(d) && s.packed * s.blocks <= kHeld;
+    s.in_place = !weights && d.type != Type::bfloat16 && even_steps(d) > 0 && s.packed * s.blocks <= kHeld;
     while (!s.in_place && s.together > 2 && s.together * row * tall > kBand) s.together = (s.together + 1) / 2;
     s.parts = ceil_div(s.blocks, s.together);
     int64_t wanted = d.threads > 1 ? ceil_div(2 * d.threads, s.parts * d.batch) : 1;
@@ -53,7 +69,7 @@ template <class T> Layout layout(const Direct& d, bool weights) {
     s.apart = round_up(d.staged[2] * kBlock<T> * s.bands.staged_z * s.bands.staged_y, 16);
     s.staged = s.in_place ? 0 : s.apart * int64_t(sizeof(T)) * s.together;
     s.packed *= weights || s.in_place ? s.together : 1;
-    s.offsets = round_up(d.taps * 8 * (s.in_place ? 5 : 1), 64);
+    s.offsets = round_up(d.taps * 8 * (s.in_place ? 6 : 1), 64);
     s.chunks = weights && s.parts < 2 * d.threads ? least(places, d.threads) : 1;
     s.items = weights ? s.parts * s.chunks : s.parts * places;
     s.sums = weights && s.chunks > 1 ? round_up(d.groups * d.taps * int64_t(sizeof(T)), 64) * s.chunks : 0;
@@ -99,9 +115,9 @@ void pixels(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<
     write<T, S, P>(acc, out, hop, channels);
 }
 
-// Taps that are read where they lie: from where, with which weight, and where along x.
+// Taps that are read where they lie: from where, with which weight, by which outputs.
 struct Taps {
-    int64_t *from, *weight, *x, count;
+    int64_t *from, *weight, *lo, *hi, count;
 };
 
 // P pixels of one block of channels, `in_hop` apart in the input itself; the last block may be in part.
@@ -244,8 +260,8 @@ private:
     void item_here(const Band& b, int64_t c, int64_t channels, const T* in, const T* weight, const T* bias, T* out, T* packed, int64_t* room) const {
         constexpr int64_t B = kBlock<T>;
         for (int64_t k = 0; k < channels; k += B) pack(least(B, channels - k), packed + k * d.taps, weight + (c + k) * d.w_group);
-        Taps taps{room, room + d.taps, room + 2 * d.taps, 0}, some{room + 3 * d.taps, room + 4 * d.taps, nullptr, 0};
-        const Run& run = *lone_run(d);
+        Taps taps{room, room + d.taps, room + 2 * d.taps, room + 3 * d.taps, 0}, some{room + 4 * d.taps, room + 5 * d.taps, nullptr, nullptr, 0};
+        const int64_t step = even_steps(d);
         for (int64_t z = b.z0; z < b.z1; ++z)
             for (int64_t y = b.y0; y < b.y1; ++y) {
                 T* row = out + b.n * d.out_n + c + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1];
@@ -257,20 +273,25 @@ private:
                         for (int64_t j = 0; j < d.y.taps; ++j) {
                             int64_t from_z = d.source[0][z * d.step[0] + d.z.at[i]], from_y = d.source[1][y * d.step[1] + d.y.at[j]];
                             if (from_z < 0 || from_y < 0) continue;
-                            for (int64_t k = 0; k < x.taps; ++k, ++taps.count) {
-                                taps.from[taps.count] = from_z * d.in[0] + from_y * d.in[1] + (run.from - run.to + x.at[k]) * d.in[2];
-                                taps.weight[taps.count] = (before + (i * d.y.taps + j) * x.taps + k) * B;
-                                taps.x[taps.count] = x.at[k];
+                            for (int64_t k = 0; k < x.taps; ++k) {
+                                int64_t runs;
+                                const Run* run = run_of(d, x, k, &runs);
+                                if (!run) continue;
+                                const int64_t n = taps.count++, ahead = run->to - x.at[k];
+                                taps.from[n] = from_z * d.in[0] + from_y * d.in[1] + (run->from - ahead * step) * d.in[2];
+                                taps.weight[n] = (before + (i * d.y.taps + j) * x.taps + k) * B;
+                                taps.lo[n] = ahead;
+                                taps.hi[n] = ahead + run->count;
                             }
                         }
-                    int64_t nearest = x.taps ? x.at[0] : run.to, farthest = reach(x);
-                    for (int64_t k = 0; k < x.taps; ++k) nearest = least(nearest, x.at[k]);
-                    int64_t lo = least(x.count, most(0, run.to - nearest)), hi = most(lo, least(x.count, run.to + run.count - (x.taps ? farthest : 0)));
-                    Here here{in + b.n * d.in_n + c, row + x.first * d.out[2], packed, bias ? bias + c : nullptr, channels};
+                    int64_t lo = 0, hi = x.count;
+                    for (int64_t t = 0; t < taps.count; ++t) lo = most(lo, taps.lo[t]), hi = least(hi, taps.hi[t]);
+                    lo = least(lo, x.count), hi = most(lo, hi);
+                    Here here{in + b.n * d.in_n + c, row + x.first * d.out[2], packed, bias ? bias + c : nullptr, channels, step * d.in[2]};
                     for (int64_t k = lo ? 0 : hi; k < x.count; k = k + 1 == lo ? hi : k + 1) {
                         some.count = 0;
                         for (int64_t t = 0; t < taps.count; ++t)
-                            if (k + taps.x[t] >= run.to && k + taps.x[t] < run.to + run.count) {
+                            if (k >= taps.lo[t] && k < taps.hi[t]) {
                                 some.from[some.count] = taps.from[t];
                                 some.weight[some.count++] = taps.weight[t];
                             }
@@ -290,7 +311,7 @@ private:
         const T* in;
         T* out;
         const T *packed, *bias;
-        int64_t channels;
+        int64_t channels, step;
     };
 
     // P pixels from the k-th on, all channels.
@@ -302,10 +323,10 @@ private:
             T part[B] = {};
             if (h.bias && own < B) __builtin_memcpy(part, h.bias + c, size_t(own) * sizeof(T));
             const T* start = h.bias && own == B ? h.bias + c : part;
-            const T *in = h.in + c + k * d.in[2], *packed = h.packed + c * d.taps;
+            const T *in = h.in + c + k * h.step, *packed = h.packed + c * d.taps;
             T* out = h.out + c + k * hop;
-            if (own == B) pixels_here<T, P, true>(in, d.in[2], taps, packed, start, out, hop, own);
-            else pixels_here<T, P, false>(in, d.in[2], taps, packed, start, out, hop, own);
+            if (own == B) pixels_here<T, P, true>(in, h.step, taps, packed, start, out, hop, own);
+            else pixels_here<T, P, false>(in, h.step, taps, packed, start, out, hop, own);
         }
     }
 
