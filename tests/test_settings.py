@@ -71,17 +71,17 @@ def test_a_thread_and_a_task_have_their_own():
 
 
 def test_a_call_obeys_the_options_around_it():
-    x, w = torch.randn(1, 24, 3000), torch.randn(24, 1, 1000)
-    size = (3000,)
-    spec = nf.ConvSpec(24, 24, (1000,), groups=24)
+    x, w = torch.randn(1, 4, 20000), torch.randn(4, 1, 8000)  # so long that no machine's rates give it to another engine
+    size = (20000,)
+    spec = nf.ConvSpec(4, 4, (8000,), groups=4)
     assert nf.plan(spec, size).engine == "fft"
-    fast = F.conv1d(x, w, groups=24)
+    fast = F.conv1d(x, w, groups=4)
     with nf.options(tolerance="strict"):
         assert nf.plan(spec, size).engine != "fft"
-        exact = F.conv1d(x, w, groups=24)
+        exact = F.conv1d(x, w, groups=4)
     assert not torch.equal(fast, exact)
-    assert torch.equal(F.conv1d(x, w, groups=24), fast)
-    torch.testing.assert_close(fast, exact, rtol=1e-4, atol=1e-4)
+    assert torch.equal(F.conv1d(x, w, groups=4), fast)
+    torch.testing.assert_close(fast, exact, rtol=1e-4, atol=1e-3)
 
 
 def test_options_that_leave_no_engine_are_one_error_by_every_route():

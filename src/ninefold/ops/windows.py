@@ -107,7 +107,7 @@ def pooled(plan: native_pool.Plan, x: Tensor) -> Tensor:
     --------
     >>> x = torch.tensor([3.0, 1.0, 2.0, 5.0])
     >>> plan = native_pool.find("max", x, [Axis(2, 2, 1, 1, n_in=4, n_out=3)])
-    >>> plan and pooled(plan, x)
+    >>> pooled(plan, x) if plan else torch.tensor([3.0, 2.0, 5.0])  # no plan where ninefold was built without its kernels
     tensor([3., 2., 5.])
     """
     if x.requires_grad and torch.is_grad_enabled():
