@@ -2,7 +2,8 @@
 //
 // A band of rows is staged in blocks of two vectors of channels, read in the order of memory. P output pixels share each pair of
 // kernel vectors, and their inputs are operands of the multiply-adds straight from the cache: P + 1 loads per P multiply-adds.
-#include "staging.hpp"
+// Maps c and h stage nothing where every tap reads one run of pixels at one step: they read the pixels where they lie.
+#include "pixels_core.hpp"
 #include "threads.hpp"
 
 namespace NINEFOLD_NS {
@@ -11,13 +12,10 @@ bool is_pixels(const Direct& d) { return d.ins == 1 && d.outs == 1 && d.groups >
 
 namespace {
 
-constexpr int kPixels = kRegisters == 32 ? 8 : 6, kWide = 2, kTaps = kRegisters == 32 ? 8 : 6;
 constexpr int64_t kBand = 128 << 10;  // bytes staged at once, all channels of a few rows
 constexpr int64_t kHeld = 64 << 10;   // bytes of kernels, of all channels, that stay in the second cache beside the pixels
 
-template <class T> constexpr int64_t kBlock = kWide * kLanes<T>;
-
-// The run that a tap of a line reads, all its outputs together: the others are zeros. None if there is no such run, or several.
+// A run that a tap of a line reads for some of its outputs, the others being zeros, and how many such runs there are.
 NINEFOLD_INLINE const Run* run_of(const Direct& d, const Line& x, int64_t tap, int64_t* count) {
     const Run* found = nullptr;
     *count = 0;
@@ -76,82 +74,6 @@ template <class T> Layout layout(const Direct& d, bool weights) {
     s.grads = weights ? round_up(most_x * kBlock<T> * int64_t(sizeof(T)), 64) : 0;
     s.each = s.staged + s.packed + s.offsets + s.grads + 4096;
     return s;
-}
-
-template <class T, int P>
-NINEFOLD_INLINE void pixels_core(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, Vec<T> (&acc)[P][kWide]) {
-    constexpr int64_t B = kBlock<T>;
-    for (int p = 0; p < P; ++p)
-        for (int v = 0; v < kWide; ++v) acc[p][v] = init[v];
-    for (int64_t t = 0; t < taps; ++t, w += B) {
-        const T* row = in + at[t];
-        Vec<T> k[kWide];
-        for (int v = 0; v < kWide; ++v) k[v] = load(w + v * kLanes<T>);
-        for (int p = 0; p < P; ++p)
-            for (int v = 0; v < kWide; ++v) acc[p][v] += k[v] * load(row + p * B + v * kLanes<T>);
-    }
-}
-
-template <class T, class S, int P> NINEFOLD_INLINE void write(const Vec<T> (&acc)[P][kWide], S* out, int64_t hop, int64_t channels) {
-    for (int p = 0; p < P; ++p, out += hop)
-        for (int v = 0; v < kWide; ++v) {
-            int64_t left = channels - v * kLanes<T>;
-            if constexpr (Same<T, S>::value) {
-                if (left >= kLanes<T>) {
-                    store(out + v * kLanes<T>, acc[p][v]);
-                    continue;
-                }
-            }
-            T part[kLanes<T>];
-            store(part, acc[p][v]);
-            for (int64_t c = 0; c < least(left, kLanes<T>); ++c) narrow(part[c], out + v * kLanes<T> + c);
-        }
-}
-
-template <class T, class S, int P>
-void pixels(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, S* out, int64_t hop, int64_t channels) {
-    Vec<T> acc[P][kWide];
-    pixels_core<T, P>(in, at, taps, w, init, acc);
-    write<T, S, P>(acc, out, hop, channels);
-}
-
-// Taps that are read where they lie: from where, with which weight, by which outputs.
-struct Taps {
-    int64_t *from, *weight, *lo, *hi, count;
-};
-
-// P pixels of one block of channels, `in_hop` apart in the input itself; the last block may be in part.
-template <class T, int P, bool Whole>
-void pixels_here(const T* in, int64_t in_hop, const Taps& taps, const T* packed, const T* start, T* out, int64_t hop, int64_t channels) {
-    Vec<T> acc[P][kWide];
-    for (int p = 0; p < P; ++p)
-        for (int v = 0; v < kWide; ++v) acc[p][v] = load(start + v * kLanes<T>);
-    for (int64_t t = 0; t < taps.count; ++t) {
-        const T *row = in + taps.from[t], *w = packed + taps.weight[t];
-        Vec<T> k[kWide];
-        for (int v = 0; v < kWide; ++v) k[v] = load(w + v * kLanes<T>);
-        for (int p = 0; p < P; ++p)
-            for (int v = 0; v < kWide; ++v) {
-                const T* q = row + p * in_hop + v * kLanes<T>;
-                if constexpr (Whole) acc[p][v] += k[v] * load(q);
-                else acc[p][v] += k[v] * load_first(q, most(0, least(kLanes<T>, channels - v * kLanes<T>)));
-            }
-    }
-    write<T, T, P>(acc, out, hop, channels);
-}
-
-// Sums over one row of outputs of gradient times input, for up to kTaps taps.
-template <class T, int N>
-NINEFOLD_INLINE void row_sums(const T* in, const int64_t* at, const T* grad, int64_t grad_hop, int64_t count, Vec<T> (&acc)[N][kWide]) {
-    constexpr int64_t B = kBlock<T>;
-    int64_t off[N];
-    for (int n = 0; n < N; ++n) off[n] = at[n];
-    for (int64_t k = 0; k < count; ++k, in += B, grad += grad_hop) {
-        Vec<T> g[kWide];
-        for (int v = 0; v < kWide; ++v) g[v] = load(grad + v * kLanes<T>);
-        for (int n = 0; n < N; ++n)
-            for (int v = 0; v < kWide; ++v) acc[n][v] += g[v] * load(in + off[n] + v * kLanes<T>);
-    }
 }
 
 template <class T, class S> class Pixels {

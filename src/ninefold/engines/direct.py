@@ -59,7 +59,7 @@ class Direct(Engine):
         return None
 
     def cost(self, problem: Problem, machine: Machine) -> float:
-        passes = 2.5 if _pixels(problem) else 1.3 if _depthwise(problem.form) else 1.0  # staged, read, and written
+        passes = 2.5 if _pixels(problem) else 1.3 if _depthwise(problem.form) else 1.0  # over what is read and written, measured
         moved = passes * problem.bytes / machine.stream
         return float(moved + problem.macs / (_efficiency(problem) * machine.product) + machine.call)
 
