@@ -4,6 +4,7 @@
 // (depthwise, one channel), a vector of an input row serves up to four output rows: row u under the first of R rows is the tap row
 // u - q * ks of row q. Either way twelve accumulators hide the latency of multiply-add, and loads stay below two per multiply-add.
 #include "direct_core.hpp"
+#include "here.hpp"
 #include "threads.hpp"
 
 namespace NINEFOLD_NS {
@@ -21,6 +22,7 @@ constexpr int64_t kPlane = 16 << 10;    // and by a single channel: it stays in 
 struct Layout {
     Bands bands;
     bool in_place;
+    int64_t here;                  // size of a square kernel whose rows are read where they lie, or 0
     int64_t lines_taps;            // most taps along x of one line
     int64_t outs_at_once;          // Q, or 1
     int64_t split;                 // parts of the outputs of a group
@@ -36,6 +38,7 @@ template <class T> Layout layout(const Direct& d) {
         s.lines_taps = most(s.lines_taps, d.x[l].taps);
     }
     s.in_place = d.in_place && narrowest >= kLanes<T> && d.type != Type::bfloat16;
+    s.here = here_size(d);
     int64_t pitch = round_up(d.staged[2] + kLanes<T>, kLanes<T>);
     s.outs_at_once = least(d.outs, 4);
     int64_t row = pitch * int64_t(sizeof(T)) * d.ins;
@@ -45,7 +48,7 @@ template <class T> Layout layout(const Direct& d) {
     s.split = d.outs > 1 && blocks < wanted * d.batch * d.groups ? least(ceil_div(wanted * d.batch * d.groups, blocks), ceil_div(d.outs, 4)) : 1;
     s.items = blocks * s.split;
     s.shared = d.outs > 1 ? round_up(d.groups * d.outs * d.ins * d.taps * int64_t(sizeof(T)), 64) : 0;
-    s.staged = s.in_place ? 0 : round_up(row * s.bands.staged_z * s.bands.staged_y, 64);
+    s.staged = s.in_place ? 0 : round_up(s.here ? row : row * s.bands.staged_z * s.bands.staged_y, 64);
     s.packed = d.outs > 1 ? 0 : round_up(d.ins * d.taps * int64_t(sizeof(T)), 64);
     s.buffer = round_up(2 * 4 * 6 * kBytes, 64);  // two lines of outputs that lie between each other
     s.offsets = round_up(d.z.taps * d.y.taps * s.lines_taps * 8 + 64, 64);
@@ -118,6 +121,10 @@ private:
         band.z1 = least(band.z0 + s.bands.z, d.z.count);
         band.y1 = least(band.y0 + s.bands.y, d.y.count);
         const S* source = in + n * d.in_n + g * d.ins * d.in_c;
+        if constexpr (kMasks && Same<S, float>::value) {
+            if (s.here == 3) return here<3>(band, g, source, out + n * d.out_n + g * d.out_c, reinterpret_cast<T*>(mine));
+            if (s.here == 5) return here<5>(band, g, source, out + n * d.out_n + g * d.out_c, reinterpret_cast<T*>(mine));
+        }
         stage(band, source, reinterpret_cast<T*>(mine));
         char* rest = mine + s.staged;
         S* to = out + n * d.out_n + g * d.outs * d.out_c;
@@ -192,6 +199,45 @@ private:
                     }
                 }
         }
+    }
+
+    // A band whose rows are read where they lie; `zeros` has room for one of them.
+    template <int K> void here(const Band& band, int64_t g, const float* source, float* to, float* zeros) {
+        Span span;
+        span_of(d, span);
+        const int64_t dy = d.y.at[1] - d.y.at[0], from_x = d.runs[span.before > 0].from - span.before;
+        for (int64_t k = 0; k < d.staged[2]; ++k) zeros[k] = 0;
+        const bool columns = K == 3 && d.z.taps == 1;
+        const float* rows[kRows];
+        T* packed = reinterpret_cast<T*>(reinterpret_cast<char*>(zeros) + s.staged);
+        Here<K> args{rows, d.z.taps, d.x[0].count, packed, bias ? wide(bias[g]) : 0.0f, {}};
+        packed_line(band, d.x[0], weight + g * d.w_group, packed, 0, dy, 1);
+        args.prepare(span);
+        for (int64_t z = band.z0; z < band.z1; ++z)
+            for (int64_t r = 0; r < least(dy, band.y1 - band.y0); ++r) {
+                int64_t left = ceil_div(band.y1 - band.y0 - r, dy), y = band.y0 + r;
+                while (left) {
+                    const int64_t many = portion(left, columns ? kColumn : 4), out_row = dy * d.jump[1] * d.out[1];
+                    const float** row = rows;
+                    for (int64_t a = 0; a < d.z.taps; ++a)
+                        for (int64_t u = 0; u < K + many - 1; ++u) {
+                            int64_t from_z = d.source[0][z * d.step[0] + d.z.at[a]], from_y = d.source[1][y + d.y.at[0] + u * dy];
+                            *row++ = from_z < 0 || from_y < 0 ? zeros : source + from_z * d.in[0] + from_y * d.in[1] + from_x;
+                        }
+                    float* out_here = at(to, z, y, d.x[0], 0);
+                    if constexpr (K == 3)
+                        if (columns) here_columns(args, many, out_here, out_row);
+                    switch (columns ? 0 : many) {
+                        case 0: break;
+                        case 1: here_rows<K, 1>(args, out_here, out_row); break;
+                        case 2: here_rows<K, 2>(args, out_here, out_row); break;
+                        case 3: here_rows<K, 3>(args, out_here, out_row); break;
+                        default: here_rows<K, 4>(args, out_here, out_row);
+                    }
+                    y += many * dy;
+                    left -= many;
+                }
+            }
     }
 
     // The weights of a line, packed from `p` on, and what is the same for all its blocks of rows.

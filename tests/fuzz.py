@@ -33,6 +33,8 @@ def draw(random: random.Random) -> tuple[ConvSpec, tuple[int, ...], int]:
     if random.random() < 0.25:
         period = tuple(random.choice((None, None, 1, 2, 3)) for _ in range(ndim))
     plain = random.random() < 0.5
+    if random.random() < 0.15:
+        return _square(random)
     spec = ConvSpec(
         groups * ins,
         groups * outs,
@@ -47,6 +49,23 @@ def draw(random: random.Random) -> tuple[ConvSpec, tuple[int, ...], int]:
     )
     size = tuple(random.randint(1, 44 if axis == ndim - 1 else 9) for axis in range(ndim))
     return spec, size, random.choice((1, 1, 2, 3, 9))
+
+
+def _square(random: random.Random) -> tuple[ConvSpec, tuple[int, ...], int]:
+    """Return a depthwise layer whose rows are read where they lie."""
+    size, channels, depth = random.choice((3, 3, 5)), random.choice((1, 2, 5)), random.choice((1, 1, 3))
+    pads = tuple((random.randint(0, size // 2), random.randint(0, size // 2)) for _ in range(2))
+    spec = ConvSpec(
+        channels,
+        channels,
+        (depth, size, size),
+        dilation=(1, random.choice((1, 1, 2)), 1),
+        padding=((0, depth // 2), *pads),
+        padding_mode=random.choice(("zeros", "zeros", *sorted(MODES))),
+        groups=channels,
+        flip_kernel=random.random() < 0.3,
+    )
+    return spec, (random.randint(depth, 3), random.randint(2 * size, 18), random.randint(size, 44)), random.choice((1, 2))
 
 
 def run_case(number: int, counts: Counter[str]) -> None:
