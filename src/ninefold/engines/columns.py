@@ -27,6 +27,7 @@ __all__ = [
     "row_length",
     "scatter",
     "straight",
+    "taps_inside",
     "worth_reordering",
 ]
 
@@ -78,6 +79,13 @@ def kernel_bytes(problem: Problem) -> int:
     most = max((prod(b.many) for b in blocks_of(problem)), default=0)
     copies = 1 if problem.itemsize >= 4 else 2
     return copies * most * column_bytes(problem) * problem.form.channels.outputs // problem.form.channels.groups
+
+
+def taps_inside(problem: Problem) -> bool:
+    """Whether columns are laid out as the kernel is, taps inside, because the kernel is the larger one to copy."""
+    form = problem.form
+    own = problem.itemsize >= 4 and not form.tiled and not form.flip
+    return own and 2 * form.channels.outputs >= form.channels.groups * problem.batch * prod(form.n_out)
 
 
 def budget(problem: Problem) -> int:
@@ -141,6 +149,23 @@ def _length(part: slice) -> int:
     return int(part.stop - part.start)
 
 
+def _inside(windows: Tensor, form: Form) -> Tensor:
+    """View windows with their taps inside: (*many, batch, *count, groups, inputs / groups, *kernel)."""
+    first = 1 + 2 * form.ndim
+    return windows.movedim((-2, -1), (first, first + 1))
+
+
+def _rows(windows: Tensor, form: Form) -> Tensor:
+    """Copy `_inside` to (groups, positions, inputs / groups * taps)."""
+    d = form.ndim
+    return _inside(windows, form).movedim(1 + 2 * d, 0).reshape(form.channels.groups, prod(windows.shape[: 2 * d + 1]), -1)
+
+
+def _weights(K: Tensor, form: Form) -> Tensor:
+    """View a kernel as (groups, outputs / groups, inputs / groups * taps)."""
+    return K.reshape(form.channels.groups, form.channels.outputs // form.channels.groups, -1)
+
+
 def _outputs(x: Tensor, form: Form, b: _Block) -> Tensor:
     """View a block of the outputs as (*many, batch, *count, groups, outputs / groups)."""
     steps = x.stride()[2:]
@@ -186,6 +211,16 @@ def columns_c(problem: Problem) -> Runner:
     form = problem.form
     plan = list(blocks_of(problem))
     border = extension(form)
+    if taps_inside(problem):
+
+        def run_inside(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
+            X, Z = border(V), empty(V, form.output_shape(len(V)), problem.channels_last)
+            for b in plan:
+                out = _outputs(Z, form, b)
+                out.copy_(_like(torch.bmm(_rows(_windows(X, form, b), form), _weights(K, form).transpose(1, 2)), out, form))
+            return add_bias(Z, bias)
+
+        return run_inside
 
     def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
         wide = accumulator(V.dtype)
@@ -215,6 +250,18 @@ def columns_h(problem: Problem) -> Runner:
     form = problem.form
     plan = list(blocks_of(problem))
     border = folding(form)
+    if taps_inside(problem):
+
+        def run_inside(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
+            R = G.new_zeros((len(G), form.channels.inputs, *(a.span for a in form.axes)))
+            for b in plan:
+                windows = _inside(_windows(R, form, b), form)
+                columns = torch.bmm(_matrices(_outputs(G, form, b), form, G.dtype), _weights(K, form))
+                columns = columns.view(-1, *windows.shape[: 1 + 2 * form.ndim], *windows.shape[2 + 2 * form.ndim :])
+                scatter(windows, columns.movedim(0, 1 + 2 * form.ndim), 3 + 2 * form.ndim, form)
+            return add_bias(finish(border(R), G, problem), bias)
+
+        return run_inside
 
     def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
         wide = accumulator(G.dtype)
@@ -254,6 +301,16 @@ def columns_g(problem: Problem) -> Runner:
     form = problem.form
     plan = list(blocks_of(problem))
     border = extension(form)
+    if taps_inside(problem):
+
+        def run_inside(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
+            X, D = border(V), V.new_empty(form.weight_shape)
+            for k, b in enumerate(plan):
+                given = _matrices(_outputs(G, form, b), form, V.dtype)
+                _weights(D, form).baddbmm_(given.transpose(1, 2), _rows(_windows(X, form, b), form), beta=min(k, 1))
+            return D if plan else D.zero_()
+
+        return run_inside
 
     def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
         wide = accumulator(V.dtype)
