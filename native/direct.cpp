@@ -205,7 +205,7 @@ private:
     template <int K> void here(const Band& band, int64_t g, const float* source, float* to, float* zeros) {
         Span span;
         span_of(d, span);
-        const int64_t dy = d.y.at[1] - d.y.at[0], from_x = d.runs[span.before > 0].from - span.before;
+        const int64_t dy = d.y.at[1] - d.y.at[0], from_x = span.from - span.before;
         for (int64_t k = 0; k < d.staged[2]; ++k) zeros[k] = 0;
         const bool columns = K == 3 && d.z.taps == 1;
         const float* rows[kRows];
@@ -225,17 +225,20 @@ private:
                             *row++ = from_z < 0 || from_y < 0 ? zeros : source + from_z * d.in[0] + from_y * d.in[1] + from_x;
                         }
                     float* out_here = at(to, z, y, d.x[0], 0);
-                    if constexpr (K == 3)
-                        if (columns) here_columns(args, many, out_here, out_row);
-                    switch (columns ? 0 : many) {
-                        case 0: break;
+                    y += many * dy;
+                    left -= many;
+                    if constexpr (K == 3) {
+                        if (columns) {
+                            here_columns(args, many, out_here, out_row);
+                            continue;
+                        }
+                    }
+                    switch (many) {
                         case 1: here_rows<K, 1>(args, out_here, out_row); break;
                         case 2: here_rows<K, 2>(args, out_here, out_row); break;
                         case 3: here_rows<K, 3>(args, out_here, out_row); break;
                         default: here_rows<K, 4>(args, out_here, out_row);
                     }
-                    y += many * dy;
-                    left -= many;
                 }
             }
     }

@@ -86,13 +86,7 @@ void rows_core(const Rows<T>& a, T* out, int64_t out_row, int64_t tail) {
             }
         }
     }
-    for (int q = 0; q < R; ++q, out += out_row) {
-        for (int c = 0; c < C - 1; ++c) store(out + c * kLanes<T>, acc[q][c]);
-        if (tail < kLanes<T>)
-            store_first(out + last, acc[q][C - 1], tail);
-        else
-            store(out + last, acc[q][C - 1]);
-    }
+    store_block<T>(acc, out, out_row, last, tail);
 }
 
 // The same for small square kernels without dilation, written out: no loop over taps is left.
@@ -121,13 +115,7 @@ template <class T, int R, int C, int K> void square_core(const Rows<T>& a, T* ou
                     }
                 }
         }
-    for (int q = 0; q < R; ++q, out += out_row) {
-        for (int c = 0; c < C - 1; ++c) store(out + c * kLanes<T>, acc[q][c]);
-        if (tail < kLanes<T>)
-            store_first(out + last, acc[q][C - 1], tail);
-        else
-            store(out + last, acc[q][C - 1]);
-    }
+    store_block<T>(acc, out, out_row, last, tail);
 }
 
 template <class T> struct Outs {
@@ -167,13 +155,7 @@ void outs_core(const Outs<T>& a, T* out, int64_t out_step, int64_t tail) {
             }
         }
     }
-    for (int q = 0; q < Q; ++q, out += out_step) {
-        for (int c = 0; c < C - 1; ++c) store(out + c * kLanes<T>, acc[q][c]);
-        if (tail < kLanes<T>)
-            store_first(out + last, acc[q][C - 1], tail);
-        else
-            store(out + last, acc[q][C - 1]);
-    }
+    store_block<T>(acc, out, out_step, last, tail);
 }
 
 template <class T, int R> void rows_by_width(int64_t c, const Rows<T>& a, T* out, int64_t out_row, int64_t tail) {

@@ -25,30 +25,17 @@ typedef Mask<float> Lanes;
 NINEFOLD_INLINE Vec<float> load_lanes(const float* p, Lanes) { return load(p); }  // never called
 #endif
 
-// What a line of outputs reads along x: `before` zeros, `count` elements, `after` zeros; the outputs are `outputs`.
-struct Span {
-    int64_t before = 0, count = 0, after = 0, outputs = 0;
-};
-
-NINEFOLD_INLINE bool span_of(const Direct& d, Span& s) {
-    int64_t first = d.n_runs > 1 && d.runs[0].from < 0 ? 1 : 0, rest = d.n_runs - first - 1;
-    const Run& own = d.runs[first];
-    if (d.in[2] != 1 || own.from < 0 || own.step != 1 || rest > 1 || (rest == 1 && d.runs[first + 1].from >= 0)) return false;
-    s = {own.to, own.count, rest == 1 ? d.runs[first + 1].count : 0, d.x[0].count};
-    return true;
-}
-
 // Size of the square kernel if all is read where it lies, else 0.
 NINEFOLD_INLINE int64_t here_size(const Direct& d) {
     Span s;
     if (!kMasks || d.type != Type::float32 || d.ins != 1 || d.outs != 1 || d.n_x != 1 || d.out[2] * d.jump[2] != 1) return 0;
-    int64_t size = d.x[0].taps;
+    int64_t size = d.x[0].taps, outputs = d.x[0].count;
     if ((size != 3 && size != 5) || d.y.taps != size || d.z.taps > kDeepest || d.step[1] != 1) return 0;
     for (int64_t t = 0; t < size; ++t)
         if (d.x[0].at[t] != t) return 0;
     if (!span_of(d, s) || 2 * s.before > size - 1 || 2 * s.after > size - 1) return 0;
     // only the first vector may touch what is outside before it, and only the last, which ends with the line, what is behind
-    int64_t more = s.outputs - kLanes<float>, end = s.outputs % kLanes<float>;
+    int64_t more = outputs - kLanes<float>, end = outputs % kLanes<float>;
     return more == 0 || (more >= s.before && (end == 0 || end >= s.after)) ? size : 0;
 }
 
@@ -102,10 +89,7 @@ void here_core(const float* const* rows, int64_t x, int64_t depth, const float* 
             }
         }
     }
-    for (int q = 0; q < R; ++q, out += out_row) {
-        for (int c = 0; c < C - 1; ++c) store(out + c * kLanes<float>, acc[q][c]);
-        store(out + last, acc[q][C - 1]);
-    }
+    store_block<float>(acc, out, out_row, last);
 }
 
 // One 3x3 kernel in nine registers, moved down C vectors of columns: three loads a row, of which each serves three outputs.
@@ -157,7 +141,7 @@ template <int K> struct Here {
 
     void prepare(const Span& s) {
         for (int k = 0; k < K; ++k) {
-            Lanes left = lanes_from(s.before - k), right = lanes_to(s.before + s.count - k - (s.outputs - kLanes<float>)), all = lanes_from(0);
+            Lanes left = lanes_from(s.before - k), right = lanes_to(s.before + s.count - k - (outputs - kLanes<float>)), all = lanes_from(0);
             edges[0].left[k] = edges[2].left[k] = left;
             edges[1].right[k] = edges[2].right[k] = right;
             edges[0].right[k] = edges[1].left[k] = all;

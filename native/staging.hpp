@@ -44,19 +44,34 @@ NINEFOLD_INLINE void stage_row(T* to, const S* from, int64_t stride, const Run* 
     }
 }
 
+// What is staged along x nearly always: zeros, neighbours in memory from an element on, zeros.
+struct Span {
+    int64_t before = 0, from = 0, count = 0, after = 0;
+};
+
+NINEFOLD_INLINE bool span_of(const Direct& d, Span& s) {
+    int64_t first = d.n_runs > 1 && d.runs[0].from < 0 ? 1 : 0, rest = d.n_runs - first - 1;
+    const Run& own = d.runs[first];
+    s = {own.to, own.from, own.count, rest == 1 ? d.runs[first + 1].count : 0};
+    return d.in[2] == 1 && own.from >= 0 && own.step == 1 && (rest == 0 || (rest == 1 && d.runs[first + 1].from < 0));
+}
+
+// Writes rows of vectors from registers: the last vector of each starts at `last` and has `tail` elements.
+template <class T, int R, int C>
+NINEFOLD_INLINE void store_block(const Vec<T> (&acc)[R][C], T* out, int64_t out_row, int64_t last, int64_t tail = kLanes<T>) {
+    for (int q = 0; q < R; ++q, out += out_row) {
+        for (int c = 0; c < C - 1; ++c) store(out + c * kLanes<T>, acc[q][c]);
+        if (tail < kLanes<T>)
+            store_first(out + last, acc[q][C - 1], tail);
+        else
+            store(out + last, acc[q][C - 1]);
+    }
+}
+
 // Stages bands of one channel, row by row.
 template <class T, class S> class Stager {
 public:
-    explicit Stager(const Direct& direct) : d(direct) {
-        // nearly always: zeros, the row itself, zeros
-        int64_t first = d.n_runs > 1 && d.runs[0].from < 0 ? 1 : 0, rest = d.n_runs - first - 1;
-        const Run& own = d.runs[first];
-        simple = d.in[2] == 1 && own.from >= 0 && own.step == 1 && (rest == 0 || (rest == 1 && d.runs[first + 1].from < 0));
-        before = own.to;
-        count = own.count;
-        after = rest == 1 ? d.runs[first + 1].count : 0;
-        from = own.from;
-    }
+    explicit Stager(const Direct& direct) : d(direct) { simple = span_of(d, span); }
 
     void plane(T* to, const S* source, int64_t z, int64_t y, int64_t rows_z, int64_t rows_y, int64_t zs, int64_t ys) const {
         for (int64_t a = 0; a < rows_z; ++a) {
@@ -68,7 +83,7 @@ public:
                 if (from_z < 0 || from_y < 0)
                     for (int64_t k = 0; k < ys; ++k) row[k] = 0;
                 else if (simple)
-                    plain_row(row, given + from_y * d.in[1] + from);
+                    plain_row(row, given + from_y * d.in[1] + span.from);
                 else
                     stage_row<T, S>(row, given + from_y * d.in[1], d.in[2], d.runs, d.n_runs);
             }
@@ -77,6 +92,7 @@ public:
 
 private:
     NINEFOLD_INLINE void plain_row(T* row, const S* given) const {
+        const auto& [before, from, count, after] = span;
         for (int64_t k = 0; k < before; ++k) row[k] = 0;
         copy_row<T, S>(row + before, given, count);
         for (int64_t k = before + count; k < before + count + after; ++k) row[k] = 0;
@@ -84,7 +100,7 @@ private:
 
     const Direct& d;
     bool simple;
-    int64_t before, count, after, from;
+    Span span;
 };
 
 // A row of pixels whose channels are neighbours, read in the order of memory and laid out in blocks of channels: channel c of

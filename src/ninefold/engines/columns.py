@@ -27,7 +27,6 @@ __all__ = [
     "row_length",
     "scatter",
     "straight",
-    "taps_inside",
     "worth_reordering",
 ]
 
