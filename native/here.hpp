@@ -59,8 +59,8 @@ NINEFOLD_INLINE Lanes lanes_to(int64_t n) {
 #endif
 }
 
-// R rows of outputs, C vectors of them, of which the first and the last may touch what is outside if E.
-template <int R, int C, int K, bool E>
+// R rows of outputs, C vectors of them, of which the first and the last may touch what is outside.
+template <int R, int C, int K>
 void here_core(const float* const* rows, int64_t x, int64_t depth, const float* w, float init, const Edges<K>& edges, int64_t last, float* out, int64_t out_row) {
     Vec<float> acc[R][C];
     for (int q = 0; q < R; ++q)
@@ -75,8 +75,8 @@ void here_core(const float* const* rows, int64_t x, int64_t depth, const float* 
 #pragma GCC unroll 8
                 for (int c = 0; c < C; ++c) {
                     const float* p = row + k + (c < C - 1 ? c * kLanes<float> : last);
-                    if (E && c == 0 && 2 * k < K - 1) v[c] = load_lanes(p, edges.left[k]);
-                    else if (E && c == C - 1 && 2 * k > K - 1) v[c] = load_lanes(p, edges.right[k]);
+                    if (c == 0 && 2 * k < K - 1) v[c] = load_lanes(p, edges.left[k]);
+                    else if (c == C - 1 && 2 * k > K - 1) v[c] = load_lanes(p, edges.right[k]);
                     else v[c] = load(p);
                 }
 #pragma GCC unroll 4
@@ -137,14 +137,15 @@ template <int K> struct Here {
     int64_t depth, outputs;
     const float* w;
     float init;
-    Edges<K> edges[3];           // of a chunk that is the first, the last, both
+    Edges<K> edges[4];           // of a chunk between others, the first, the last, the only one
 
     void prepare(const Span& s) {
         for (int k = 0; k < K; ++k) {
             Lanes left = lanes_from(s.before - k), right = lanes_to(s.before + s.count - k - (outputs - kLanes<float>)), all = lanes_from(0);
-            edges[0].left[k] = edges[2].left[k] = left;
-            edges[1].right[k] = edges[2].right[k] = right;
-            edges[0].right[k] = edges[1].left[k] = all;
+            for (int e = 0; e < 4; ++e) {
+                edges[e].left[k] = e & 1 ? left : all;
+                edges[e].right[k] = e & 2 ? right : all;
+            }
         }
     }
 };
@@ -156,12 +157,9 @@ template <int K, int R> void here_rows(const Here<K>& a, float* out, int64_t out
         int64_t c = portion(vectors, 3);
         bool begins = k == 0, ends = c == vectors;
         int64_t last = ends ? a.outputs - k - L : (c - 1) * L;
-        const Edges<K>& edges = a.edges[begins ? (ends ? 2 : 0) : 1];
-#define NINEFOLD_HERE(C)                                                                                                  \
-    case C:                                                                                                               \
-        if (begins || ends) here_core<R, C, K, true>(a.rows, k, a.depth, a.w, a.init, edges, last, out + k, out_row);     \
-        else here_core<R, C, K, false>(a.rows, k, a.depth, a.w, a.init, edges, last, out + k, out_row);                   \
-        break;
+        const Edges<K>& edges = a.edges[begins + 2 * ends];
+#define NINEFOLD_HERE(C) \
+    case C: here_core<R, C, K>(a.rows, k, a.depth, a.w, a.init, edges, last, out + k, out_row); break;
         switch (c) {
             NINEFOLD_HERE(1)
             NINEFOLD_HERE(2)
@@ -181,7 +179,7 @@ NINEFOLD_INLINE void here_columns(const Here<3>& a, int64_t count, float* out, i
         int64_t c = least(vectors, 2);
         bool begins = k == 0, ends = c == vectors;
         int64_t last = ends ? a.outputs - k - L : (c - 1) * L;
-        const Edges<3>& edges = a.edges[begins ? (ends ? 2 : 0) : 1];
+        const Edges<3>& edges = a.edges[begins + 2 * ends];
         if (c == 1) column_core<1, true>(a.rows, k, a.w, a.init, edges, last, count, out + k, out_row);
         else if (begins || ends) column_core<2, true>(a.rows, k, a.w, a.init, edges, last, count, out + k, out_row);
         else column_core<2, false>(a.rows, k, a.w, a.init, edges, last, count, out + k, out_row);
