@@ -14,15 +14,19 @@ constexpr bool kMasks = false;
 constexpr int64_t kDeepest = 5, kRows = kDeepest * (5 + 3);  // taps along z, and rows that a block may read
 constexpr int64_t kColumn = 6;  // outputs of a column: more of them leave memory to be read in strips, which is slower out of it
 
-#if defined(__AVX512F__)
+#if defined(NINEFOLD_AVX512)
 typedef __mmask16 Lanes;
 NINEFOLD_INLINE Vec<float> load_lanes(const float* p, Lanes m) { return Vec<float>(_mm512_maskz_loadu_ps(m, p)); }
-#elif defined(__AVX2__)
+#elif defined(NINEFOLD_AVX2)
 typedef Mask<float> Lanes;
 NINEFOLD_INLINE Vec<float> load_lanes(const float* p, Lanes m) { return Vec<float>(_mm256_maskload_ps(p, __m256i(m))); }
 #else
 typedef Mask<float> Lanes;
-NINEFOLD_INLINE Vec<float> load_lanes(const float* p, Lanes) { return load(p); }  // never called
+NINEFOLD_INLINE Vec<float> load_lanes(const float* p, Lanes m) {
+    float part[kLanes<float>];
+    for (int k = 0; k < kLanes<float>; ++k) part[k] = m[k] ? p[k] : 0.0f;
+    return load(part);
+}
 #endif
 
 // Size of the square kernel if all is read where it lies, else 0.
@@ -44,7 +48,7 @@ template <int K> struct Edges {
 };
 
 NINEFOLD_INLINE Lanes lanes_from(int64_t n) {  // all but the first n
-#if defined(__AVX512F__)
+#if defined(NINEFOLD_AVX512)
     return Lanes(n < 16 ? 0xffffu << most(n, 0) : 0);
 #else
     return ~first<float>(n);
@@ -52,7 +56,7 @@ NINEFOLD_INLINE Lanes lanes_from(int64_t n) {  // all but the first n
 }
 
 NINEFOLD_INLINE Lanes lanes_to(int64_t n) {
-#if defined(__AVX512F__)
+#if defined(NINEFOLD_AVX512)
     return Lanes(n >= 16 ? 0xffffu : (1u << most(n, 0)) - 1);
 #else
     return first<float>(n);

@@ -7,16 +7,25 @@ namespace baseline { extern const Kernels kernels; }
 #ifdef NINEFOLD_HAS_avx2
 namespace avx2 { extern const Kernels kernels; }
 #endif
+#ifdef NINEFOLD_HAS_wide
+namespace wide { extern const Kernels kernels; }
+#endif
 #ifdef NINEFOLD_HAS_avx512
 namespace avx512 { extern const Kernels kernels; }
 #endif
 
 namespace {
 
+// From the least to the best of them.
 std::vector<const Kernels*> usable() {
     std::vector<const Kernels*> found{&baseline::kernels};
-#ifdef NINEFOLD_HAS_avx2
+#if defined(__x86_64__)
     __builtin_cpu_init();
+#endif
+#ifdef NINEFOLD_HAS_wide
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&wide::kernels);
+#endif
+#ifdef NINEFOLD_HAS_avx2
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&avx2::kernels);
 #endif
 #ifdef NINEFOLD_HAS_avx512

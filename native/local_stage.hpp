@@ -9,7 +9,9 @@
 #define NINEFOLD_LAMBDA __attribute__((always_inline))
 #define NINEFOLD_UNROLL _Pragma("GCC unroll 16")
 // Keeps a vector in its register: the compiler would rather load it anew for every product.
-#if defined(__x86_64__)
+#if defined(NINEFOLD_AVX512)
+#define NINEFOLD_KEEP(v) asm("" : "+v"(v))
+#elif defined(__x86_64__) && !defined(NINEFOLD_WIDE)
 #define NINEFOLD_KEEP(v) asm("" : "+x"(v))
 #else
 #define NINEFOLD_KEEP(v) (void)(v)
@@ -56,9 +58,9 @@ template <class T> NINEFOLD_INLINE Vec<T> sums_of(const Vec<T>* v) {
 // The first n elements of a row of weights that ends within a vector: what is behind it is not touched.
 NINEFOLD_INLINE Vec<float> load_some(const float* p, int64_t n) { return load_first(p, n); }
 NINEFOLD_INLINE Vec<double> load_some(const double* p, int64_t n) {
-#if defined(__AVX512F__)
+#if defined(NINEFOLD_AVX512)
     return Vec<double>(_mm512_maskz_loadu_pd(__mmask8((1u << n) - 1), p));
-#elif defined(__AVX2__)
+#elif defined(NINEFOLD_AVX2)
     return Vec<double>(_mm256_maskload_pd(p, __m256i(first<double>(n))));
 #else
     return load_first(p, n);

@@ -30,16 +30,17 @@ NINEFOLD_INLINE const Run* run_of(const Direct& d, const Line& x, int64_t tap, i
 
 // Pixels between neighbouring outputs of every tap, if all have the same and none reads two runs; else 0.
 NINEFOLD_INLINE int64_t even_steps(const Direct& d) {
-    int64_t step = 0, count;
+    const Run* first = nullptr;
+    int64_t count;
     for (int64_t l = 0; l < d.n_x; ++l)
         for (int64_t t = 0; t < d.x[l].taps; ++t) {
             const Run* run = run_of(d, d.x[l], t, &count);
             if (count > 1) return 0;
             if (!run || run->count == 1) continue;
-            if (step && run->step != step) return 0;
-            step = run->step;
+            if (!first) first = run;
+            if (run->step != first->step) return 0;  // a border that repeats one pixel has a step of 0
         }
-    return step;
+    return first ? first->step : 0;
 }
 
 struct Layout {

@@ -5,7 +5,7 @@
 
 namespace NINEFOLD_NS {
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(NINEFOLD_AVX2)
 NINEFOLD_INLINE void transpose(Vec<float>* v) {
     Vec<float> a[8], b[8];
     for (int k = 0; k < 8; k += 2) a[k] = _mm256_unpacklo_ps(v[k], v[k + 1]), a[k + 1] = _mm256_unpackhi_ps(v[k], v[k + 1]);

@@ -8,10 +8,10 @@ namespace NINEFOLD_NS {
 
 constexpr int64_t kMostShared = 8;  // rows of outputs that are made at once
 
-#if defined(__AVX512F__)
+#if defined(NINEFOLD_AVX512)
 NINEFOLD_INLINE Vec<float> larger(Vec<float> a, Vec<float> b) { return _mm512_max_ps(b, a); }
 NINEFOLD_INLINE Vec<double> larger(Vec<double> a, Vec<double> b) { return _mm512_max_pd(b, a); }
-#elif defined(__AVX2__)
+#elif defined(NINEFOLD_AVX2)
 NINEFOLD_INLINE Vec<float> larger(Vec<float> a, Vec<float> b) { return _mm256_max_ps(b, a); }
 NINEFOLD_INLINE Vec<double> larger(Vec<double> a, Vec<double> b) { return _mm256_max_pd(b, a); }
 #else
@@ -196,7 +196,7 @@ template <class T> NINEFOLD_INLINE void copy(T* to, const T* from, int64_t n) {
 }
 
 template <class T> NINEFOLD_INLINE Vec<T> square_root(Vec<T> v) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(NINEFOLD_AVX2)
     if constexpr (sizeof(T) == 4) return _mm256_sqrt_ps(v);
     else return _mm256_sqrt_pd(v);
 #else

@@ -16,9 +16,16 @@
 
 namespace NINEFOLD_NS {
 
+// NINEFOLD_WIDE makes vectors and blocks those of AVX-512 out of any registers: a build for tests where no processor has it.
 #if defined(__AVX512F__)
+#define NINEFOLD_AVX512
+#elif defined(__AVX2__) && !defined(NINEFOLD_WIDE)
+#define NINEFOLD_AVX2
+#endif
+
+#if defined(NINEFOLD_AVX512) || defined(NINEFOLD_WIDE)
 constexpr int kBytes = 64, kRegisters = 32;
-#elif defined(__AVX2__)
+#elif defined(NINEFOLD_AVX2)
 constexpr int kBytes = 32, kRegisters = 16;
 #elif defined(__aarch64__)
 constexpr int kBytes = 16, kRegisters = 32;
@@ -83,11 +90,11 @@ template <class T> NINEFOLD_INLINE Vec<T> load_first(const T* p, int64_t n) {
     for (int64_t k = 0; k < n; ++k) part[k] = p[k];
     return load(part);
 }
-#if defined(__AVX512F__)
+#if defined(NINEFOLD_AVX512)
 template <> NINEFOLD_INLINE Vec<float> load_first(const float* p, int64_t n) {
     return Vec<float>(_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p));
 }
-#elif defined(__AVX2__)
+#elif defined(NINEFOLD_AVX2)
 template <> NINEFOLD_INLINE Vec<float> load_first(const float* p, int64_t n) {
     return Vec<float>(_mm256_maskload_ps(p, __m256i(first<float>(n))));
 }

@@ -74,6 +74,7 @@ template <class T> struct Engine {
     Shape point, block_tiles, seen_tiles;  // tiles of a block, and those that it reads
     int64_t n_points, n_pieces, n_taps, panels, summands;
     int64_t tiles, seen;                   // in a block
+    int64_t out_block;                     // whole panels: an output channel that begins a block begins a panel
     int64_t x_row, x_plane, m_row, m_plane, g_row, g_plane, stage, u_plane, matrix_size, w_row, w_size;
     int64_t blocks[4], n_blocks;
 
@@ -92,8 +93,9 @@ template <class T> struct Engine {
             blocks[d + 1] = ceil_div(a.tiles, p.block[d + 1]);
         }
         for (int64_t b : blocks) n_blocks *= b;
+        out_block = round_up(p.out_block, W);
         x_row = apart(round_up(p.ins, L)), x_plane = line_of<T>(seen * x_row);
-        m_row = round_up(p.out_block, L), m_plane = line_of<T>(tiles * m_row);
+        m_row = round_up(least(out_block, p.outs), L), m_plane = line_of<T>(tiles * m_row);
         g_row = apart(round_up(p.outs, L)), g_plane = line_of<T>(tiles * g_row);
         w_row = round_up(p.ins, L), w_size = n_points * n_pieces * p.outs * w_row;
         u_plane = line_of<T>(panels * summands * W);
@@ -366,8 +368,8 @@ template <class T> struct Engine {
             if (first >= end) continue;
             const int64_t count = offsets(b, row, shift);
             forward(all, b, in, false, X, mine, transforms);
-            for (int64_t o = first; o < end; o += p.out_block) {
-                const int64_t channels = least(p.out_block, end - o);
+            for (int64_t o = first; o < end; o += out_block) {
+                const int64_t channels = least(out_block, end - o);
                 multiply(X, U + b.group * n_points * u_plane, M, count, row, shift, o, channels);
                 backward(all, b, M, o, channels, bias, out, mine, transforms);
             }

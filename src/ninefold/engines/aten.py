@@ -74,10 +74,11 @@ class Aten(Engine):
     def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
         run = {"c": _forward, "h": _transposed, "g": _weight}[problem.map](problem.form)
         last = problem.channels_last and problem.map != "g"
+        bordered = not (_unfolded if problem.map == "h" else _symmetric)(problem.form)
         if problem.is_complex:
             run = _complex(run)
-        elif (problem.map != "h" or _unfolded(problem.form)) and not (last and problem.form.ndim == 3):
-            return run  # PyTorch itself keeps the format, save in three dimensions
+        elif problem.map == "g" or not (bordered or (last and problem.form.ndim == 3)):
+            return run  # PyTorch itself keeps the format, save in three dimensions and of a border that is written out
 
         def formatted(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
             return in_format(run(a, b, bias), last)
@@ -154,6 +155,11 @@ class AtenBackward(Aten):
         if problem.is_complex:
             return f"PyTorch's backward here is of real numbers, not {problem.dtype}"
         return super().refuses(problem)
+
+    def scratch(self, problem: Problem) -> int:
+        form = problem.form
+        named = 0 if _symmetric(form) else prod(a.span for a in form.axes) * form.channels.inputs * problem.batch
+        return super().scratch(problem) + named * problem.itemsize  # a shape is stated by memory of that size, never touched
 
     def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
         form = problem.form

@@ -24,6 +24,7 @@ __all__ = [
     "finish",
     "is_unshared",
     "kernel_bytes",
+    "place_bytes",
     "row_length",
     "scatter",
     "straight",
@@ -62,6 +63,11 @@ def column_bytes(problem: Problem) -> int:
     return prod(form.kernel) * form.channels.inputs * max(problem.itemsize, 4)
 
 
+def place_bytes(problem: Problem) -> int:
+    """Return the bytes that a block holds for one output position: its column, or all its outputs where these are more."""
+    return max(column_bytes(problem), problem.form.channels.outputs * max(problem.itemsize, 4))
+
+
 def row_length(problem: Problem) -> int:
     """Return the positions of one row of outputs of one kernel: the least that a block holds."""
     form = problem.form
@@ -95,7 +101,7 @@ def budget(problem: Problem) -> int:
 
 def blocks_of(problem: Problem) -> Iterator[_Block]:
     """Cut the outputs into blocks under the budget, where one row of one kernel allows it."""
-    allowed = max(1, budget(problem) // max(1, column_bytes(problem)))
+    allowed = max(1, budget(problem) // max(1, place_bytes(problem)))
     for parts in product(*(_runs(a) for a in problem.form.axes)):
         first, many, count = zip(*parts, strict=True)
         row = prod(count[1:])

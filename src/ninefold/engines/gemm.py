@@ -26,6 +26,7 @@ from ninefold.engines.columns import (
     columns_h,
     is_unshared,
     kernel_bytes,
+    place_bytes,
     row_length,
     worth_reordering,
 )
@@ -70,8 +71,8 @@ class Gemm(Engine):
         form = problem.form
         if _pointwise(form):
             return 0
-        row = column_bytes(problem) * row_length(problem)
-        whole = max(row * form.n_out[0], column_bytes(problem) * prod(form.n_out) * problem.batch)
+        row = place_bytes(problem) * row_length(problem)
+        whole = max(row * form.n_out[0], place_bytes(problem) * prod(form.n_out) * problem.batch)
         return 3 * max(row, min(budget(problem), whole)) + self._beside(problem) + kernel_bytes(problem)
 
     @staticmethod

@@ -136,7 +136,7 @@ def _gatherer(X: Tensor, form: Form) -> Callable[[slice, slice], Tensor]:
     def few(ins: slice, rows: slice) -> Tensor:
         groups, count = (ins.stop - ins.start) // each, rows.stop - rows.start
         if count not in known:
-            known[count] = patch_index(form, count, groups)
+            known[count] = patch_index(form, count, groups).to(X.device)
         out = from_row(X[:, ins], form, rows.start).index_select(1, known[count])
         return out.view(len(X), groups * count * prod(form.n_out[1:]), each * prod(form.kernel)).permute(1, 2, 0)
 
