@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <tuple>
 
@@ -24,6 +25,7 @@ using LineOf = std::tuple<int64_t, int64_t, Ints, Ints>;  // first, count, at, w
 struct Held {
     Direct direct{};
     Ints source_z, source_y;
+    std::vector<Ints> edges;
     std::vector<Run> runs;
     std::vector<Ints> tables;
     std::vector<Line> lines;
@@ -46,9 +48,10 @@ public:
     DirectPlan(const DirectPlan&) = delete;
 
     // channels: batch, groups, ins, outs per group; in_: strides n, c, z, y, x; out: the same, then jumps along z, y, x;
-    // weight: strides of group, output, input; staged: positions along z, y, x, then steps along z and y.
-    void add(const Ints& channels, const Ints& in, const Ints& out, const Ints& weight, const Ints& staged, const Ints& source_z,
-             const Ints& source_y, const std::vector<Ints>& runs, const LineOf& z, const LineOf& y, const std::vector<LineOf>& x, bool in_place) {
+    // weight: strides of group, output, input; edges: none, or a table's first, channel, place, shared;
+    // staged: positions along z, y, x, then steps along z and y.
+    void add(const Ints& channels, const Ints& in, const Ints& out, const Ints& weight, const std::vector<Ints>& edges, const Ints& staged,
+             const Ints& source_z, const Ints& source_y, const std::vector<Ints>& runs, const LineOf& z, const LineOf& y, const std::vector<LineOf>& x, bool in_place) {
         auto held = std::make_unique<Held>();
         held->tables.reserve(2 * (x.size() + 2));  // tables must not move: lines point into them
         held->source_z = source_z;
@@ -66,6 +69,12 @@ public:
         }
         d.step[0] = staged.at(3), d.step[1] = staged.at(4);
         d.w_group = weight.at(0), d.w_out = weight.at(1), d.w_in = weight.at(2);
+        held->edges = edges;
+        if (!edges.empty()) {
+            const Ints& first = held->edges.at(0);
+            d.edges = {int64_t(first.size()) - 1, 0, first.data(), held->edges.at(1).data(), held->edges.at(2).data(), held->edges.at(3).data()};
+            for (size_t k = 0; k + 1 < first.size(); ++k) d.edges.most = std::max(d.edges.most, first[k + 1] - first[k]);
+        }
         d.source[0] = held->source_z.data(), d.source[1] = held->source_y.data();
         d.runs = held->runs.data(), d.n_runs = int64_t(held->runs.size());
         d.z = held->line(z), d.y = held->line(y);
@@ -81,12 +90,13 @@ public:
 
     size_t scratch() const { return scratch_; }
 
-    // c and h: input, weight, bias or 0, output; g: input, gradient, 0, weight.
-    void call(uintptr_t a, uintptr_t b, uintptr_t bias, uintptr_t out) const {
+    // c and h: input, weight, bias or 0, output, and whether a ReLU follows; g: input, gradient, 0, weight.
+    void call(uintptr_t a, uintptr_t b, uintptr_t bias, uintptr_t out, bool relu) const {
         Scratch scratch(scratch_);
         for (const auto& held : parts_) {
             Direct d = held->direct;
             if (after_fork()) d.threads = 1;
+            d.floor = relu ? 0.0 : -std::numeric_limits<double>::infinity();
             auto at = [](uintptr_t address) { return reinterpret_cast<void*>(address); };
             if (weights_)
                 kernels_.weigh(d, at(a), at(b), at(out), scratch.data());
@@ -111,5 +121,5 @@ void bind_direct(nb::module_& m) {
         .def(nb::init<const std::string&, int, int64_t, bool>(), nb::arg("isa"), nb::arg("kind"), nb::arg("threads"), nb::arg("weights"))
         .def("add", &DirectPlan::add)
         .def_prop_ro("scratch", &DirectPlan::scratch)
-        .def("__call__", &DirectPlan::call, nb::call_guard<nb::gil_scoped_release>());
+        .def("__call__", &DirectPlan::call, nb::arg("a"), nb::arg("b"), nb::arg("bias"), nb::arg("out"), nb::arg("relu") = false, nb::call_guard<nb::gil_scoped_release>());
 }

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstring>
+#include <limits>
 
 #include "arena.hpp"
 #include "isa.hpp"
@@ -42,10 +43,12 @@ public:
         Scratch scratch(kernels_->scratch(plan_, false, true));
         kernels_->prepare(plan_, address(weight), address(kept), scratch.data());
     }
-    void run(int64_t in, int64_t weight, int64_t kept, int64_t bias, int64_t out) const {
+    void run(int64_t in, int64_t weight, int64_t kept, int64_t bias, int64_t out, bool relu) const {
         nb::gil_scoped_release released;
         Scratch scratch(kernels_->scratch(plan_, false, kept != 0));
-        kernels_->run(plan_, address(in), address(weight), address(kept), address(bias), address(out), scratch.data());
+        Winograd plan = plan_;
+        plan.floor = relu ? 0.0 : -std::numeric_limits<double>::infinity();
+        kernels_->run(plan, address(in), address(weight), address(kept), address(bias), address(out), scratch.data());
     }
     void weigh(int64_t in, int64_t grad, int64_t weight) const {
         nb::gil_scoped_release released;
@@ -83,6 +86,6 @@ void bind_winograd(nb::module_& m) {
         .def("kernel_bytes", &WinogradPlan::kernel_bytes)
         .def("scratch", &WinogradPlan::scratch)
         .def("prepare", &WinogradPlan::prepare)
-        .def("run", &WinogradPlan::run)
+        .def("run", &WinogradPlan::run, nb::arg("data"), nb::arg("weight"), nb::arg("kept"), nb::arg("bias"), nb::arg("out"), nb::arg("relu") = false)
         .def("weigh", &WinogradPlan::weigh);
 }

@@ -22,6 +22,7 @@ constexpr int64_t kPlane = 16 << 10;    // and by a single channel: it stays in 
 struct Layout {
     Bands bands;
     bool in_place;
+    bool several;                  // outputs of a group share what is loaded; of a table each has rows of its own
     int64_t here;                  // size of a square kernel whose rows are read where they lie, or 0
     int64_t lines_taps;            // most taps along x of one line
     int64_t outs_at_once;          // Q, or 1
@@ -47,11 +48,12 @@ template <class T> Layout layout(const Direct& d) {
     int64_t blocks = d.batch * d.groups * s.bands.n_z * s.bands.n_y;
     s.split = d.outs > 1 && blocks < wanted * d.batch * d.groups ? least(ceil_div(wanted * d.batch * d.groups, blocks), ceil_div(d.outs, 4)) : 1;
     s.items = blocks * s.split;
-    s.shared = d.outs > 1 ? round_up(d.groups * d.outs * d.ins * d.taps * int64_t(sizeof(T)), 64) : 0;
+    s.several = d.outs > 1 && !d.edges.lists;
+    s.shared = s.several ? round_up(d.groups * d.outs * d.ins * d.taps * int64_t(sizeof(T)), 64) : 0;
     s.staged = s.in_place ? 0 : round_up(s.here ? row : row * s.bands.staged_z * s.bands.staged_y, 64);
-    s.packed = d.outs > 1 ? 0 : round_up(d.ins * d.taps * int64_t(sizeof(T)), 64);
+    s.packed = s.several ? 0 : round_up((d.edges.lists ? d.edges.most : d.ins) * d.taps * int64_t(sizeof(T)), 64);
     s.buffer = round_up(2 * 4 * 6 * kBytes, 64);  // two lines of outputs that lie between each other
-    s.offsets = round_up(d.z.taps * d.y.taps * s.lines_taps * 8 + 64, 64);
+    s.offsets = round_up((s.several ? d.z.taps * d.y.taps * s.lines_taps : d.ins) * 8 + 64, 64);
     s.each = s.staged + s.packed + s.buffer + s.offsets + 4096;
     return s;
 }
@@ -73,7 +75,7 @@ public:
 #pragma omp parallel num_threads(n) if (n > 1)
         {
             char* mine = scratch + s.each * this_thread();
-            if (d.outs > 1) {
+            if (s.several) {
 #pragma omp for schedule(static)
                 for (int64_t g = 0; g < d.groups * d.outs; ++g) pack(g);
             }
@@ -128,11 +130,17 @@ private:
         stage(band, source, reinterpret_cast<T*>(mine));
         char* rest = mine + s.staged;
         S* to = out + n * d.out_n + g * d.outs * d.out_c;
-        if (d.outs == 1)
-            by_rows(band, g, to, reinterpret_cast<T*>(rest), reinterpret_cast<T*>(rest + s.packed));
-        else
-            by_outs(band, g, part, to, reinterpret_cast<T*>(rest + s.packed), reinterpret_cast<int64_t*>(rest + s.packed + s.buffer));
+        T* buffer = reinterpret_cast<T*>(rest + s.packed);
+        int64_t* offsets = reinterpret_cast<int64_t*>(rest + s.packed + s.buffer);
+        if (s.several) return by_outs(band, g, part, to, buffer, offsets);
+        int64_t from = d.outs * part / s.split, until = d.outs * (part + 1) / s.split;
+        for (int64_t o = from; o < until; ++o) by_rows(band, g + o, to + o * d.out_c, reinterpret_cast<T*>(rest), buffer, offsets);
     }
+
+    // What output o reads: of a table its edges, else all channels of its group, of which it is the only output.
+    int64_t reads(int64_t o) const { return d.edges.lists ? d.edges.first[o + 1] - d.edges.first[o] : d.ins; }
+    int64_t channel(int64_t o, int64_t i) const { return d.edges.lists ? d.edges.channel[d.edges.first[o] + i] : i; }
+    int64_t place(int64_t o, int64_t i) const { return d.edges.lists ? d.edges.place[d.edges.first[o] + i] : o * d.w_group + i * d.w_in; }
 
     struct Band {
         int64_t z0, z1, y0, y1;
@@ -170,9 +178,9 @@ private:
         return x.taps == ky && ks == 1 ? ky : 0;
     }
 
-    void by_rows(const Band& band, int64_t g, S* to, T* packed, T* buffer) {
-        const S* w = weight + g * d.w_group;
-        T init = bias ? T(wide(bias[g])) : T(0);
+    void by_rows(const Band& band, int64_t o, S* to, T* packed, T* buffer, int64_t* channels) {
+        T init = bias ? T(wide(bias[o])) : T(0);
+        for (int64_t i = 0; i < reads(o); ++i) channels[i] = channel(o, i) * band.is;
         int64_t ky = d.y.taps;
         int64_t dy = ky > 1 ? d.y.at[1] - d.y.at[0] : 1;
         // output rows rs apart read the same input rows, ks kernel rows apart
@@ -186,7 +194,7 @@ private:
         T* p = packed;
         for (int64_t l = 0; l < d.n_x; l += paired ? 2 : 1) {
             Rows<T> args[2];
-            for (int64_t k = 0; k < (paired ? 2 : 1); ++k) args[k] = packed_line(band, d.x[l + k], w, p, init, dy, ks);
+            for (int64_t k = 0; k < (paired ? 2 : 1); ++k) args[k] = packed_line(band, d.x[l + k], o, channels, p, init, dy, ks);
             for (int64_t z = band.z0; z < band.z1; ++z)
                 for (int64_t r = 0; r < least(rs, band.y1 - band.y0); ++r) {
                     int64_t left = ceil_div(band.y1 - band.y0 - r, rs), y = band.y0 + r;
@@ -210,8 +218,8 @@ private:
         const bool columns = K == 3 && d.z.taps == 1;
         const float* rows[kRows];
         T* packed = reinterpret_cast<T*>(reinterpret_cast<char*>(zeros) + s.staged);
-        Here<K> args{rows, d.z.taps, d.x[0].count, packed, bias ? wide(bias[g]) : 0.0f, {}};
-        packed_line(band, d.x[0], weight + g * d.w_group, packed, 0, dy, 1);
+        Here<K> args{rows, d.z.taps, d.x[0].count, packed, bias ? wide(bias[g]) : 0.0f, float(d.floor), {}};
+        packed_line(band, d.x[0], g, nullptr, packed, 0, dy, 1);
         args.prepare(span);
         for (int64_t z = band.z0; z < band.z1; ++z)
             for (int64_t r = 0; r < least(dy, band.y1 - band.y0); ++r) {
@@ -243,15 +251,17 @@ private:
             }
     }
 
-    // The weights of a line, packed from `p` on, and what is the same for all its blocks of rows.
-    Rows<T> packed_line(const Band& band, const Line& x, const S* w, T*& p, T init, int64_t dy, int64_t ks) {
+    // The weights of a line of output o, packed from `p` on, and what is the same for all its blocks of rows.
+    Rows<T> packed_line(const Band& band, const Line& x, int64_t o, const int64_t* channels, T*& p, T init, int64_t dy, int64_t ks) {
         const T* mine = p;
-        int64_t ky = d.y.taps;
-        for (int64_t i = 0; i < d.ins; ++i)
+        int64_t ky = d.y.taps, ins = reads(o);
+        for (int64_t i = 0; i < ins; ++i) {
+            const S* w = weight + place(o, i);
             for (int64_t z = 0; z < d.z.taps; ++z)
                 for (int64_t y = 0; y < ky; ++y)
-                    for (int64_t k = 0; k < x.taps; ++k, ++p) *p = wide(w[i * d.w_in + d.z.weight[z] + d.y.weight[y] + x.weight[k]]);
-        return {nullptr, band.is, band.zs, dy * band.ys, ks, d.ins, d.z.taps, ky, x.taps, d.z.at, x.at, mine, 0, init, square_of(x, ky, ks)};
+                    for (int64_t k = 0; k < x.taps; ++k, ++p) *p = wide(w[d.z.weight[z] + d.y.weight[y] + x.weight[k]]);
+        }
+        return {nullptr, channels, band.zs, dy * band.ys, ks, ins, d.z.taps, ky, x.taps, d.z.at, x.at, mine, 0, init, T(d.floor), square_of(x, ky, ks)};
     }
 
     const T* first_read(const Band& band, int64_t z, int64_t y) const {
@@ -321,7 +331,7 @@ private:
             for (int64_t a = 0; a < d.z.taps; ++a)
                 for (int64_t b = 0; b < d.y.taps; ++b)
                     for (int64_t c = 0; c < x.taps; ++c) offsets[taps++] = d.z.at[a] * band.zs + d.y.at[b] * band.ys + x.at[c];
-            Outs<T> args{nullptr, band.is, d.ins, taps, offsets, nullptr, init, 0};
+            Outs<T> args{nullptr, band.is, d.ins, taps, offsets, nullptr, init, T(d.floor), 0};
             for (int64_t z = band.z0; z < band.z1; ++z)
                 for (int64_t y = band.y0; y < band.y1; ++y) {
                     const T* base = band.base + (z - band.z0) * d.step[0] * band.zs + (y - band.y0) * d.step[1] * band.ys;

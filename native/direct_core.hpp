@@ -40,13 +40,14 @@ NINEFOLD_INLINE void row_taps(Vec<T> (&acc)[R][C], const T* row, const T* w, int
 
 template <class T> struct Rows {
     const T* in;                 // staged, at the first output row and the first output of the chunk
-    int64_t is, zs;              // steps between input channels and planes
+    const int64_t* channel;      // where each input channel begins
+    int64_t zs;                  // step between planes
     int64_t us, ks;              // step between rows of taps; tap rows between neighbouring output rows
     int64_t ins, kz, ky, kx;
     const int64_t *tz, *tx;
     const T* w;
     int64_t last;                // where the last vector of the chunk starts
-    T init;
+    T init, floor;
     int64_t square;              // K of a K x K kernel with its taps side by side and rows one apart, or 0
 };
 
@@ -60,7 +61,7 @@ void rows_core(const Rows<T>& a, T* out, int64_t out_row, int64_t tail) {
     const T* w = a.w;
     for (int64_t i = 0; i < a.ins; ++i) {
         for (int64_t z = 0; z < a.kz; ++z, w += ky * kx) {
-            const T* row = a.in + i * a.is + a.tz[z] * a.zs;
+            const T* row = a.in + a.channel[i] + a.tz[z] * a.zs;
             for (int64_t u = 0; u < ky + (R - 1) * ks; ++u, row += us) {
                 int64_t hi = least(R - 1, ks == 1 ? u : u / ks);
                 int64_t lo = u < ky ? 0 : (ks == 1 ? u - ky : (u - ky) / ks) + 1;
@@ -86,7 +87,7 @@ void rows_core(const Rows<T>& a, T* out, int64_t out_row, int64_t tail) {
             }
         }
     }
-    store_block<T>(acc, out, out_row, last, tail);
+    store_block<T>(acc, a.floor, out, out_row, last, tail);
 }
 
 // The same for small square kernels without dilation, written out: no loop over taps is left.
@@ -98,7 +99,7 @@ template <class T, int R, int C, int K> void square_core(const Rows<T>& a, T* ou
     const T* w = a.w;
     for (int64_t i = 0; i < a.ins; ++i)
         for (int64_t z = 0; z < a.kz; ++z, w += K * K) {
-            const T* row = a.in + i * a.is + a.tz[z] * a.zs;
+            const T* row = a.in + a.channel[i] + a.tz[z] * a.zs;
 #pragma GCC unroll 16
             for (int u = 0; u < K + R - 1; ++u, row += a.us)
 #pragma GCC unroll 8
@@ -115,7 +116,7 @@ template <class T, int R, int C, int K> void square_core(const Rows<T>& a, T* ou
                     }
                 }
         }
-    store_block<T>(acc, out, out_row, last, tail);
+    store_block<T>(acc, a.floor, out, out_row, last, tail);
 }
 
 template <class T> struct Outs {
@@ -124,6 +125,7 @@ template <class T> struct Outs {
     const int64_t* at;           // offsets of the taps from `in`
     const T* w;                  // [ins][taps][Q]
     const T* init;               // per output
+    T floor;
     int64_t last;
 };
 
@@ -155,7 +157,7 @@ void outs_core(const Outs<T>& a, T* out, int64_t out_step, int64_t tail) {
             }
         }
     }
-    store_block<T>(acc, out, out_step, last, tail);
+    store_block<T>(acc, a.floor, out, out_step, last, tail);
 }
 
 template <class T, int R> void rows_by_width(int64_t c, const Rows<T>& a, T* out, int64_t out_row, int64_t tail) {

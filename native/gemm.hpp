@@ -111,24 +111,26 @@ NINEFOLD_INLINE void gather(const T* from, int64_t lane, int64_t lanes, int64_t 
         for (int l = 0; l < L; ++l) to[c * step + l] = l < lanes ? from[l * lane + c * column] : T(0);
 }
 
-// The way back: to[l * lane + c * column] = from[c][l] + add[l].
+// The way back: to[l * lane + c * column] = from[c][l] + add[l], not below `floor`.
 template <class T>
-NINEFOLD_INLINE void scatter(const T* from, int64_t step, Vec<T> add, T* to, int64_t lane, int64_t lanes, int64_t column, int64_t columns) {
+NINEFOLD_INLINE void scatter(const T* from, int64_t step, Vec<T> add, T floor, T* to, int64_t lane, int64_t lanes, int64_t column, int64_t columns) {
     constexpr int L = kLanes<T>;
+    const Vec<T> least_of = broadcast(floor);
+    auto result = [&](int64_t c) __attribute__((always_inline)) { return larger(Vec<T>(load(from + c * step) + add), least_of); };
     int64_t c = 0;
     if (lane == 1 && lanes == L)
-        for (; c < columns; ++c) store(to + c * column, load(from + c * step) + add);
+        for (; c < columns; ++c) store(to + c * column, result(c));
     if (column == 1)
         for (; c + L <= columns; c += L) {
             Vec<T> v[L];
-            for (int l = 0; l < L; ++l) v[l] = load(from + (c + l) * step) + add;
+            for (int l = 0; l < L; ++l) v[l] = result(c + l);
             transpose<T>(v);
             for (int l = 0; l < L; ++l)
                 if (l < lanes) store(to + l * lane + c, v[l]);
         }
     for (; c < columns; ++c) {
         T part[L];
-        store(part, Vec<T>(load(from + c * step) + add));
+        store(part, result(c));
         for (int l = 0; l < lanes; ++l) to[l * lane + c * column] = part[l];
     }
 }

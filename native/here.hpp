@@ -65,7 +65,7 @@ NINEFOLD_INLINE Lanes lanes_to(int64_t n) {
 
 // R rows of outputs, C vectors of them, of which the first and the last may touch what is outside.
 template <int R, int C, int K>
-void here_core(const float* const* rows, int64_t x, int64_t depth, const float* w, float init, const Edges<K>& edges, int64_t last, float* out, int64_t out_row) {
+void here_core(const float* const* rows, int64_t x, int64_t depth, const float* w, float init, float floor, const Edges<K>& edges, int64_t last, float* out, int64_t out_row) {
     Vec<float> acc[R][C];
     for (int q = 0; q < R; ++q)
         for (int c = 0; c < C; ++c) acc[q][c] = broadcast(init);
@@ -93,17 +93,17 @@ void here_core(const float* const* rows, int64_t x, int64_t depth, const float* 
             }
         }
     }
-    store_block<float>(acc, out, out_row, last);
+    store_block<float>(acc, floor, out, out_row, last);
 }
 
 // One 3x3 kernel in nine registers, moved down C vectors of columns: three loads a row, of which each serves three outputs.
 template <int C, bool E>
-void column_core(const float* const* rows, int64_t x, const float* w, float init, const Edges<3>& edges, int64_t last, int64_t count, float* out, int64_t out_row) {
+void column_core(const float* const* rows, int64_t x, const float* w, float init, float floor, const Edges<3>& edges, int64_t last, int64_t count, float* out, int64_t out_row) {
     constexpr int64_t L = kLanes<float>;
     Vec<float> k[9], acc[3][C];
 #pragma GCC unroll 9
     for (int t = 0; t < 9; ++t) k[t] = broadcast(w[t]);
-    const Vec<float> start = broadcast(init);
+    const Vec<float> start = broadcast(init), least_of = broadcast(floor);
     // input row u: the first row of output u, the second of u - 1, the last of u - 2
     auto step = [&](int64_t u, Vec<float> (&first)[C], Vec<float> (&second)[C], Vec<float> (&third)[C]) __attribute__((always_inline)) {
         const float* row = rows[u] + x;
@@ -121,7 +121,7 @@ void column_core(const float* const* rows, int64_t x, const float* w, float init
                 second[c] += k[3 + t] * v;
                 third[c] += k[6 + t] * v;
             }
-            if (u >= 2) store(out + (u - 2) * out_row + (c < C - 1 ? c * L : last), third[c]);
+            if (u >= 2) store(out + (u - 2) * out_row + (c < C - 1 ? c * L : last), larger(third[c], least_of));
         }
     };
     for (int q = 0; q < 3; ++q)
@@ -140,7 +140,7 @@ template <int K> struct Here {
     const float* const* rows;    // of the input where staged position 0 would lie: depth times K + R - 1
     int64_t depth, outputs;
     const float* w;
-    float init;
+    float init, floor;
     Edges<K> edges[4];           // of a chunk between others, the first, the last, the only one
 
     void prepare(const Span& s) {
@@ -163,7 +163,7 @@ template <int K, int R> void here_rows(const Here<K>& a, float* out, int64_t out
         int64_t last = ends ? a.outputs - k - L : (c - 1) * L;
         const Edges<K>& edges = a.edges[begins + 2 * ends];
 #define NINEFOLD_HERE(C) \
-    case C: here_core<R, C, K>(a.rows, k, a.depth, a.w, a.init, edges, last, out + k, out_row); break;
+    case C: here_core<R, C, K>(a.rows, k, a.depth, a.w, a.init, a.floor, edges, last, out + k, out_row); break;
         switch (c) {
             NINEFOLD_HERE(1)
             NINEFOLD_HERE(2)
@@ -184,9 +184,9 @@ NINEFOLD_INLINE void here_columns(const Here<3>& a, int64_t count, float* out, i
         bool begins = k == 0, ends = c == vectors;
         int64_t last = ends ? a.outputs - k - L : (c - 1) * L;
         const Edges<3>& edges = a.edges[begins + 2 * ends];
-        if (c == 1) column_core<1, true>(a.rows, k, a.w, a.init, edges, last, count, out + k, out_row);
-        else if (begins || ends) column_core<2, true>(a.rows, k, a.w, a.init, edges, last, count, out + k, out_row);
-        else column_core<2, false>(a.rows, k, a.w, a.init, edges, last, count, out + k, out_row);
+        if (c == 1) column_core<1, true>(a.rows, k, a.w, a.init, a.floor, edges, last, count, out + k, out_row);
+        else if (begins || ends) column_core<2, true>(a.rows, k, a.w, a.init, a.floor, edges, last, count, out + k, out_row);
+        else column_core<2, false>(a.rows, k, a.w, a.init, a.floor, edges, last, count, out + k, out_row);
         k += c * L;
         vectors -= c;
     }

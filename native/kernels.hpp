@@ -20,6 +20,14 @@ struct Line {
     const int64_t* weight;
 };
 
+// A table of channels instead of groups, in lists: list k has the edges [first[k], first[k + 1]), each with a channel and a place in
+// the weight. Maps c and h have a list per channel that is written, of those that it reads; map g has lists of up to four outputs
+// that share the input `shared[k]`.
+struct Edges {
+    int64_t lists = 0, most = 0;  // 0: no table; edges of the longest list
+    const int64_t *first = nullptr, *channel = nullptr, *place = nullptr, *shared = nullptr;
+};
+
 // A correlation out of a staged input. All three maps are made of it: c as it is, h with input and output exchanged, and g,
 // which sums over the outputs instead of over the taps. Axes are z, y, x; strides are in elements.
 struct Direct {
@@ -27,6 +35,7 @@ struct Direct {
     int64_t in_n, in_c, in[3];
     int64_t out_n, out_c, out[3], jump[3];
     int64_t w_group, w_out, w_in;
+    Edges edges;                // with a table there is one group, of all channels
     int64_t staged[3];          // staged positions per axis
     const int64_t* source[2];   // along z and y: source position of a staged one, -1 for zeros
     const Run* runs;            // along x
@@ -39,6 +48,7 @@ struct Direct {
     Type type;
     int64_t threads;
     int64_t in_place;           // the staged input is the input: no border, unit steps
+    double floor;               // no output is written below it: 0 behind a ReLU, minus infinity elsewhere
 };
 
 struct Local;  // local.hpp

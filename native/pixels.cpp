@@ -248,8 +248,8 @@ private:
             const T* start = h.bias && own == B ? h.bias + c : part;
             const T *in = h.in + c + k * h.step, *packed = h.packed + c * d.taps;
             T* out = h.out + c + k * hop;
-            if (own == B) pixels_here<T, P, true>(in, h.step, taps, packed, start, out, hop, own);
-            else pixels_here<T, P, false>(in, h.step, taps, packed, start, out, hop, own);
+            if (own == B) pixels_here<T, P, true>(in, h.step, taps, packed, start, T(d.floor), out, hop, own);
+            else pixels_here<T, P, false>(in, h.step, taps, packed, start, T(d.floor), out, hop, own);
         }
     }
 
@@ -274,19 +274,20 @@ private:
             }
     }
 
-    static void line(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, S* out, int64_t hop, int64_t count, int64_t channels) {
+    void line(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, S* out, int64_t hop, int64_t count, int64_t channels) const {
         constexpr int64_t B = kBlock<T>;
+        const T floor = T(d.floor);
         int64_t k = 0;
         if (count >= kPixels) {
-            for (; k + kPixels <= count; k += kPixels) pixels<T, S, kPixels>(in + k * B, at, taps, w, init, out + k * hop, hop, channels);
+            for (; k + kPixels <= count; k += kPixels) pixels<T, S, kPixels>(in + k * B, at, taps, w, init, floor, out + k * hop, hop, channels);
             if (k < count) {  // once more over some: they come out the same
                 k = count - kPixels;
-                pixels<T, S, kPixels>(in + k * B, at, taps, w, init, out + k * hop, hop, channels);
+                pixels<T, S, kPixels>(in + k * B, at, taps, w, init, floor, out + k * hop, hop, channels);
             }
             return;
         }
-        for (; k + 3 <= count; k += 3) pixels<T, S, 3>(in + k * B, at, taps, w, init, out + k * hop, hop, channels);
-        for (; k < count; ++k) pixels<T, S, 1>(in + k * B, at, taps, w, init, out + k * hop, hop, channels);
+        for (; k + 3 <= count; k += 3) pixels<T, S, 3>(in + k * B, at, taps, w, init, floor, out + k * hop, hop, channels);
+        for (; k < count; ++k) pixels<T, S, 1>(in + k * B, at, taps, w, init, floor, out + k * hop, hop, channels);
     }
 
     void sums(int64_t from, int64_t until, int64_t c, int64_t channels, const S* in, const S* grad, S* weight, T* partial, char* mine) const {

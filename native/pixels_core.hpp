@@ -23,27 +23,29 @@ NINEFOLD_INLINE void pixels_core(const T* in, const int64_t* at, int64_t taps, c
     }
 }
 
-template <class T, class S, int P> NINEFOLD_INLINE void write(const Vec<T> (&acc)[P][kWide], S* out, int64_t hop, int64_t channels) {
+template <class T, class S, int P> NINEFOLD_INLINE void write(const Vec<T> (&acc)[P][kWide], T floor, S* out, int64_t hop, int64_t channels) {
+    const Vec<T> least_of = broadcast(floor);
     for (int p = 0; p < P; ++p, out += hop)
         for (int v = 0; v < kWide; ++v) {
+            const Vec<T> result = larger(acc[p][v], least_of);
             int64_t left = channels - v * kLanes<T>;
             if constexpr (Same<T, S>::value) {
                 if (left >= kLanes<T>) {
-                    store(out + v * kLanes<T>, acc[p][v]);
+                    store(out + v * kLanes<T>, result);
                     continue;
                 }
             }
             T part[kLanes<T>];
-            store(part, acc[p][v]);
+            store(part, result);
             for (int64_t c = 0; c < least(left, kLanes<T>); ++c) narrow(part[c], out + v * kLanes<T> + c);
         }
 }
 
 template <class T, class S, int P>
-void pixels(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, S* out, int64_t hop, int64_t channels) {
+void pixels(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, T floor, S* out, int64_t hop, int64_t channels) {
     Vec<T> acc[P][kWide];
     pixels_core<T, P>(in, at, taps, w, init, acc);
-    write<T, S, P>(acc, out, hop, channels);
+    write<T, S, P>(acc, floor, out, hop, channels);
 }
 
 // Taps that are read where they lie: from where, with which weight, by which outputs.
@@ -53,7 +55,7 @@ struct Taps {
 
 // P pixels of one block of channels, `in_hop` apart in the input itself; the last block may be in part.
 template <class T, int P, bool Whole>
-void pixels_here(const T* in, int64_t in_hop, const Taps& taps, const T* packed, const T* start, T* out, int64_t hop, int64_t channels) {
+void pixels_here(const T* in, int64_t in_hop, const Taps& taps, const T* packed, const T* start, T floor, T* out, int64_t hop, int64_t channels) {
     Vec<T> acc[P][kWide];
     for (int p = 0; p < P; ++p)
         for (int v = 0; v < kWide; ++v) acc[p][v] = load(start + v * kLanes<T>);
@@ -68,7 +70,7 @@ void pixels_here(const T* in, int64_t in_hop, const Taps& taps, const T* packed,
                 else acc[p][v] += k[v] * load_first(q, most(0, least(kLanes<T>, channels - v * kLanes<T>)));
             }
     }
-    write<T, T, P>(acc, out, hop, channels);
+    write<T, T, P>(acc, floor, out, hop, channels);
 }
 
 // Sums over one row of outputs of gradient times input, for up to kTaps taps.

@@ -8,16 +8,6 @@ namespace NINEFOLD_NS {
 
 constexpr int64_t kMostShared = 8;  // rows of outputs that are made at once
 
-#if defined(NINEFOLD_AVX512)
-NINEFOLD_INLINE Vec<float> larger(Vec<float> a, Vec<float> b) { return _mm512_max_ps(b, a); }
-NINEFOLD_INLINE Vec<double> larger(Vec<double> a, Vec<double> b) { return _mm512_max_pd(b, a); }
-#elif defined(NINEFOLD_AVX2)
-NINEFOLD_INLINE Vec<float> larger(Vec<float> a, Vec<float> b) { return _mm256_max_ps(b, a); }
-NINEFOLD_INLINE Vec<double> larger(Vec<double> a, Vec<double> b) { return _mm256_max_pd(b, a); }
-#else
-template <class V> NINEFOLD_INLINE V larger(V a, V b) { return b > a ? b : a; }
-#endif
-
 // The larger of two, the first of equal ones; where nothing is NaN.
 struct Larger {
     static constexpr bool largest = true, nan = false;

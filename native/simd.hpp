@@ -64,6 +64,17 @@ template <class T> NINEFOLD_INLINE Vec<T> broadcast(T x) {
     if constexpr (kLanes<T> == 16) return Vec<T>{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
 }
 
+// The larger of two, lane by lane: the first of equal ones, and where one of them is NaN.
+#if defined(NINEFOLD_AVX512)
+NINEFOLD_INLINE Vec<float> larger(Vec<float> a, Vec<float> b) { return _mm512_max_ps(b, a); }
+NINEFOLD_INLINE Vec<double> larger(Vec<double> a, Vec<double> b) { return _mm512_max_pd(b, a); }
+#elif defined(NINEFOLD_AVX2)
+NINEFOLD_INLINE Vec<float> larger(Vec<float> a, Vec<float> b) { return _mm256_max_ps(b, a); }
+NINEFOLD_INLINE Vec<double> larger(Vec<double> a, Vec<double> b) { return _mm256_max_pd(b, a); }
+#else
+template <class V> NINEFOLD_INLINE V larger(V a, V b) { return b > a ? b : a; }
+#endif
+
 template <class T> NINEFOLD_INLINE T sum(Vec<T> v) {
     // pairwise, halving: less error than in a row
     T part[kLanes<T>];

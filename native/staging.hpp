@@ -56,15 +56,17 @@ NINEFOLD_INLINE bool span_of(const Direct& d, Span& s) {
     return d.in[2] == 1 && own.from >= 0 && own.step == 1 && (rest == 0 || (rest == 1 && d.runs[first + 1].from < 0));
 }
 
-// Writes rows of vectors from registers: the last vector of each starts at `last` and has `tail` elements.
+// Writes rows of vectors from registers, not below `floor`: the last vector of each starts at `last` and has `tail` elements.
 template <class T, int R, int C>
-NINEFOLD_INLINE void store_block(const Vec<T> (&acc)[R][C], T* out, int64_t out_row, int64_t last, int64_t tail = kLanes<T>) {
+NINEFOLD_INLINE void store_block(const Vec<T> (&acc)[R][C], T floor, T* out, int64_t out_row, int64_t last, int64_t tail = kLanes<T>) {
+    const Vec<T> least_of = broadcast(floor);
     for (int q = 0; q < R; ++q, out += out_row) {
-        for (int c = 0; c < C - 1; ++c) store(out + c * kLanes<T>, acc[q][c]);
+        for (int c = 0; c < C - 1; ++c) store(out + c * kLanes<T>, larger(acc[q][c], least_of));
+        const Vec<T> end = larger(acc[q][C - 1], least_of);
         if (tail < kLanes<T>)
-            store_first(out + last, acc[q][C - 1], tail);
+            store_first(out + last, end, tail);
         else
-            store(out + last, acc[q][C - 1]);
+            store(out + last, end);
     }
 }
 

@@ -20,20 +20,22 @@ struct Layout {
     Bands bands;
     bool in_place, grad_in_place;
     int64_t q, outs_blocks, items, chunks;
+    int64_t pairs;               // of channels that have a kernel
     int64_t width;               // padded outputs along x of all lines
     int64_t staged, grads, offsets, sums, each, partial;  // bytes
 };
 
 template <class T> Layout layout(const Direct& d) {
     Layout s{};
-    s.q = least(d.outs, 4);
+    s.q = d.edges.lists ? d.edges.most : least(d.outs, 4);
     s.outs_blocks = ceil_div(d.outs, s.q);
     for (int64_t l = 0; l < d.n_x; ++l) s.width += round_up(d.x[l].count, kLanes<T>);
     s.in_place = d.in_place && d.type != Type::bfloat16;
-    s.grad_in_place = d.n_x == 1 && d.out[2] * d.jump[2] == 1;
+    s.grad_in_place = !d.edges.lists && d.n_x == 1 && d.out[2] * d.jump[2] == 1;
     int64_t pitch = round_up(d.staged[2] + kLanes<T>, kLanes<T>);
     int64_t row = pitch * int64_t(sizeof(T)), grad_row = s.width * int64_t(sizeof(T)) * s.q;
-    int64_t items = d.groups * d.ins * s.outs_blocks;
+    int64_t items = d.edges.lists ? d.edges.lists : d.groups * d.ins * s.outs_blocks;
+    s.pairs = d.edges.lists ? d.edges.first[d.edges.lists] : d.groups * d.outs * d.ins;
     int64_t wanted = items < 2 * d.threads ? ceil_div(2 * d.threads, d.batch) : 1;
     s.bands = bands(d, pitch, row + grad_row, kBand, wanted);
     int64_t parts = d.batch * s.bands.n_z * s.bands.n_y;
@@ -44,7 +46,7 @@ template <class T> Layout layout(const Direct& d) {
     s.offsets = round_up(d.taps * 8, 64);
     s.sums = round_up(d.taps * s.q * int64_t(sizeof(T)), 64);
     s.each = s.staged + s.grads + s.offsets + s.sums + 4096;
-    s.partial = s.chunks > 1 ? round_up(d.groups * d.outs * d.ins * d.taps * int64_t(sizeof(T)), 64) : 0;
+    s.partial = s.chunks > 1 ? round_up(s.pairs * d.taps * int64_t(sizeof(T)), 64) : 0;
     return s;
 }
 
@@ -114,7 +116,7 @@ public:
     void run() {
         int64_t n = least(d.threads, s.items), parts = d.batch * s.bands.n_z * s.bands.n_y;
         char* partial = scratch + s.each * n;
-        int64_t per_chunk = s.partial / int64_t(sizeof(T)), pairs = d.groups * d.outs * d.ins;
+        int64_t per_chunk = s.partial / int64_t(sizeof(T));
 #pragma omp parallel num_threads(n) if (n > 1)
         {
             char* mine = scratch + s.each * this_thread();
@@ -126,47 +128,72 @@ public:
             }
             if (s.chunks > 1) {
 #pragma omp for schedule(static)
-                for (int64_t k = 0; k < pairs; ++k) {
+                for (int64_t k = 0; k < s.pairs; ++k) {
                     T* sums = reinterpret_cast<T*>(partial) + k * d.taps;
                     for (int64_t chunk = 1; chunk < s.chunks; ++chunk)
                         for (int64_t t = 0; t < d.taps; ++t) sums[t] += sums[chunk * per_chunk + t];
-                    int64_t i = k % d.ins, o = k / d.ins % d.outs, g = k / d.ins / d.outs;
-                    write(sums, g, o, i);
+                    write(sums, place(k));
                 }
             }
         }
     }
 
 private:
-    void item(int64_t k, int64_t from, int64_t until, T* partial, char* mine) {
+    // An input channel, and what it is multiplied with: q outputs, whose pairs are `apart` from each other.
+    struct Block {
+        int64_t input, q, outputs[4], pair, apart;
+    };
+
+    Block block(int64_t k) const {
+        Block b{};
+        if (d.edges.lists) {
+            b.pair = d.edges.first[k], b.apart = 1, b.input = d.edges.shared[k];
+            b.q = d.edges.first[k + 1] - b.pair;
+            for (int64_t j = 0; j < b.q; ++j) b.outputs[j] = d.edges.channel[b.pair + j];
+            return b;
+        }
         int64_t i = k % d.ins, o = k / d.ins % s.outs_blocks * s.q, g = k / d.ins / s.outs_blocks;
-        int64_t q = least(s.q, d.outs - o);
+        b.input = g * d.ins + i, b.q = least(s.q, d.outs - o), b.pair = (g * d.outs + o) * d.ins + i, b.apart = d.ins;
+        for (int64_t j = 0; j < b.q; ++j) b.outputs[j] = g * d.outs + o + j;
+        return b;
+    }
+
+    // Where the kernel of a pair lies in the weight.
+    int64_t place(int64_t pair) const {
+        if (d.edges.lists) return d.edges.place[pair];
+        return pair / d.ins / d.outs * d.w_group + pair / d.ins % d.outs * d.w_out + pair % d.ins * d.w_in;
+    }
+
+    void item(int64_t k, int64_t from, int64_t until, T* partial, char* mine) {
+        const Block b = block(k);
         T* sums = reinterpret_cast<T*>(mine + s.staged + s.grads + s.offsets);
-        for (int64_t t = 0; t < d.taps * q; ++t) sums[t] = 0;
-        for (int64_t part = from; part < until; ++part) band(part, g, o, q, i, sums, mine);
-        for (int64_t j = 0; j < q; ++j) {
+        for (int64_t t = 0; t < d.taps * b.q; ++t) sums[t] = 0;
+        for (int64_t part = from; part < until; ++part) band(part, b, sums, mine);
+        for (int64_t j = 0; j < b.q; ++j) {
+            const int64_t pair = b.pair + j * b.apart;
             if (partial)
-                for (int64_t t = 0; t < d.taps; ++t) partial[((g * d.outs + o + j) * d.ins + i) * d.taps + t] = sums[j * d.taps + t];
+                for (int64_t t = 0; t < d.taps; ++t) partial[pair * d.taps + t] = sums[j * d.taps + t];
             else
-                write(sums + j * d.taps, g, o + j, i);
+                write(sums + j * d.taps, place(pair));
         }
     }
 
-    void write(const T* sums, int64_t g, int64_t o, int64_t i) {
-        S* to = weight + g * d.w_group + o * d.w_out + i * d.w_in;
+    void write(const T* sums, int64_t place) {
+        S* to = weight + place;
         for (int64_t l = 0; l < d.n_x; ++l)
             for (int64_t a = 0; a < d.z.taps; ++a)
                 for (int64_t b = 0; b < d.y.taps; ++b)
                     for (int64_t c = 0; c < d.x[l].taps; ++c) narrow(*sums++, to + d.z.weight[a] + d.y.weight[b] + d.x[l].weight[c]);
     }
 
-    void band(int64_t part, int64_t g, int64_t o, int64_t q, int64_t i, T* sums, char* mine) {
+    void band(int64_t part, const Block& block, T* sums, char* mine) {
         int64_t by = part % s.bands.n_y, bz = part / s.bands.n_y % s.bands.n_z, n = part / s.bands.n_y / s.bands.n_z;
         int64_t z0 = bz * s.bands.z, z1 = least(z0 + s.bands.z, d.z.count), y0 = by * s.bands.y, y1 = least(y0 + s.bands.y, d.y.count);
-        const S* source = in + n * d.in_n + (g * d.ins + i) * d.in_c;
+        const S* source = in + n * d.in_n + block.input * d.in_c;
         int64_t ys, zs;
         const T* staged = stage(source, z0, y0, reinterpret_cast<T*>(mine), zs, ys);
-        const S* given = grad + n * d.out_n + (g * d.outs + o) * d.out_c;
+        const S* given = grad + n * d.out_n;
+        const int64_t q = block.q;
         T* grads = reinterpret_cast<T*>(mine + s.staged);
         int64_t* at = reinterpret_cast<int64_t*>(mine + s.staged + s.grads);
         Sweep<T> a;
@@ -175,7 +202,7 @@ private:
         a.in_plane = d.step[0] * zs;
         a.rows = y1 - y0;
         a.planes = z1 - z0;
-        if (!grad_in_place) stage_grads(given, z0, z1, y0, y1, q, grads);
+        if (!grad_in_place) stage_grads(given, block, z0, z1, y0, y1, grads);
         int64_t before = 0;
         for (int64_t l = 0; l < d.n_x; ++l) {
             const Line& x = d.x[l];
@@ -186,7 +213,7 @@ private:
             a.count = x.count;
             if constexpr (Same<T, S>::value) {
                 if (grad_in_place) {
-                    a.grad = given + (d.z.first + z0 * d.jump[0]) * d.out[0] + (d.y.first + y0 * d.jump[1]) * d.out[1] + x.first * d.out[2];
+                    a.grad = given + block.outputs[0] * d.out_c + (d.z.first + z0 * d.jump[0]) * d.out[0] + (d.y.first + y0 * d.jump[1]) * d.out[1] + x.first * d.out[2];
                     a.grad_row = d.jump[1] * d.out[1];
                     a.grad_plane = d.jump[0] * d.out[0];
                     a.grad_q = d.out_c;
@@ -233,12 +260,12 @@ private:
     }
 
     // [q][z][y][lines, each padded to whole vectors]; what pads is never read.
-    void stage_grads(const S* given, int64_t z0, int64_t z1, int64_t y0, int64_t y1, int64_t q, T* to) {
+    void stage_grads(const S* given, const Block& block, int64_t z0, int64_t z1, int64_t y0, int64_t y1, T* to) {
         int64_t hop = d.jump[2] * d.out[2];
-        for (int64_t j = 0; j < q; ++j)
+        for (int64_t j = 0; j < block.q; ++j)
             for (int64_t z = z0; z < z1; ++z)
                 for (int64_t y = y0; y < y1; ++y, to += s.width) {
-                    const S* row = given + j * d.out_c + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1];
+                    const S* row = given + block.outputs[j] * d.out_c + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1];
                     T* line = to;
                     for (int64_t l = 0; l < d.n_x; ++l) {
                         const S* f = row + d.x[l].first * d.out[2];

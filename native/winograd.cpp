@@ -290,7 +290,7 @@ template <class T> struct Engine {
                                 const int64_t oz = (b.first[1] + z) * az.m + dz, oy = (b.first[2] + y) * ay.m + dy;
                                 if (oz >= az.size || oy >= ay.size) continue;
                                 T* to = out + (b.first[0] + n) * p.out_n + channel * p.out_c + oz * p.out[0] + oy * p.out[1] + b.first[3] * ax.m * p.out[2];
-                                scatter<T>(staged + (dz * size.n[1] + dy) * columns * L, L, add, to, p.out_c, lanes, p.out[2], kept);
+                                scatter<T>(staged + (dz * size.n[1] + dy) * columns * L, L, add, T(p.floor), to, p.out_c, lanes, p.out[2], kept);
                             }
                     }
         }
@@ -427,7 +427,7 @@ template <class T> struct Engine {
                                 if (t >= 0) store(raw + t * L, load(c));
                             }
                 }
-        scatter<T>(raw, L, Vec<T>{}, weight + group * p.w_group + o * p.w_out + i * p.w_in, p.w_in, least(L, p.ins - i), p.w_tap, n_taps);
+        scatter<T>(raw, L, Vec<T>{}, -T(__builtin_inf()), weight + group * p.w_group + o * p.w_out + i * p.w_in, p.w_in, least(L, p.ins - i), p.w_tap, n_taps);
     }
 
     void weigh(const T* in, const T* grad, T* weight, T* scratch) const {

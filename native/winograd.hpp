@@ -27,6 +27,7 @@ struct Winograd {
     int64_t out_block;  // output channels between two transforms of the result
     int64_t split;      // parts that output channels are shared out in, where there are few tiles
     int64_t threads;
+    double floor;       // no output is written below it: 0 behind a ReLU, minus infinity elsewhere
     Type type;
 };
 

@@ -35,6 +35,11 @@ def draw(random: random.Random) -> tuple[ConvSpec, tuple[int, ...], int]:
     plain = random.random() < 0.5
     if random.random() < 0.15:
         return _square(random)
+    table = None
+    if groups == 1 and random.random() < 0.3:
+        ins, outs = random.randint(1, 7), random.randint(1, 7)
+        pairs = [(o, i) for o in range(outs) for i in range(ins)]
+        table = tuple(random.sample(pairs, random.randint(1, len(pairs))))
     spec = ConvSpec(
         groups * ins,
         groups * outs,
@@ -46,6 +51,7 @@ def draw(random: random.Random) -> tuple[ConvSpec, tuple[int, ...], int]:
         groups=groups,
         flip_kernel=random.random() < 0.3,
         period=period,
+        table=table,
     )
     size = tuple(random.randint(1, 44 if axis == ndim - 1 else 9) for axis in range(ndim))
     return spec, size, random.choice((1, 1, 2, 3, 9))

@@ -225,6 +225,7 @@ def test_optimize_lets_engines_take_the_relu_behind_them(fused, never_kept, inpl
 
 
 @pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.usefixtures("without_native")  # whose engines take a ReLU themselves
 def test_optimize_runs_the_others_in_place(inplace):
     torch.manual_seed(0)
     model, x = Net().eval(), torch.randn(2, 3, 9, 11)

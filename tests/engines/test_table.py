@@ -7,6 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ninefold.engines import native
+from ninefold.engines.direct import Direct
 from ninefold.engines.table import Table, TableFilled, _parts, buckets
 from ninefold.planning.choose import choose
 from ninefold.spec import ChannelTable, ConvSpec, Problem, grouped_table, lenet5_table, random_table, window_table
@@ -73,12 +75,24 @@ def test_a_cap_cuts_the_groups():
     assert Table().scratch(replace(problem, max_scratch=1 << 16)) < Table().scratch(problem)
 
 
+SPARSE = ConvSpec(64, 128, (3, 3), padding=1, table=random_table(64, 128, 2))
+
+
+@pytest.mark.usefixtures("without_native")
 def test_the_planner_takes_the_edges_of_a_sparse_table_and_fills_a_full_one():
-    sparse = ConvSpec(64, 128, (3, 3), padding=1, table=random_table(64, 128, 2))
+    sparse = SPARSE
     full = ConvSpec(64, 64, (3, 3), padding=1, table=random_table(64, 64, 60))
     assert choose(Problem("c", sparse.form((56, 57)), 2)).engine == "table"
     assert choose(Problem("c", full.form((28, 29)), 8)).engine == "table-filled"
     assert choose(Problem("c", full.form((28, 29)), 8, tolerance=0.0)).engine == "table"
+
+
+@pytest.mark.skipif(native.instruction_set() is None, reason="there is no native extension")
+@pytest.mark.parametrize("map_", ["c", "h", "g"])
+def test_edges_are_summed_natively_where_that_can_be_done(map_):
+    assert choose(Problem(map_, SPARSE.form((56, 57)), 2)).engine == "direct"
+    none = ConvSpec(3, 4, (3, 3), table=())
+    assert "0 of 3 x 4 channels are connected" in Direct().refuses(Problem(map_, none.form((8, 9)), 2))
 
 
 def test_infinities_stay_on_the_edges_and_spread_where_zeros_are_filled_in():

@@ -11,6 +11,7 @@ from ninefold.engines.reference import Reference
 from ninefold.engines.separable import Separable
 from ninefold.engines.table import Table, TableFilled
 from ninefold.engines.tiles import Interleaved, Phases
+from ninefold.engines.widened import Widened
 from ninefold.engines.winograd import Winograd
 
 __all__ = ["ENGINES"]
@@ -31,5 +32,6 @@ ENGINES: tuple[Engine, ...] = (
     Gemm(),
     Table(),
     TableFilled(),
+    Widened(),
     Reference(),
 )

@@ -7,6 +7,7 @@ products of real ones.
 """
 
 from dataclasses import replace
+from functools import lru_cache
 from math import prod
 
 import torch
@@ -99,6 +100,7 @@ def _rate(problem: Problem, machine: Machine) -> float:
     """Return PyTorch's multiply-adds per second, as a part of a large product's: fitted to bench/shapes, class by class."""
     form, map_ = problem.form, problem.map
     part = 1.0 if _onednn(problem) else 0.25
+    part /= 1 if problem.itemsize > 2 or problem.device != "cpu" or _multiplies(problem.dtype) else _EMULATED
     groups = form.channels.groups
     if groups == form.channels.inputs == form.channels.outputs:
         return (
@@ -111,6 +113,19 @@ def _rate(problem: Problem, machine: Machine) -> float:
     read = (form.channels.outputs if map_ == "h" else form.channels.inputs) // groups
     few = min(1.0, read / 3) if map_ != "c" or form.ndim == 3 else 1.0  # a single channel is read at a third of the rate
     return machine.product * part * transposed_product * few * min(1.0, width / 16)
+
+
+_EMULATED = 40  # times as long as in float32: half types on a processor that does not multiply them, measured
+
+
+@lru_cache(maxsize=2)
+def _multiplies(half: str) -> bool:
+    """Whether this processor multiplies a half type, as far as PyTorch says; what it does not say counts as yes."""
+    facts: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    if facts.get("architecture") != "x86_64":
+        return True
+    names = ("avx512_bf16", "amx_bf16") if half == "bfloat16" else ("avx512_fp16", "amx_fp16")
+    return any(facts.get(name) for name in names)
 
 
 _VECTORISED = 8  # the padding up to which oneDNN keeps its vectorised kernels, measured

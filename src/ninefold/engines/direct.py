@@ -13,7 +13,7 @@ Kernels are in ``native/direct.cpp``, ``pixels.cpp`` (depthwise, channels-last) 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from itertools import product
+from itertools import accumulate, product
 from math import prod
 from typing import Any
 
@@ -25,7 +25,7 @@ from ninefold.engines.gather import Reads, Residue, gather_c, gather_h, staged
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
-from ninefold.spec.problem import Problem
+from ninefold.spec.problem import Map, Problem
 
 __all__ = ["Direct"]
 
@@ -40,13 +40,14 @@ class Direct(Engine):
     name = "direct"
     revision = 1
     traits = Traits(direct=True, exact=True, local=True)
+    epilogues = frozenset({"relu"})
 
     def refuses(self, problem: Problem) -> str | None:
         form = problem.form
         if (reason := native.unavailable(problem)) is not None:
             return reason
-        if isinstance(form.channels, ChannelTable):
-            return f"a table of {form.channels.connections} channel connections is not made of equal groups"
+        if form.channels.connections == 0:
+            return f"nothing to sum: 0 of {form.channels.inputs} x {form.channels.outputs} channels are connected"
         if form.ndim > 3:
             return f"kernels have 1 to 3 spatial axes, not {form.ndim}"
         if 0 in (problem.batch, *form.n_in, *form.n_out):
@@ -73,8 +74,16 @@ class Direct(Engine):
         return int(_plan(problem).scratch) + 2 * extended
 
     def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
-        plan = _plan(problem)
-        return {"c": _run_c, "h": _run_h, "g": _run_g}[problem.map](problem, plan)
+        return _run_g(problem) if problem.map == "g" else _runner(problem, relu=False)
+
+    def prepare_with(self, problem: Problem, weight: Tensor | None, epilogue: str) -> Runner:
+        if epilogue not in self.epilogues or problem.map == "g" or (problem.map == "h" and problem.form.mode != "zeros"):
+            return super().prepare_with(problem, weight, epilogue)
+        return _runner(problem, relu=True)
+
+
+def _runner(problem: Problem, *, relu: bool) -> Runner:
+    return (_run_c if problem.map == "c" else _run_h)(problem, relu)
 
 
 def _depthwise(form: Form) -> bool:
@@ -100,21 +109,21 @@ def _efficiency(problem: Problem) -> float:
     return 0.75 * lanes * gathered * scattered * summed * shared
 
 
-def _run_c(problem: Problem, plan: Any) -> Runner:
-    form, last = problem.form, problem.channels_last
+def _run_c(problem: Problem, relu: bool) -> Runner:
+    form, last, plan = problem.form, problem.channels_last, _plan(problem)
 
     def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
         K, V = native.plain(K), native.plain(V, last)
         out = empty(V, form.output_shape(problem.batch), last)
         bias = None if bias is None else native.plain(bias)
-        plan(V.data_ptr(), K.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr())
+        plan(V.data_ptr(), K.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr(), relu)
         return out
 
     return run
 
 
-def _run_h(problem: Problem, plan: Any) -> Runner:
-    form, last = problem.form, problem.channels_last
+def _run_h(problem: Problem, relu: bool) -> Runner:
+    form, last, plan = problem.form, problem.channels_last, _plan(problem)
     inner = _extended(form)
     border = folding(form) if inner is not form else None
 
@@ -123,14 +132,14 @@ def _run_h(problem: Problem, plan: Any) -> Runner:
         out = empty(G, inner.input_shape(problem.batch), last)
         fused = bias if border is None else None
         fused = None if fused is None else native.plain(fused)
-        plan(G.data_ptr(), K.data_ptr(), 0 if fused is None else fused.data_ptr(), out.data_ptr())
+        plan(G.data_ptr(), K.data_ptr(), 0 if fused is None else fused.data_ptr(), out.data_ptr(), relu)
         return out if border is None else add_bias(native.plain(border(out), last), bias)
 
     return run
 
 
-def _run_g(problem: Problem, plan: Any) -> Runner:
-    form, last = problem.form, problem.channels_last
+def _run_g(problem: Problem) -> Runner:
+    form, last, plan = problem.form, problem.channels_last, _plan(problem)
     whole = all(a.period <= a.n_out for a in form.axes)
 
     def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
@@ -169,6 +178,7 @@ def _plan(problem: Problem) -> Any:
         form = _extended(form)
     channels, groups = form.channels, form.channels.groups
     ins, outs = channels.inputs // groups, channels.outputs // groups
+    edges = _edges(channels, problem.map, prod(form.weight_shape[1:])) if isinstance(channels, ChannelTable) else []
     read, written = form.input_shape(problem.batch), form.output_shape(problem.batch)
     element = _Elements(form)
     per_group = outs * element.out
@@ -199,6 +209,7 @@ def _plan(problem: Problem) -> Any:
             in_strides,
             out_strides,
             weight,
+            edges,
             [len(along[0].sources), len(along[1].sources), len(at_x), along[0].step, along[1].step],
             along[0].sources,
             along[1].sources,
@@ -211,6 +222,20 @@ def _plan(problem: Problem) -> Any:
     return plan
 
 
+def _edges(table: ChannelTable, map_: Map, size: int) -> list[list[int]]:
+    """Return a table in the lists of the native plan: first, channel, place (in kernels of that size), and for g the input."""
+    by_input = map_ != "c"
+    lists: list[list[int]] = [[] for _ in range(table.inputs if by_input else table.outputs)]
+    for place, (o, i) in enumerate(table.edges):
+        lists[i if by_input else o].append(place)
+    if map_ == "g":  # up to four outputs are multiplied with one staged input
+        lists = [places[k : k + 4] for places in lists for k in range(0, len(places), 4)]
+    order = [place for places in lists for place in places]
+    channel = [table.edges[place][0 if by_input else 1] for place in order]
+    shared = [table.edges[places[0]][1] for places in lists] if map_ == "g" else []
+    return [[0, *accumulate(map(len, lists))], channel, [place * size for place in order], shared]
+
+
 class _Elements:
     """Steps in the weight, in elements: between outputs, inputs, and kernel elements (of the period, tap) along each axis."""
 
@@ -221,7 +246,7 @@ class _Elements:
         self.kernel, self.flip = kernel, form.flip
         self.taps = [kernel[1] * kernel[2], kernel[2], 1]
         self.inner = prod(kernel)
-        each = form.channels.inputs // form.channels.groups * self.inner
+        each = self.inner * prod(form.channels.weight_tail)  # a table's kernels are one per edge
         self.tiles = [period[1] * period[2] * each, period[2] * each, each]
         self.out = prod(period) * each
 

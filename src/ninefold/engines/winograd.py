@@ -46,6 +46,7 @@ class Winograd(Engine):
     name = "winograd"
     revision = 1
     traits = Traits(direct=False, exact=False, local=False)
+    epilogues = frozenset({"relu"})
 
     def refuses(self, problem: Problem) -> str | None:
         form = problem.form
@@ -85,7 +86,12 @@ class Winograd(Engine):
         return kept + 2 * beside + int(native.scratch(weights, problem.frozen))
 
     def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
-        return _weight_map(problem) if problem.map == "g" else _data_map(problem, weight)
+        return _weight_map(problem) if problem.map == "g" else _data_map(problem, weight, relu=False)
+
+    def prepare_with(self, problem: Problem, weight: Tensor | None, epilogue: str) -> Runner:
+        if epilogue not in self.epilogues or problem.map == "g" or _folded(problem):
+            return super().prepare_with(problem, weight, epilogue)
+        return _data_map(problem, weight, relu=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +293,7 @@ def _ready(x: Tensor) -> tuple[Tensor, bool]:
     return x.contiguous(), False
 
 
-def _data_map(problem: Problem, weight: Tensor | None) -> Runner:
+def _data_map(problem: Problem, weight: Tensor | None, *, relu: bool) -> Runner:
     form, folded = problem.form, _folded(problem)
     last = problem.channels_last and form.ndim > 1
     fold = folding(form) if folded else None
@@ -306,7 +312,9 @@ def _data_map(problem: Problem, weight: Tensor | None) -> Runner:
         plan = _fitting(problem, (x_last, last, k_last))
         added = None if bias is None else bias.to(x.dtype).contiguous().resolve_neg()
         early = 0 if added is None or folded else added.data_ptr()
-        plan.run(x.data_ptr(), K.data_ptr() if kept is None else 0, 0 if kept is None else kept.data_ptr(), early, out.data_ptr())
+        plan.run(
+            x.data_ptr(), K.data_ptr() if kept is None else 0, 0 if kept is None else kept.data_ptr(), early, out.data_ptr(), relu
+        )
         if fold is None:
             return out
         out = _in_format(fold(out), last)
