@@ -22,6 +22,12 @@ from ninefold.planning.choose import choose
 from ninefold.spec import ConvSpec, Problem
 from ninefold.testing import Shape, check_epilogues
 
+
+def name_of(value):
+    """Name functions without their address: it differs between processes that share the tests out."""
+    return getattr(value, "__name__", str(value))
+
+
 T = torch.nn
 
 
@@ -264,7 +270,7 @@ def test_a_relu_whose_input_others_see_is_left_alone():
 POOL = T.AvgPool2d(2)
 
 
-@pytest.mark.parametrize("detector", [T.ReLU(), torch.relu, T.functional.relu], ids=str)
+@pytest.mark.parametrize("detector", [T.ReLU(), torch.relu, T.functional.relu], ids=name_of)
 def test_a_stage_lets_its_convolution_apply_the_relu_where_nobody_looks(fused, detector):
     torch.manual_seed(0)
     stage, x = nn.ConvStage(nn.Conv2d(3, 5, (3, 2)), detector, POOL), torch.randn(2, 3, 11, 13)

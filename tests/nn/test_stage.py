@@ -11,6 +11,12 @@ from ninefold import nn
 from ninefold.errors import ArgumentTypeError
 from ninefold.spec import PoolSpec
 
+
+def name_of(value):
+    """Name functions without their address: it differs between processes that share the tests out."""
+    return getattr(value, "__name__", str(value))
+
+
 TNF = torch.nn.functional
 POOL = torch_nn.MaxPool2d((2, 3), padding=1)
 EXCHANGED = [
@@ -55,7 +61,7 @@ def bits(x):
     return torch.where(x.isnan(), float("nan"), x + 0.0).view(torch.int32)
 
 
-@pytest.mark.parametrize("detector", EXCHANGED, ids=str)
+@pytest.mark.parametrize("detector", EXCHANGED, ids=name_of)
 def test_exchanged_stages_are_bit_for_bit_the_stages_in_order(detector):
     stage = stages(detector)
     x = torch.randn(2, 3, 23, 26)
@@ -66,7 +72,7 @@ def test_exchanged_stages_are_bit_for_bit_the_stages_in_order(detector):
     assert torch.equal(bits(out), bits(expected))
 
 
-@pytest.mark.parametrize("detector", [d for d in EXCHANGED if not getattr(d, "inplace", False)], ids=str)
+@pytest.mark.parametrize("detector", [d for d in EXCHANGED if not getattr(d, "inplace", False)], ids=name_of)
 def test_so_are_their_gradients(detector):
     stage, x = stages(detector, dtype=torch.float64), torch.randn(2, 3, 12, 13, dtype=torch.double, requires_grad=True)
     up = torch.randn_like(stage(x))
@@ -75,7 +81,7 @@ def test_so_are_their_gradients(detector):
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.parametrize(("detector", "reason"), [*KEPT, (Steep(), "Steep is not known")], ids=str)
+@pytest.mark.parametrize(("detector", "reason"), [*KEPT, (Steep(), "Steep is not known")], ids=name_of)
 def test_other_detectors_stay_before_the_pooling(detector, reason):
     stage, x = stages(detector), torch.randn(2, 3, 11, 13)
     assert not stage.exchanged
@@ -90,7 +96,7 @@ def test_other_detectors_stay_before_the_pooling(detector, reason):
         (torch_nn.LPPool2d(2, 2), "LPPool2d does not take the maximum"),
         (torch_nn.MaxPool2d(3, stride=1), "MaxPool2d with stride 1 leaves as many elements"),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_other_pools_leave_the_detector_where_it_is(pool, reason):
     stage, x = stages(torch_nn.ReLU(), pool), torch.randn(2, 3, 11, 13)
@@ -181,7 +187,7 @@ def test_the_text_says_the_order_and_why():
     assert "(detector): relu" in repr(stages(torch.relu))
 
 
-@pytest.mark.parametrize("detector", [torch_nn.ReLU(), torch.relu], ids=str)
+@pytest.mark.parametrize("detector", [torch_nn.ReLU(), torch.relu], ids=name_of)
 def test_stages_are_copied_pickled_loaded_and_compiled(detector):
     stage, x = stages(detector), torch.randn(2, 3, 11, 13)
     z, other = stage(x), stages(detector)
@@ -213,7 +219,7 @@ def test_what_is_no_stage_is_refused_in_words():
         (nn.MaxPool2d(2, return_indices=True), "indices"),
         (nn.AvgPool2d(2), "does not take the maximum"),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_poolings_of_this_library_are_exchanged_where_every_window_holds_something(pool, against):
     stage, x = stages(torch_nn.Hardtanh(-0.3, 0.4), pool), torch.randn(2, 3, 9, 10)
@@ -222,3 +228,26 @@ def test_poolings_of_this_library_are_exchanged_where_every_window_holds_somethi
     got, want = stage(x), in_order(stage, x)
     for a, b in zip(*((out if isinstance(out, tuple) else (out,)) for out in (got, want)), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("pool", [torch_nn.MaxPool2d(2), torch_nn.AvgPool2d(3, 2), nn.MaxPool2d((2, 3))], ids=str)
+@pytest.mark.parametrize("last", [False, True])
+def test_a_large_result_goes_through_the_stages_a_few_images_at_a_time(monkeypatch, pool, last):
+    torch.manual_seed(0)
+    stage = nn.ConvStage(nn.Conv2d(3, 6, (3, 2), (1, 2)), torch_nn.ReLU(), copy.deepcopy(pool))
+    x = torch.randn(5, 3, 20, 31)
+    x = x.contiguous(memory_format=torch.channels_last) if last else x
+    seen = []
+    monkeypatch.setattr(type(pool), "forward", lambda self, y, whole=type(pool).forward: seen.append(len(y)) or whole(self, y))
+    with torch.no_grad():
+        expected = stage(x)
+        monkeypatch.setattr("ninefold.nn.stage._FRESH", 4 * 6 * (20 * 31 // 2) * 4)
+        got = stage(x)
+    assert seen == [5, 2, 2, 1]
+    torch.testing.assert_close(got, expected)
+    assert got.stride() == expected.stride()
+    stage(x)  # with gradients, all at once
+    stage.pool.register_forward_hook(lambda *given: None)
+    with torch.no_grad():
+        stage(x)  # somebody looks
+    assert seen[4:] == [5, 5]

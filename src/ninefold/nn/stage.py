@@ -25,7 +25,10 @@ __all__ = ["ConvStage"]
 
 _POOLS = {getattr(torch.nn, f"MaxPool{n}d"): n for n in (1, 2, 3)}
 _OWN = {getattr(own, f"MaxPool{n}d"): n for n in (1, 2, 3)}
+_AVERAGES = tuple(getattr(module, f"AvgPool{n}d") for module in (torch.nn, own) for n in (1, 2, 3))
 _ADAPTIVE = tuple(getattr(module, f"AdaptiveMaxPool{n}d") for module in (torch.nn, own) for n in (1, 2, 3))
+_FRESH = 32 << 20
+"""Bytes from which glibc hands out fresh pages at every call: touching them takes longer than convolving few channels does."""
 _FUNCTIONS = (torch.relu, torch.relu_, functional.relu, functional.relu6, functional.hardtanh, functional.leaky_relu)
 _ROUNDED = (torch.nn.Sigmoid, torch.nn.Tanh, torch.nn.ELU, torch.nn.SELU, torch.nn.CELU, torch.nn.Softplus, torch.nn.LogSigmoid)
 
@@ -42,6 +45,9 @@ class ConvStage(torch.nn.Module):
     pool : torch.nn.Module
         The third. With max pooling by steps greater than 1, a detector that is non-decreasing as it is computed (ReLU, ReLU6,
         Hardtanh, and LeakyReLU and Threshold by their arguments) runs behind it.
+
+    Without gradients, a result of the convolution of more than 32 MiB is never there as a whole: a few images at a time go
+    through all stages, in memory that is used again.
 
     Attributes
     ----------
@@ -87,11 +93,31 @@ class ConvStage(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Any:  # noqa: A002  torch's name
         """Run the three stages; what the pooling gives (with indices, where it gives them)."""
-        if not torch.compiler.is_compiling() and not torch.is_grad_enabled() and self._rectifies():
-            conv: Any = self.conv
-            return self.pool(conv.site.then("relu")(input, conv.weight, conv.bias))
-        x = self.conv(input)
+        if torch.compiler.is_compiling() or torch.is_grad_enabled():
+            return self._run(input)
+        run = self._run_rectified if self._rectifies() else self._run
+        many = self._images(input)
+        return run(input) if many is None else torch.cat([run(part) for part in input.split(many)])
+
+    def _run(self, x: Tensor) -> Any:
+        x = self.conv(x)
         return self.detector(self.pool(x)) if self.exchanged else self.pool(self.detector(x))
+
+    def _run_rectified(self, x: Tensor) -> Any:
+        conv: Any = self.conv
+        return self.pool(conv.site.then("relu")(x, conv.weight, conv.bias))
+
+    def _images(self, x: Tensor) -> int | None:
+        """Return how many images to take through all stages at a time, in memory that is used again; None for all at once."""
+        conv: Any = self.conv
+        parts = [m for m in (conv, self.detector, self.pool) if isinstance(m, torch.nn.Module)]
+        known = fuses(conv) and (type(self.pool) in (*_POOLS, *_OWN, *_ADAPTIVE, *_AVERAGES)) and not _not_monotone(self.detector)
+        if not known or any(map(hooked, parts)) or getattr(self.pool, "return_indices", False) or x.ndim != conv.weight.ndim:
+            return None
+        steps = prod(conv.stride)
+        places = prod(x.shape[2:]) * steps if conv.site.spec.transposed else prod(x.shape[2:]) // steps  # about
+        between = conv.out_channels * places * x.element_size()
+        return None if len(x) * between <= _FRESH else max(1, _FRESH // 2 // max(between, 1))
 
     def _rectifies(self) -> bool:
         """Whether the convolution may apply the detector: a ReLU, and nobody looks at what is between."""

@@ -18,6 +18,9 @@ __all__ = ["Case", "Values", "cases", "operands", "refusal"]
 
 Values = Literal["integers", "normal", "positive"]
 
+HOME = ("float64", "bfloat16")
+"""The dtypes to test an engine in: the first that it takes."""
+
 
 @dataclass(frozen=True, eq=False)
 class Case:
@@ -145,7 +148,7 @@ def _posed(
 
 
 def cases(
-    engine: Engine, map_: Map, shape: Shape, dtype: str = "float64", values: Values = "integers", **changes: Any
+    engine: Engine, map_: Map, shape: Shape, dtype: str | None = None, values: Values = "integers", **changes: Any
 ) -> Iterator[Case]:
     """Yield the cases that an engine does not refuse: the weight as it may change, and the weight frozen.
 
@@ -154,7 +157,8 @@ def cases(
     engine : Engine
     map_ : {"c", "h", "g"}
     shape : Shape
-    dtype : str
+    dtype : str, optional
+        By default the first of `HOME` that the engine takes.
     values : {"integers", "normal", "positive"}
     **changes
         Fields of `Problem` to set.
@@ -167,6 +171,8 @@ def cases(
     >>> [str(case) for case in cases(FFT(), "c", shape)]
     ['fft c in float64', 'fft c in float64, frozen of rank 1']
     """
+    if dtype is None:
+        dtype = next((d for d in HOME if refusal(engine, map_, shape, d) is None), HOME[0])
     for problem, (a, b, expected, scale) in _problems(map_, shape, dtype, values, **changes):
         if engine.refuses(problem) is None:
             yield Case(engine, problem, a.clone(), b.clone(), expected, scale)
@@ -181,8 +187,8 @@ def _problems(
         yield shape.problem(map_, **given), tuple(tensors)  # type: ignore[misc]
 
 
-def refusal(engine: Engine, map_: Map, shape: Shape) -> str | None:
-    """Return why an engine runs no case of a shape, or None where it runs one.
+def refusal(engine: Engine, map_: Map, shape: Shape, dtype: str | None = None) -> str | None:
+    """Return why an engine runs no case of a shape, in a dtype or in any of `HOME`, or None where it runs one.
 
     Examples
     --------
@@ -192,5 +198,6 @@ def refusal(engine: Engine, map_: Map, shape: Shape) -> str | None:
     >>> refusal(FFT(), "c", shape)
     'a kernel of 1 tap has no spectrum worth a transform'
     """
-    reasons = [engine.refuses(problem) for problem, _ in _problems(map_, shape, "float64", "integers")]
-    return None if None in reasons else reasons[-1]
+    wanted = HOME if dtype is None else (dtype,)
+    reasons = [[engine.refuses(problem) for problem, _ in _problems(map_, shape, d, "integers")] for d in wanted]
+    return None if any(None in some for some in reasons) else reasons[0][-1]
