@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from ninefold.engines import native
 from ninefold.engines.direct import Direct
 from ninefold.errors import ArgumentError
 from ninefold.ops import Site
+from ninefold.ops.bound import bound_for
+from ninefold.planning.choose import engine_named
 from ninefold.settings import Options
 from ninefold.spec import ConvSpec
 from ninefold.spec.problem import Problem
@@ -145,3 +148,58 @@ def test_positions_beyond_two_to_the_31_are_reached():
     G[..., -1] = 2.0
     D = Direct().prepare(bound.problem("g"))(V, G, None)
     assert D.flatten().tolist() == [6.0, -10.0, 14.0]
+
+
+@needs_extension
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_both_gradients_of_a_large_depthwise_layer_are_made_together(monkeypatch, last, dtype):
+    spec = ConvSpec(5, 5, (3, 4), padding=((1, 0), (2, 1)), stride=(1, 2), groups=5)
+    form = spec.form((11, 13))
+    h, g = (Problem(m, form, 7, dtype, channels_last=last) for m in ("h", "g"))
+    engine = engine_named("direct")
+    assert engine.prepare_pair(h, g) is None  # all of it is in the cache
+    monkeypatch.setattr("ninefold.engines.direct._SHARED", h.bytes - 1)  # two images at a time, and one that is left
+    pair = engine.prepare_pair(h, g)
+    torch.manual_seed(0)
+    K, V, G = (
+        torch.randn(s, dtype=getattr(torch, dtype)) for s in (form.weight_shape, form.input_shape(7), form.output_shape(7))
+    )
+    R, D = pair(K, V, G)
+    torch.testing.assert_close(R, engine.prepare(h)(K, G, None), rtol=0, atol=0)
+    torch.testing.assert_close(D, engine.prepare(g)(V, G, None))
+    for other in (replace(h, max_scratch=1 << 20), replace(h, dtype="bfloat16")):
+        assert engine.prepare_pair(other, g) is None
+
+
+@needs_extension
+def test_a_backward_pass_makes_both_gradients_together_and_a_second_one_does_not(monkeypatch):
+    asked = []
+
+    def prepare_pair(self, h, g):
+        runs = self.prepare(h), self.prepare(g)
+
+        def pair(K, V, G):
+            asked.append(len(V))
+            return runs[0](K, G, None), runs[1](V, G, None)
+
+        return pair
+
+    monkeypatch.setattr(type(engine_named("direct")), "prepare_pair", prepare_pair)
+    site = Site(ConvSpec(4, 4, 3, groups=4))
+    x, w = torch.randn(3, 4, 9, 10, requires_grad=True), torch.randn(4, 1, 3, 3, requires_grad=True)
+    bound_for.cache_clear()
+    bound = site.bind(x, w)
+    for map_ in ("c", "h", "g"):
+        plan = bound.plan(map_)
+        bound._plans[map_] = type(plan)(plan.problem, "direct", plan.candidates, "estimate")
+    out = bound.apply("c", w, x).square().sum()
+    first = torch.autograd.grad(out, (x, w), create_graph=True)
+    assert asked == []
+    again = torch.autograd.grad(bound.apply("c", w, x).square().sum(), (x, w))
+    assert asked == [3]
+    torch.autograd.grad(bound.apply("c", w, x.detach()).square().sum(), w)
+    assert asked == [3]
+    for a, b in zip(first, again, strict=True):
+        torch.testing.assert_close(a, b)
+    bound_for.cache_clear()

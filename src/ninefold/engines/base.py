@@ -21,6 +21,7 @@ __all__ = [
     "Epilogue",
     "Error",
     "Machine",
+    "PairRunner",
     "Runner",
     "Traits",
     "add_bias",
@@ -35,6 +36,9 @@ __all__ = [
 
 Runner = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Takes the operands in the map's order, ``(K, V)``, ``(K, G)`` or ``(V, G)``, and a bias or None."""
+
+PairRunner = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Takes ``(K, V, G)`` and returns the gradients to ``V`` and to ``K``."""
 
 
 class Epilogue(NamedTuple):
@@ -153,6 +157,10 @@ class Engine(ABC):
             return apply_(run(a, b, bias))
 
         return then
+
+    def prepare_pair(self, h: Problem, g: Problem) -> PairRunner | None:
+        """Return what makes h and g of one form together, from ``(K, V, G)``, or None where that saves nothing."""
+        return None
 
 
 def unit_roundoff(dtype: str) -> float:

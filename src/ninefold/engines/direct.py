@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from ninefold.engines import native
-from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, empty, folding
+from ninefold.engines.base import Engine, Error, Machine, PairRunner, Runner, Traits, add_bias, direct_error, empty, folding
 from ninefold.engines.gather import Reads, Residue, gather_c, gather_h, staged
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
@@ -31,6 +31,7 @@ __all__ = ["Direct"]
 
 _MOST_RESIDUES = 64
 _MOST_TAPS = 1 << 16
+_SHARED = 32 << 20  # bytes of two operands that the cache of all cores holds: what is larger is read from memory at every pass
 _SMALL = 2e-5  # seconds of work below which a second thread costs more than it saves
 
 
@@ -80,6 +81,37 @@ class Direct(Engine):
         if epilogue not in self.epilogues or problem.map == "g" or (problem.map == "h" and problem.form.mode != "zeros"):
             return super().prepare_with(problem, weight, epilogue)
         return _runner(problem, relu=True)
+
+    def prepare_pair(self, h: Problem, g: Problem) -> PairRunner | None:
+        form, each = h.form, 3 * h.bytes // (2 * max(h.batch, 1))  # V, G and the gradient to V of an image, about
+        small = h.bytes <= _SHARED or each > _SHARED // 2 or h.batch < 2
+        if small or not _depthwise(form) or form.tiled or form.mode != "zeros" or h.dtype == "bfloat16":
+            return None
+        if h.max_scratch is not None or (h.channels_last, h.threads) != (g.channels_last, g.threads):
+            return None
+        return _run_pair(h, g, _SHARED // 2 // each)
+
+
+def _run_pair(h: Problem, g: Problem, many: int) -> PairRunner:
+    """Take some images at a time through both maps, so that their part of G is still in the cache when g reads it."""
+    form, last, batch = h.form, h.channels_last, h.batch
+    parts = [(first, min(many, batch - first)) for first in range(0, batch, many)]
+    plans = {n: (_plan(replace(h, batch=n)), _plan(replace(g, batch=n))) for n in {n for _, n in parts}}
+    step_in, step_out, step_weight = (
+        prod(s) * h.itemsize for s in (form.input_shape(1), form.output_shape(1), form.weight_shape)
+    )
+
+    def run(K: Tensor, V: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
+        K, V, G = native.plain(K), native.plain(V, last), native.plain(G, last)
+        R, D = empty(G, form.input_shape(batch), last), K.new_empty((len(parts), *form.weight_shape))
+        data, up, to_data, to_weight = V.data_ptr(), G.data_ptr(), R.data_ptr(), D.data_ptr()
+        for k, (first, n) in enumerate(parts):
+            to_h, to_g = plans[n]
+            to_h(up + first * step_out, K.data_ptr(), 0, to_data + first * step_in)
+            to_g(data + first * step_in, up + first * step_out, 0, to_weight + k * step_weight)
+        return R, D.sum(0)
+
+    return run
 
 
 def _runner(problem: Problem, *, relu: bool) -> Runner:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import Runner
+from ninefold.engines.base import PairRunner, Runner
 from ninefold.errors import NoEngineError
 from ninefold.ops import state
 from ninefold.planning import plan_problem, pose, prepare
@@ -57,7 +57,7 @@ ADJOINT: dict[Map, tuple[tuple[Map, str, str], tuple[Map, str, str]]] = {
 class Bound:
     """The maps c, h and g of a form under fixed options; ``frozen`` holds a weight that is final, or None."""
 
-    __slots__ = ("_plans", "_runners", "batch", "device", "dtype", "form", "frozen", "last", "options", "rank")
+    __slots__ = ("_pair", "_plans", "_runners", "batch", "device", "dtype", "form", "frozen", "last", "options", "rank")
 
     def __init__(
         self,
@@ -74,6 +74,7 @@ class Bound:
         self.last, self.options, self.frozen, self.rank = last, options, frozen, rank
         self._plans: dict[str, Plan] = {}
         self._runners: dict[tuple[str, str | None], Runner] = {}
+        self._pair: PairRunner | bool | None = False  # not looked for yet
 
     def problem(self, map_: Map) -> Problem:
         """Return the problem that a map poses."""
@@ -101,6 +102,7 @@ class Bound:
         """Plan anew at the next call."""
         self._plans.clear()
         self._runners.clear()
+        self._pair = False
 
     def runner(self, map_: Map, epilogue: str | None = None) -> Runner:
         """Return the prepared runner of a map, with an epilogue, in place, if one is named."""
@@ -130,9 +132,21 @@ class Bound:
             return engine_named("aten").prepare(self.problem(map_))
         return None
 
+    def pair(self) -> PairRunner | None:
+        """Return what makes h and g together, where both are one engine's and it has such a way."""
+        if isinstance(self._pair, bool):
+            h, g = self.plan("h"), self.plan("g")
+            careful = h.engine != g.engine or self.frozen is not None
+            self._pair = None if careful else engine_named(h.engine).prepare_pair(h.problem, g.problem)
+        return self._pair
+
     def gradients(self, map_: Map, saved: tuple[Tensor, Tensor], up: Tensor, needed: tuple[bool, bool]) -> list[Tensor | None]:
         """Return the gradients to both operands: other maps of the same form, themselves differentiable."""
         first, second = (x.conj_physical() if x.is_complex() else x for x in saved)
+        together = self.pair() if map_ == "c" and all(needed) and not torch.is_grad_enabled() else None
+        if together is not None and all(state.is_plain(x, up) and not _batched(x) for x in (first, second, up)):
+            to_input, to_kernel = together(first, second, up)
+            return [to_kernel, to_input]
         named = {"first": first, "second": second, "up": up}
         return [
             self.apply(other, named[a], named[b]) if need else None
