@@ -14,8 +14,8 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard native/*)
 demo: $(STAMP)  ## the main job on real input, in three acts
 	$(BIN)/python demo/run.py --output demo-output
 
-test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## all tests, shared out to as many processes as there are processors
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(STAMP)  ## style, types, the order of imports, and every example in a docstring
 	$(BIN)/ruff check .

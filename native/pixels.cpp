@@ -62,7 +62,8 @@ template <class T> Layout layout(const Direct& d, bool weights) {
     while (!s.in_place && s.together > 2 && s.together * row * tall > kBand) s.together = (s.together + 1) / 2;
     s.parts = ceil_div(s.blocks, s.together);
     int64_t wanted = d.threads > 1 ? ceil_div(2 * d.threads, s.parts * d.batch) : 1;
-    s.bands = bands(d, d.staged[2] * kBlock<T>, row * s.together, kBand, wanted);
+    // what is read where it lies needs no room: few bands, whose rows at the ends are read twice
+    s.bands = bands(d, d.staged[2] * kBlock<T>, row * s.together, s.in_place ? int64_t(1) << 40 : kBand, wanted);
     int64_t places = d.batch * s.bands.n_z * s.bands.n_y, most_x = 0;
     for (int64_t l = 0; l < d.n_x; ++l) most_x = most(most_x, d.x[l].count);
     s.apart = round_up(d.staged[2] * kBlock<T> * s.bands.staged_z * s.bands.staged_y, 16);
@@ -240,7 +241,9 @@ private:
     // P pixels from the k-th on, all channels.
     template <int P> void few(const Here& h, int64_t k, const Taps& taps) const {
         constexpr int64_t B = kBlock<T>;
-        int64_t hop = d.jump[2] * d.out[2];
+        int64_t hop = d.jump[2] * d.out[2], ahead = 0;
+        const int64_t far = most(P, 6144 / (h.channels * int64_t(sizeof(T))));
+        for (int64_t t = 0; t < taps.count; ++t) ahead = most(ahead, taps.from[t]);
         for (int64_t c = 0; c < h.channels; c += B) {
             int64_t own = least(B, h.channels - c);
             T part[B] = {};
@@ -248,6 +251,10 @@ private:
             const T* start = h.bias && own == B ? h.bias + c : part;
             const T *in = h.in + c + k * h.step, *packed = h.packed + c * d.taps;
             T* out = h.out + c + k * hop;
+            for (int p = 0; p < P; ++p) {  // what pixels further on read for the first time, and where they are written
+                __builtin_prefetch(in + ahead + (far + p) * h.step);
+                __builtin_prefetch(out + (far + p) * hop, 1);
+            }
             if (own == B) pixels_here<T, P, true>(in, h.step, taps, packed, start, T(d.floor), out, hop, own);
             else pixels_here<T, P, false>(in, h.step, taps, packed, start, T(d.floor), out, hop, own);
         }

@@ -20,6 +20,24 @@ def pytest_configure(config):
     config.stash[RATIOS] = {}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Add what a process that shared the tests counted."""
+    output = getattr(node, "workeroutput", {})
+    counts, ratios = node.config.stash[COUNTS], node.config.stash[RATIOS]
+    counts.update({tuple(key): n for key, n in output.get("counts", ())})
+    for key, ratio in output.get("ratios", ()):
+        ratios[tuple(key)] = max(ratio, ratios.get(tuple(key), 0.0))
+
+
+def pytest_sessionfinish(session):
+    """Hand over what was counted here, if this is such a process."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["counts"] = list(session.config.stash[COUNTS].items())
+        output["ratios"] = list(session.config.stash[RATIOS].items())
+
+
 def pytest_unconfigure():
     shutil.rmtree(_CACHE, ignore_errors=True)
 

@@ -2,7 +2,7 @@
 
 Operands are converted as they are read and the result is rounded once, so that the error is that of the engine inside and one
 rounding to the half type. A processor without bfloat16 or float16 products makes PyTorch's own kernels fall back to loops that
-take 20 to 70 times as long as their float32 ones (docs/design/0007).
+take 10 to 70 times as long as their float32 ones (docs/design/0007).
 """
 
 from dataclasses import replace
