@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench pictures fuzz sanitize format clean
+.PHONY: demo test check bench pictures fuzz sanitize wide format clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,7 +28,10 @@ fuzz: $(STAMP)  ## random convolutions against the definition, by every native e
 	$(BIN)/python tests/fuzz.py $(ARGS)
 
 sanitize: $(STAMP)  ## the native engines' tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	bash native/sanitize.sh
+	bash native/separate.sh sanitize
+
+wide: $(STAMP)  ## the same tests with the blocks of AVX-512 on any processor with AVX2
+	bash native/separate.sh wide
 
 bench: $(STAMP)  ## against PyTorch, interleaved; see bench/README.md
 	$(BIN)/python -m bench.run $(ARGS)

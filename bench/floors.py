@@ -29,16 +29,22 @@ _LIMITS = {1: 2.0, 16: 4.0}  # times the floor that are asked for, by batch
 _PRODUCT = 512  # side of the matrix product that the rate is taken from
 
 
-def _copy(size: int) -> Callable[[], object]:
+def copying(size: int) -> Callable[[], object]:
     """Return a run that reads and writes `size` bytes in all."""
     x = torch.ones(max(1, size // 8))
     y = torch.empty_like(x)
     return lambda: y.copy_(x)
 
 
-def _rows(batch: int, seconds: float) -> list[tuple[str, ...]]:
+def product_of() -> tuple[Callable[[], object], int]:
+    """Return a run of one large matrix product, and its multiply-adds."""
     a = torch.randn(_PRODUCT, _PRODUCT)
     c = torch.empty_like(a)
+    return lambda: torch.mm(a, a, out=c), _PRODUCT**3
+
+
+def _rows(batch: int, seconds: float) -> list[tuple[str, ...]]:
+    product, macs = product_of()
     rows = []
     for shape in (replace(s, batch=batch) for s in load_shapes(SHAPES) if s.group == _GROUP):
         given, form = operands(shape), shape.form
@@ -49,12 +55,12 @@ def _rows(batch: int, seconds: float) -> list[tuple[str, ...]]:
             runner = bound.runner(map_)
             runs = {
                 "ours": lambda r=runner, x=x, y=y: r(x, y, None),
-                "copy": _copy(moved),
-                "product": lambda: torch.mm(a, a, out=c),
+                "copy": copying(moved),
+                "product": product,
             }
             with torch.no_grad():
                 times = interleave(runs, seconds, pairs=runs)
-            products, memory = times["product"].least * form.macs * batch / _PRODUCT**3, times["copy"].least
+            products, memory = times["product"].least * form.macs * batch / macs, times["copy"].least
             floor, ours = max(products, memory), times["ours"].least
             rows.append(
                 (
