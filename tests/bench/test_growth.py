@@ -1,8 +1,8 @@
 """The layers of the growth benchmark: one number changes at a time, and what is timed is what the table says."""
 
 import pytest
-
 from bench.growth import CHANGES, FAMILIES, points, timed
+
 from ninefold.spec import Problem
 
 
