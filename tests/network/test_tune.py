@@ -239,3 +239,14 @@ def test_layers_of_ninefold_are_optimized_and_those_torch_lacks_stay(inplace, ff
         module = fast.get_submodule(row.name)
         assert row.kept is (type(module) is torch.nn.Conv2d)
         assert row.kept or (module.frozen and module.plan_options.max_scratch == 50_000_000)
+
+
+def test_the_gradient_to_what_the_network_is_given_is_not_planned():
+    model = torch.nn.Sequential(nn.Conv2d(3, 4, 3), torch.nn.ReLU(), nn.Conv2d(4, 5, 3))
+    x = torch.randn(2, 3, 12, 13)
+    first, second = tune._record(model, (x,))
+    assert tune._maps(first, train=True) == ("c", "g")
+    assert tune._maps(second, train=True) == ("c", "h", "g")
+    assert tune._maps(second, train=False) == ("c",)
+    first, _ = tune._record(model, (x.requires_grad_(),))
+    assert tune._maps(first, train=True) == ("c", "h", "g")

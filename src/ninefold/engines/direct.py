@@ -61,8 +61,7 @@ class Direct(Engine):
         return None
 
     def cost(self, problem: Problem, machine: Machine) -> float:
-        passes = 2.5 if _pixels(problem) else 1.3 if _depthwise(problem.form) else 1.0  # over what is read and written, measured
-        moved = passes * problem.bytes / machine.stream
+        moved = _passes(problem) * problem.bytes / machine.stream
         return float(moved + problem.macs / (_efficiency(problem) * machine.product) + machine.call)
 
     def error(self, problem: Problem) -> Error:
@@ -122,6 +121,15 @@ def _depthwise(form: Form) -> bool:
     return form.channels.inputs == form.channels.outputs == form.channels.groups > 1
 
 
+def _passes(problem: Problem) -> float:
+    """Return how many plain passes over what is read and written its staging and storing cost, as measured (docs/design)."""
+    if not _depthwise(problem.form):
+        return 1.0
+    if _pixels(problem):
+        return 2.5 if problem.map == "g" else 1.4
+    return 4.0 if max(problem.form.stride) > 1 else 1.3
+
+
 def _pixels(problem: Problem) -> bool:
     """Whether vectors are of channels, which are neighbours."""
     return problem.channels_last and _depthwise(problem.form)
@@ -134,8 +142,8 @@ def _efficiency(problem: Problem) -> float:
     lanes = 1.0 if pixels else width / (-(-width // 8) * 8)
     gathered = 1.0 if pixels or not problem.channels_last else 0.5 if problem.map == "g" else 0.9  # out of pixels, one by one
     strided = form.stride[-1] if problem.map == "h" and not pixels else 1
-    scattered = 1.0 if strided == 1 else 0.8 if strided == 2 and _depthwise(form) else 0.5
-    summed = 0.7 if problem.map == "g" else 1.0
+    scattered = 1.0 if strided == 1 else 0.8
+    summed = 1.0 if problem.map != "g" else 0.3 if form.tiled else 0.7  # a kernel of a tile sums few outputs
     alone = form.channels.outputs == form.channels.groups and all(n == 1 for n in form.kernel[:-1])
     shared = 0.6 if alone and not pixels else 1.0  # one output row and channel: every input is loaded for every tap
     return 0.75 * lanes * gathered * scattered * summed * shared

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 from torch.nn import Module
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ninefold.engines.base import in_format, unit_roundoff
 from ninefold.errors import AccuracyError
@@ -39,7 +39,10 @@ _WORTH = 1.05  # a layer is exchanged, and a format changed, for at least this f
 
 @dataclass
 class _Layer:
-    """One convolution as it ran: its bound maps, their plans, and what the report says of it."""
+    """One convolution as it ran: its bound maps, their plans, and what the report says of it.
+
+    `upstream` says that something before it may be trained, so that the gradient to its input is asked for.
+    """
 
     name: str
     bound: Bound
@@ -48,6 +51,7 @@ class _Layer:
     plans: dict[Map, Plan] = field(default_factory=dict)
     error: float | None = None
     given_up: bool = False
+    upstream: bool = False
 
     def seconds(self) -> float:
         """Return the time of all maps, as chosen."""
@@ -198,7 +202,7 @@ def _trial(
     for k, layer in enumerate(layers):
         if progress is not None:
             progress(f"{memory_format.replace('_', '-')}: {layer.name}", k, len(layers))
-        for map_ in _maps(layer.map, train):
+        for map_ in _maps(layer, train):
             frozen = layer.bound.frozen if map_ != "g" else None
             layer.plans[map_] = plan_problem(layer.bound.problem(map_), options.mode, frozen)
             layer.bound.forget()
@@ -236,9 +240,9 @@ def _epilogues(layers: list[_Layer]) -> dict[str, frozenset[str]]:
     return takes
 
 
-def _maps(map_: Map, train: bool) -> tuple[Map, ...]:
-    other: Map = "h" if map_ == "c" else "c"
-    return (map_, other, "g") if train else (map_,)
+def _maps(layer: _Layer, train: bool) -> tuple[Map, ...]:
+    other: tuple[Map, ...] = () if not layer.upstream else ("h",) if layer.map == "c" else ("c",)
+    return (layer.map, *other, "g") if train else (layer.map,)
 
 
 def _to_channels_last(model: Module) -> None:
@@ -251,6 +255,7 @@ def _to_channels_last(model: Module) -> None:
 def _record(model: Module, inputs: tuple[Any, ...]) -> list[_Layer]:
     """Run once and note what each planned layer was called with; one entry per layer and kind of operands."""
     layers: dict[tuple[str, Any], _Layer] = {}
+    given = {x.data_ptr() for x in tree_leaves(inputs) if isinstance(x, Tensor) and not x.requires_grad}
 
     def hook(name: str) -> Callable[..., None]:
         def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -259,7 +264,8 @@ def _record(model: Module, inputs: tuple[Any, ...]) -> list[_Layer]:
             sizes = None if size is None else tuple(size)[-module.spec.ndim :]
             bound = module.site.bind(x, module.weight, sizes)
             layer = _Layer(name, bound, module.site.map, plain_type(module) is not None)
-            layers.setdefault((name, bound.problem(module.site.map).key), layer)
+            layer = layers.setdefault((name, bound.problem(module.site.map).key), layer)
+            layer.upstream = layer.upstream or x.data_ptr() not in given
 
         return note
 
