@@ -115,8 +115,8 @@ NINEFOLD_INLINE void gather(const T* from, int64_t lane, int64_t lanes, int64_t 
 template <class T>
 NINEFOLD_INLINE void scatter(const T* from, int64_t step, Vec<T> add, T floor, T* to, int64_t lane, int64_t lanes, int64_t column, int64_t columns) {
     constexpr int L = kLanes<T>;
-    const Vec<T> least_of = broadcast(floor);
-    auto result = [&](int64_t c) __attribute__((always_inline)) { return larger(Vec<T>(load(from + c * step) + add), least_of); };
+    const Vec<T> lowest = broadcast(floor);
+    auto result = [&](int64_t c) __attribute__((always_inline)) { return larger(Vec<T>(load(from + c * step) + add), lowest); };
     int64_t c = 0;
     if (lane == 1 && lanes == L)
         for (; c < columns; ++c) store(to + c * column, result(c));

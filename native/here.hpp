@@ -103,7 +103,7 @@ void column_core(const float* const* rows, int64_t x, const float* w, float init
     Vec<float> k[9], acc[3][C];
 #pragma GCC unroll 9
     for (int t = 0; t < 9; ++t) k[t] = broadcast(w[t]);
-    const Vec<float> start = broadcast(init), least_of = broadcast(floor);
+    const Vec<float> start = broadcast(init), lowest = broadcast(floor);
     // input row u: the first row of output u, the second of u - 1, the last of u - 2
     auto step = [&](int64_t u, Vec<float> (&first)[C], Vec<float> (&second)[C], Vec<float> (&third)[C]) __attribute__((always_inline)) {
         const float* row = rows[u] + x;
@@ -121,7 +121,7 @@ void column_core(const float* const* rows, int64_t x, const float* w, float init
                 second[c] += k[3 + t] * v;
                 third[c] += k[6 + t] * v;
             }
-            if (u >= 2) store(out + (u - 2) * out_row + (c < C - 1 ? c * L : last), larger(third[c], least_of));
+            if (u >= 2) store(out + (u - 2) * out_row + (c < C - 1 ? c * L : last), larger(third[c], lowest));
         }
     };
     for (int q = 0; q < 3; ++q)

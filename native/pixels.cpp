@@ -13,6 +13,7 @@ bool is_pixels(const Direct& d) { return d.ins == 1 && d.outs == 1 && d.groups >
 namespace {
 
 constexpr int64_t kBand = 128 << 10;  // bytes staged at once, all channels of a few rows
+constexpr int64_t kAhead = 6 << 10;   // bytes that pixels are asked for ahead of their use
 constexpr int64_t kHeld = 64 << 10;   // bytes of kernels, of all channels, that stay in the second cache beside the pixels
 
 // A run that a tap of a line reads for some of its outputs, the others being zeros, and how many such runs there are.
@@ -242,7 +243,7 @@ private:
     template <int P> void few(const Here& h, int64_t k, const Taps& taps) const {
         constexpr int64_t B = kBlock<T>;
         int64_t hop = d.jump[2] * d.out[2], ahead = 0;
-        const int64_t far = most(P, 6144 / (h.channels * int64_t(sizeof(T))));
+        const int64_t far = most(P, kAhead / (h.channels * int64_t(sizeof(T))));
         for (int64_t t = 0; t < taps.count; ++t) ahead = most(ahead, taps.from[t]);
         for (int64_t c = 0; c < h.channels; c += B) {
             int64_t own = least(B, h.channels - c);

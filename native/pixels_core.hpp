@@ -24,10 +24,10 @@ NINEFOLD_INLINE void pixels_core(const T* in, const int64_t* at, int64_t taps, c
 }
 
 template <class T, class S, int P> NINEFOLD_INLINE void write(const Vec<T> (&acc)[P][kWide], T floor, S* out, int64_t hop, int64_t channels) {
-    const Vec<T> least_of = broadcast(floor);
+    const Vec<T> lowest = broadcast(floor);
     for (int p = 0; p < P; ++p, out += hop)
         for (int v = 0; v < kWide; ++v) {
-            const Vec<T> result = larger(acc[p][v], least_of);
+            const Vec<T> result = larger(acc[p][v], lowest);
             int64_t left = channels - v * kLanes<T>;
             if constexpr (Same<T, S>::value) {
                 if (left >= kLanes<T>) {

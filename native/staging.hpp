@@ -59,10 +59,10 @@ NINEFOLD_INLINE bool span_of(const Direct& d, Span& s) {
 // Writes rows of vectors from registers, not below `floor`: the last vector of each starts at `last` and has `tail` elements.
 template <class T, int R, int C>
 NINEFOLD_INLINE void store_block(const Vec<T> (&acc)[R][C], T floor, T* out, int64_t out_row, int64_t last, int64_t tail = kLanes<T>) {
-    const Vec<T> least_of = broadcast(floor);
+    const Vec<T> lowest = broadcast(floor);
     for (int q = 0; q < R; ++q, out += out_row) {
-        for (int c = 0; c < C - 1; ++c) store(out + c * kLanes<T>, larger(acc[q][c], least_of));
-        const Vec<T> end = larger(acc[q][C - 1], least_of);
+        for (int c = 0; c < C - 1; ++c) store(out + c * kLanes<T>, larger(acc[q][c], lowest));
+        const Vec<T> end = larger(acc[q][C - 1], lowest);
         if (tail < kLanes<T>)
             store_first(out + last, end, tail);
         else

@@ -24,8 +24,8 @@ def test_the_device_gives_the_numbers_of_the_cpu(engine, map_, name):
     spec, size = SPECS[name]
     form = spec.form(size)
     problem = Problem(map_, form, 2, "float64", "cuda:any")
-    if judge(engine_named(engine), problem).reason is not None:
-        pytest.skip("the engine refuses")
+    if (reason := judge(engine_named(engine), problem).reason) is not None:
+        pytest.skip(reason)
     torch.manual_seed(0)
     V, G, K = (torch.randn(s, dtype=torch.float64) for s in (form.input_shape(2), form.output_shape(2), form.weight_shape))
     a, b = {"c": (K, V), "h": (K, G), "g": (V, G)}[map_]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ninefold.engines import native
 from ninefold.engines.base import Engine, Error, Machine, PairRunner, Runner, Traits, add_bias, direct_error, empty, folding
-from ninefold.engines.gather import Reads, Residue, gather_c, gather_h, staged
+from ninefold.engines.gather import Reads, Residue, gather_c, gather_h, runs, staged
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
@@ -253,7 +253,7 @@ def _plan(problem: Problem) -> Any:
             [len(along[0].sources), len(along[1].sources), len(at_x), along[0].step, along[1].step],
             along[0].sources,
             along[1].sources,
-            _runs(at_x),
+            runs(at_x),
             along[0].line,
             along[1].line,
             lines,
@@ -322,22 +322,6 @@ def _source_c(axis: Axis) -> Callable[[int], int]:
 
 def _source_h(axis: Axis) -> Callable[[int], int]:
     return lambda j: j if 0 <= j < axis.n_out else -1
-
-
-def _runs(sources: list[int]) -> list[list[int]]:
-    """Return consecutive pieces as (to, from, count, step); zeros come from -1."""
-    runs: list[list[int]] = []
-    for k, i in enumerate(sources):
-        if runs:
-            _, first, count, step = runs[-1]
-            if first < 0 and i < 0:
-                runs[-1][2] += 1
-                continue
-            if first >= 0 and i >= 0 and (count == 1 or i == first + count * step):
-                runs[-1][2:] = [count + 1, i - first if count == 1 else step]
-                continue
-        runs.append([k, i, 1, 1])
-    return runs
 
 
 def _in_place(sources: list[int]) -> bool:

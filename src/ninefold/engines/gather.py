@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ninefold.spec.axis import Axis
 
-__all__ = ["Reads", "Residue", "Staged", "gather_c", "gather_h", "staged"]
+__all__ = ["Reads", "Residue", "Staged", "gather_c", "gather_h", "runs", "staged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +126,25 @@ def staged(residues: tuple[Residue, ...], step: int, *, unit: bool) -> Staged:
         sources += range(first, last + 1, apart)
     at = tuple(tuple(base[start % apart] + start // apart for start in r.starts) for r in residues)
     return Staged(tuple(sources), at, 1 if unit else step)
+
+
+def runs(sources: list[int]) -> list[list[int]]:
+    """Return consecutive pieces as (to, from, count, step); zeros come from -1.
+
+    Examples
+    --------
+    >>> runs([-1, 0, 1, 2, 2, 1])
+    [[0, -1, 1, 1], [1, 0, 3, 1], [4, 2, 2, -1]]
+    """
+    found: list[list[int]] = []
+    for k, i in enumerate(sources):
+        if found:
+            _, first, count, step = found[-1]
+            if first < 0 and i < 0:
+                found[-1][2] += 1
+                continue
+            if first >= 0 and i >= 0 and (count == 1 or i == first + count * step):
+                found[-1][2:] = [count + 1, i - first if count == 1 else step]
+                continue
+        found.append([k, i, 1, 1])
+    return found

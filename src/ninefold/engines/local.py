@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ninefold.engines import native
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, direct_error, empty
+from ninefold.engines.gather import runs
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.problem import Problem
@@ -128,7 +129,7 @@ def _cut_plan(problem: Problem, cut: int) -> Any:
         [*_strides(channels.inputs, [a.n_in for a in axes], last), *(a.n_in for a in axes)],
         [channels.outputs * positions, 1, channels.outputs] if last else [channels.outputs * positions, positions, 1],
         sources,
-        _runs(sources[2]),
+        runs(sources[2]),
         outputs,
         first,
         step,
@@ -150,22 +151,6 @@ def _strides(channels: int, space: list[int], channels_last: bool) -> list[int]:
     if channels_last:
         return [channels * z * y * x, 1, y * x * channels, x * channels, channels]
     return [channels * z * y * x, z * y * x, y * x, x, 1]
-
-
-def _runs(sources: list[int]) -> list[list[int]]:
-    """Return consecutive pieces as (to, from, count, step); zeros come from -1."""
-    runs: list[list[int]] = []
-    for k, i in enumerate(sources):
-        if runs:
-            _, first, count, step = runs[-1]
-            if first < 0 and i < 0:
-                runs[-1][2] += 1
-                continue
-            if first >= 0 and i >= 0 and (count == 1 or i == first + count * step):
-                runs[-1][2:] = [count + 1, i - first if count == 1 else step]
-                continue
-        runs.append([k, i, 1, 1])
-    return runs
 
 
 def _threads(problem: Problem) -> int:
