@@ -12,6 +12,7 @@ using namespace ninefold;
 void bind_direct(nb::module_& m);
 void bind_local(nb::module_& m);
 void bind_winograd(nb::module_& m);
+void bind_implicit(nb::module_& m);
 void bind_pool(nb::module_& m);
 
 NB_MODULE(_native, m) {
@@ -22,5 +23,6 @@ NB_MODULE(_native, m) {
     bind_direct(m);
     bind_local(m);
     bind_winograd(m);
+    bind_implicit(m);
     bind_pool(m);
 }

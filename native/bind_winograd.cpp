@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "arena.hpp"
+#include "fork.hpp"
 #include "isa.hpp"
 #include "winograd.hpp"
 
@@ -41,23 +42,29 @@ public:
     void prepare(int64_t weight, int64_t kept) const {
         nb::gil_scoped_release released;
         Scratch scratch(kernels_->scratch(plan_, false, true));
-        kernels_->prepare(plan_, address(weight), address(kept), scratch.data());
+        kernels_->prepare(view(), address(weight), address(kept), scratch.data());
     }
     void run(int64_t in, int64_t weight, int64_t kept, int64_t bias, int64_t out, bool relu) const {
         nb::gil_scoped_release released;
         Scratch scratch(kernels_->scratch(plan_, false, kept != 0));
-        Winograd plan = plan_;
+        Winograd plan = view();
         plan.floor = relu ? 0.0 : -std::numeric_limits<double>::infinity();
         kernels_->run(plan, address(in), address(weight), address(kept), address(bias), address(out), scratch.data());
     }
     void weigh(int64_t in, int64_t grad, int64_t weight) const {
         nb::gil_scoped_release released;
         Scratch scratch(kernels_->scratch(plan_, true, false));
-        kernels_->weigh(plan_, address(in), address(grad), address(weight), scratch.data());
+        kernels_->weigh(view(), address(in), address(grad), address(weight), scratch.data());
     }
 
 private:
     static void* address(int64_t at) { return reinterpret_cast<void*>(at); }
+
+    Winograd view() const {
+        Winograd plan = plan_;
+        if (after_fork()) plan.threads = 1;
+        return plan;
+    }
 
     void axis(size_t d, const nb::object& given) {
         ToomAxis& a = plan_.axis[d];

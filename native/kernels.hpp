@@ -53,6 +53,7 @@ struct Direct {
 
 struct Local;  // local.hpp
 struct WinogradKernels;
+struct ImplicitKernels;
 struct Pool;
 
 // The kernels of one instruction set.
@@ -65,6 +66,7 @@ struct Kernels {
     size_t (*local_scratch)(const Local&);
     void (*local)(const Local&, const void* a, const void* b, const void* bias, void* out, char* scratch);
     const WinogradKernels* winograd;
+    const ImplicitKernels* implicit;
     size_t (*pool_scratch)(const Pool&);
     void (*pool_forward)(const Pool&, const void* in, void* out, char* scratch);
     size_t (*pool_back_scratch)(const Pool&);

@@ -200,18 +200,6 @@ template <class T> inline void fill(T* p, int64_t n, T x) {
 }
 
 // Even and odd elements of two vectors.
-template <class T> NINEFOLD_INLINE Vec<T> evens(Vec<T> a, Vec<T> b) {
-    if constexpr (kLanes<T> == 2) return __builtin_shuffle(a, b, Mask<T>{0, 2});
-    if constexpr (kLanes<T> == 4) return __builtin_shuffle(a, b, Mask<T>{0, 2, 4, 6});
-    if constexpr (kLanes<T> == 8) return __builtin_shuffle(a, b, Mask<T>{0, 2, 4, 6, 8, 10, 12, 14});
-    if constexpr (kLanes<T> == 16) return __builtin_shuffle(a, b, Mask<T>{0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30});
-}
-template <class T> NINEFOLD_INLINE Vec<T> odds(Vec<T> a, Vec<T> b) {
-    if constexpr (kLanes<T> == 2) return __builtin_shuffle(a, b, Mask<T>{1, 3});
-    if constexpr (kLanes<T> == 4) return __builtin_shuffle(a, b, Mask<T>{1, 3, 5, 7});
-    if constexpr (kLanes<T> == 8) return __builtin_shuffle(a, b, Mask<T>{1, 3, 5, 7, 9, 11, 13, 15});
-    if constexpr (kLanes<T> == 16) return __builtin_shuffle(a, b, Mask<T>{1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31});
-}
 // The first and the second half of the elements of two vectors in turn.
 template <class T> NINEFOLD_INLINE Vec<T> turns_low(Vec<T> a, Vec<T> b) {
     if constexpr (kLanes<T> == 2) return __builtin_shuffle(a, b, Mask<T>{0, 2});

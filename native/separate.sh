@@ -28,4 +28,4 @@ fi
 for isa in $tried; do
     NINEFOLD_ISA=$isa "$home/bin/python" tests/fuzz.py --cases "${CASES:-3000}"
 done
-NINEFOLD_ISA=${tried##* } "$home/bin/python" -m pytest tests/contract -p no:faulthandler -k "direct or local or winograd"
+NINEFOLD_ISA=${tried##* } "$home/bin/python" -m pytest tests/contract -p no:faulthandler -k "direct or implicit or local or winograd"

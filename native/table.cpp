@@ -1,4 +1,5 @@
 // The kernels of this instruction set, by name.
+#include "implicit.hpp"
 #include "simd.hpp"
 #include "winograd.hpp"
 
@@ -18,6 +19,7 @@ size_t pool_back_scratch(const Pool&);
 void pool_backward(const Pool&, const void*, const void*, void*, char*);
 
 extern const WinogradKernels winograd;
+extern const ImplicitKernels implicit;
 extern const Kernels kernels;
 const Kernels kernels = {
     .name = NINEFOLD_STRING(NINEFOLD_ISA),
@@ -28,6 +30,7 @@ const Kernels kernels = {
     .local_scratch = local_scratch,
     .local = local,
     .winograd = &winograd,
+    .implicit = &implicit,
     .pool_scratch = pool_scratch,
     .pool_forward = pool_forward,
     .pool_back_scratch = pool_back_scratch,

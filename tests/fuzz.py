@@ -19,7 +19,7 @@ from ninefold.spec.problem import Problem
 from ninefold.testing.cases import operands
 from ninefold.testing.tolerances import assert_close, defined, error_scale
 
-ENGINES = ("direct", "local", "winograd")
+ENGINES = ("direct", "implicit", "local", "winograd")
 MOST = 60_000  # multiply-adds: the definition takes milliseconds
 
 

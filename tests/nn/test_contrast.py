@@ -63,7 +63,9 @@ def test_the_definition(n, border):
     out = make(n, border=border)(x)
     expected = np.stack([defined(one, n, border) for one in x.numpy()])
     torch.testing.assert_close(out, torch.from_numpy(expected), rtol=1e-11, atol=1e-11)
-    torch.testing.assert_close(make(n, border=border)(x[1]), out[1], rtol=0, atol=0)
+    torch.testing.assert_close(
+        make(n, border=border)(x[1]), out[1], rtol=1e-14, atol=1e-14
+    )  # one example may have another engine
 
 
 @pytest.mark.parametrize("border", ["normalized", "reflect", "symmetric", "replicate", "circular"])

@@ -6,6 +6,7 @@ from ninefold.engines.base import Engine
 from ninefold.engines.direct import Direct
 from ninefold.engines.fft import FFT
 from ninefold.engines.gemm import Gemm
+from ninefold.engines.implicit import Implicit
 from ninefold.engines.local import Local
 from ninefold.engines.reference import Reference
 from ninefold.engines.separable import Separable
@@ -25,6 +26,7 @@ ENGINES: tuple[Engine, ...] = (
     Local(),
     Separable(),
     Winograd(),
+    Implicit(),
     FFT(),
     Bags(),
     Interleaved(),

@@ -56,7 +56,8 @@ class Aten(Engine):
         return None
 
     def cost(self, problem: Problem, machine: Machine) -> float:
-        return problem.bytes / machine.stream + problem.macs / _rate(problem, machine) + 2 * machine.call
+        reordered = 2 * prod(problem.form.weight_shape) * problem.itemsize
+        return (problem.bytes + reordered) / machine.stream + problem.macs / _rate(problem, machine) + 2 * machine.call
 
     def error(self, problem: Problem) -> Error:
         return direct_error(problem)
@@ -112,7 +113,8 @@ def _rate(problem: Problem, machine: Machine) -> float:
     transposed_product = 0.5 if map_ == "h" and max(form.kernel) == 1 else 1.0
     read = (form.channels.outputs if map_ == "h" else form.channels.inputs) // groups
     few = min(1.0, read / 3) if map_ != "c" or form.ndim == 3 else 1.0  # a single channel is read at a third of the rate
-    return machine.product * part * transposed_product * few * min(1.0, width / 16)
+    summed = 1.0 if map_ != "g" else 0.7 if not problem.channels_last or max(form.kernel) == 1 else 0.45
+    return machine.product * part * transposed_product * few * summed * min(1.0, width / 16)
 
 
 _EMULATED = 40  # times as long as in float32: half types on a processor that does not multiply them, measured

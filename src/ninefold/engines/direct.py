@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ninefold.engines import native
 from ninefold.engines.base import Engine, Error, Machine, PairRunner, Runner, Traits, add_bias, direct_error, empty, folding
-from ninefold.engines.gather import Reads, Residue, gather_c, gather_h, runs, staged
+from ninefold.engines.gather import Reads, Residue, gather_c, gather_h, runs, staged, strides, without_border
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
@@ -164,7 +164,7 @@ def _run_c(problem: Problem, relu: bool) -> Runner:
 
 def _run_h(problem: Problem, relu: bool) -> Runner:
     form, last, plan = problem.form, problem.channels_last, _plan(problem)
-    inner = _extended(form)
+    inner = without_border(form)
     border = folding(form) if inner is not form else None
 
     def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -191,22 +191,6 @@ def _run_g(problem: Problem) -> Runner:
     return run
 
 
-def _extended(form: Form) -> Form:
-    """Return the form on the input with its border, where h has to fold the border back afterwards; else the form itself."""
-    if form.mode == "zeros":
-        return form
-    return replace(form, axes=tuple(replace(a, lo=0, n_in=a.span, mode="zeros") for a in form.axes))
-
-
-def _strides(shape: tuple[int, ...], channels_last: bool) -> list[int]:
-    """Return the strides (batch, channels, z, y, x) of a tensor in a memory format, missing axes filled in."""
-    channels, space = shape[1], shape[2:]
-    full = (1,) * (3 - len(space)) + tuple(space)
-    if channels_last and len(space) in (2, 3):
-        return [channels * prod(full), 1, channels * full[1] * full[2], channels * full[2], channels]
-    return [channels * prod(full), prod(full), full[1] * full[2], full[2], 1]
-
-
 _ONE = Axis(kernel=1, stride=1, dilation=1, lo=0, n_in=1, n_out=1)
 
 
@@ -215,7 +199,7 @@ def _plan(problem: Problem) -> Any:
     """Return the native plan of a problem: a correlation per residue along z and y, those along x together."""
     form, transposed = problem.form, problem.map == "h"
     if transposed:
-        form = _extended(form)
+        form = without_border(form)
     channels, groups = form.channels, form.channels.groups
     ins, outs = channels.inputs // groups, channels.outputs // groups
     edges = _edges(channels, problem.map, prod(form.weight_shape[1:])) if isinstance(channels, ChannelTable) else []
@@ -230,7 +214,7 @@ def _plan(problem: Problem) -> Any:
     axes = (_ONE,) * (3 - form.ndim) + form.axes
     reads = [(gather_h if transposed else gather_c)(axis) for axis in axes]
     sources = [_source_h(axis) if transposed else _source_c(axis) for axis in axes]
-    in_strides, out_strides = _strides(read, problem.channels_last), _strides(written, problem.channels_last)
+    in_strides, out_strides = strides(read, problem.channels_last), strides(written, problem.channels_last)
     out_strides += [r.jump for r in reads]
     plan = native.extension_module().DirectPlan(
         native.instruction_set(), native.TYPES[problem.dtype], _threads(problem), problem.map == "g"

@@ -10,11 +10,13 @@ Either way the outputs of one residue read at ``start + step * q``, with a fixed
 stride once every ``step``-th element lies beside the next. Over several axes there are as many correlations as residues in all.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 from ninefold.spec.axis import Axis
+from ninefold.spec.form import Form
 
-__all__ = ["Reads", "Residue", "Staged", "gather_c", "gather_h", "runs", "staged"]
+__all__ = ["Reads", "Residue", "Staged", "gather_c", "gather_h", "runs", "staged", "strides", "without_border"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +150,19 @@ def runs(sources: list[int]) -> list[list[int]]:
                 continue
         found.append([k, i, 1, 1])
     return found
+
+
+def without_border(form: Form) -> Form:
+    """Return the form on the input with its border written out, whose h has to be folded back; of zeros, the form itself."""
+    if form.mode == "zeros":
+        return form
+    return replace(form, axes=tuple(replace(a, lo=0, n_in=a.span, mode="zeros") for a in form.axes))
+
+
+def strides(shape: tuple[int, ...], channels_last: bool) -> list[int]:
+    """Return the strides (batch, channels, z, y, x) of a tensor in a memory format, missing axes filled in."""
+    channels, space = shape[1], shape[2:]
+    full = (1,) * (3 - len(space)) + tuple(space)
+    if channels_last and len(space) in (2, 3):
+        return [channels * prod(full), 1, channels * full[1] * full[2], channels * full[2], channels]
+    return [channels * prod(full), prod(full), full[1] * full[2], full[2], 1]

@@ -70,10 +70,20 @@ class Gemm(Engine):
     def scratch(self, problem: Problem) -> int:
         form = problem.form
         if _pointwise(form):
-            return 0
+            return self._products(problem)
         row = place_bytes(problem) * row_length(problem)
         whole = max(row * form.n_out[0], place_bytes(problem) * prod(form.n_out) * problem.batch)
         return 3 * max(row, min(budget(problem), whole)) + self._beside(problem) + kernel_bytes(problem)
+
+    @staticmethod
+    def _products(problem: Problem) -> int:
+        """Return the bytes of products that are summed over the batch, or copied from groups, and of operands in a wider type."""
+        form, item = problem.form, max(problem.itemsize, 4)
+        read, written = prod(form.input_shape(problem.batch)), prod(form.output_shape(problem.batch))
+        if problem.map == "g":
+            wider = read + written if problem.itemsize < 4 else 0
+            return ((problem.batch + 1) * prod(form.weight_shape) + wider) * item
+        return (read if problem.map == "h" else written) * problem.itemsize if form.channels.groups > 1 else 0
 
     @staticmethod
     def _beside(problem: Problem) -> int:

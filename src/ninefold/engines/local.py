@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ninefold.engines import native
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, direct_error, empty
-from ninefold.engines.gather import runs
+from ninefold.engines.gather import runs, strides
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.problem import Problem
@@ -126,7 +126,7 @@ def _cut_plan(problem: Problem, cut: int) -> Any:
         _threads(problem),
         cut,
         [problem.batch, channels.groups, channels.inputs // channels.groups, channels.outputs // channels.groups],
-        [*_strides(channels.inputs, [a.n_in for a in axes], last), *(a.n_in for a in axes)],
+        [*strides((1, channels.inputs, *(a.n_in for a in axes)), last), *(a.n_in for a in axes)],
         [channels.outputs * positions, 1, channels.outputs] if last else [channels.outputs * positions, positions, 1],
         sources,
         runs(sources[2]),
@@ -143,14 +143,6 @@ def _sources(axis: Axis) -> list[int]:
     """Return the input position that stands at each extended one, -1 for zeros."""
     found = (axis.source(k - axis.lo) for k in range(axis.span))
     return [-1 if i is None else i for i in found]
-
-
-def _strides(channels: int, space: list[int], channels_last: bool) -> list[int]:
-    """Return the strides (batch, channels, z, y, x)."""
-    z, y, x = space
-    if channels_last:
-        return [channels * z * y * x, 1, y * x * channels, x * channels, channels]
-    return [channels * z * y * x, z * y * x, y * x, x, 1]
 
 
 def _threads(problem: Problem) -> int:

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ninefold.engines import native
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, empty, folding, unit_roundoff
+from ninefold.engines.gather import strides
 from ninefold.engines.toom import MOST_POINTS, Toom, toom
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
@@ -238,17 +239,6 @@ def _blocks(problem: Problem, cache: int) -> tuple[list[int], int]:
     return block[::-1], min(wide, outs)
 
 
-def _strides(shape: tuple[int, ...], last: bool) -> list[int]:
-    """Return strides of (batch, channels, z, y, x) in a memory format."""
-    shape = (*shape[:2], *(1,) * (5 - len(shape)), *shape[2:])
-    order = (1, 4, 3, 2, 0) if last else (4, 3, 2, 1, 0)
-    strides, step = [0] * 5, 1
-    for d in order:
-        strides[d] = step
-        step *= shape[d]
-    return strides
-
-
 def _plan(problem: Problem, formats: tuple[bool, bool, bool], cache: int) -> Any:
     """Make the native plan for operands whose formats (of what is read, what is written or paired, the weight) are known."""
     form, (ins, outs) = problem.form, _channels(problem)
@@ -266,7 +256,7 @@ def _plan(problem: Problem, formats: tuple[bool, bool, bool], cache: int) -> Any
     threads = problem.threads if problem.macs > 1 << 18 else 1
     pieces = max(1, min(-(-2 * threads // (count * channels.groups)) if count < 2 * threads else 1, -(-outs // 16)))
     split = pieces if problem.map != "g" else (threads if count * channels.groups < 2 * threads else 1)
-    numbers = [problem.batch, channels.groups, ins, outs, *_strides(reads, formats[0]), *_strides(writes, formats[1])]
+    numbers = [problem.batch, channels.groups, ins, outs, *strides(reads, formats[0]), *strides(writes, formats[1])]
     numbers += [channels.outputs // channels.groups * row, w_out, w_in, step_tap, int(flip), *block, wide, split, threads]
     return native.extension_module().WinogradPlan(native.instruction_set(), _axes(problem), numbers, native.TYPES[problem.dtype])
 

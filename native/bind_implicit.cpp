@@ -1,0 +1,77 @@
+// Plans of implicit products: made from numbers that Python has checked, called with addresses.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <limits>
+
+#include "arena.hpp"
+#include "fork.hpp"
+#include "implicit.hpp"
+#include "isa.hpp"
+
+namespace nb = nanobind;
+using namespace ninefold;
+
+namespace {
+
+using Integers = std::vector<int64_t>;
+
+class ImplicitPlan {
+public:
+    // Per axis z, y, x: how many outputs, and for each tap the positions that they read, one after the other.
+    ImplicitPlan(const std::string& isa, const Integers& sizes, const std::vector<Integers>& at, const Integers& numbers, int64_t type)
+        : kernels_(kernels_named(isa).implicit), at_(at) {
+        for (size_t d = 0; d < 3; ++d) {
+            ImplicitAxis& a = plan_.axis[d];
+            a.size = sizes.at(d), a.taps = int64_t(at_.at(d).size()) / a.size, a.at = at_[d].data();
+        }
+        int64_t* fields[] = {&plan_.batch, &plan_.groups, &plan_.ins, &plan_.outs, &plan_.in_n, &plan_.in_c, plan_.in, plan_.in + 1, plan_.in + 2,
+                             &plan_.out_n, &plan_.out_c, &plan_.out_p, &plan_.w_group, &plan_.w_out, &plan_.w_in, &plan_.w_tap, &plan_.flip,
+                             &plan_.plain, &plan_.few, &plan_.seen, &plan_.rows, &plan_.block, &plan_.split, &plan_.threads};
+        for (size_t k = 0; k < std::size(fields); ++k) *fields[k] = numbers.at(k);
+        plan_.type = static_cast<Type>(type);
+    }
+    ImplicitPlan(const ImplicitPlan&) = delete;
+
+    size_t kernel_bytes() const { return kernels_->kernel_bytes(plan_); }
+    size_t scratch(bool weights, bool kept) const { return kernels_->scratch(plan_, weights, kept); }
+
+    void prepare(int64_t weight, int64_t kept) const { kernels_->prepare(view(false), address(weight), address(kept)); }
+    void run(int64_t in, int64_t weight, int64_t kept, int64_t bias, int64_t out, bool relu) const {
+        Scratch scratch(kernels_->scratch(plan_, false, kept != 0));
+        kernels_->run(view(relu), address(in), address(weight), address(kept), address(bias), address(out), scratch.data());
+    }
+    void weigh(int64_t in, int64_t grad, int64_t weight) const {
+        Scratch scratch(kernels_->scratch(plan_, true, false));
+        kernels_->weigh(view(false), address(in), address(grad), address(weight), scratch.data());
+    }
+
+private:
+    static void* address(int64_t at) { return reinterpret_cast<void*>(at); }
+
+    Implicit view(bool relu) const {
+        Implicit plan = plan_;
+        if (after_fork()) plan.threads = 1;
+        plan.floor = relu ? 0.0 : -std::numeric_limits<double>::infinity();
+        return plan;
+    }
+
+    const ImplicitKernels* kernels_;
+    Implicit plan_{};
+    std::vector<Integers> at_;
+};
+
+}  // namespace
+
+void bind_implicit(nb::module_& m) {
+    using released = nb::call_guard<nb::gil_scoped_release>;
+    nb::class_<ImplicitPlan>(m, "ImplicitPlan", "Maps c and h, or g, of a layer as products of matrices.")
+        .def(nb::init<const std::string&, const Integers&, const std::vector<Integers>&, const Integers&, int64_t>())
+        .def("kernel_bytes", &ImplicitPlan::kernel_bytes)
+        .def("scratch", &ImplicitPlan::scratch)
+        .def("prepare", &ImplicitPlan::prepare, released())
+        .def("run", &ImplicitPlan::run, nb::arg("data"), nb::arg("weight"), nb::arg("kept"), nb::arg("bias"), nb::arg("out"), nb::arg("relu") = false,
+             released())
+        .def("weigh", &ImplicitPlan::weigh, released());
+}

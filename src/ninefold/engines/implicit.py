@@ -1,0 +1,325 @@
+"""Matrix products whose columns are never written out (implicit GEMM), in native code: any stride, dilation and border.
+
+With the columns ``X[(i, m), (b, j)] = V[b, i, at(j, m)]`` of im2col, maps c and g are ``Z = K X`` and ``D = G X^T``; map h of a
+layer with unit stride is c with the channels exchanged and ``at`` read the other way round. Contiguous positions are columns of
+the product, packed a block at a time; channels-last pixels are its rows, and are read where they lie, through a table of
+addresses (Dukhan, "The indirect convolution algorithm", 2019). Kernels are in ``native/implicit.cpp`` and ``implicit_g.cpp``.
+"""
+
+from dataclasses import replace
+from functools import lru_cache
+from itertools import product
+from math import gcd, prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ninefold.engines import native
+from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, empty, folding
+from ninefold.engines.gather import strides, without_border
+from ninefold.spec.axis import Axis
+from ninefold.spec.channels import ChannelTable
+from ninefold.spec.problem import Problem
+
+__all__ = ["Implicit"]
+
+_DTYPES = ("float32", "float64")
+_BLOCK = 96  # positions of an item of work: whole rows and columns of every instruction set's tiles
+_LARGE = 256 << 10  # bytes of a kernel from which on it is worth passing for more positions at a time
+_FEWEST = {"c": 64, "h": 128, "g": 64}  # positions up to which a kernel is read in place, measured
+_LISTED = 1 << 18  # positions under taps that a plan lists for an axis: a long kernel on a long axis has better engines
+_SMALL = 1 << 18  # multiply-adds below which a second thread costs more than it saves
+
+
+class Implicit(Engine):
+    """Blocked products out of the operands' own memory."""
+
+    name = "implicit"
+    revision = 1
+    traits = Traits(direct=True, exact=True, local=True)
+    epilogues = frozenset({"relu"})
+
+    def refuses(self, problem: Problem) -> str | None:
+        form = problem.form
+        if (reason := native.unavailable(problem)) is not None:
+            return reason
+        if problem.dtype not in _DTYPES:
+            return f"products are summed in {len(_DTYPES)} dtypes, {' and '.join(_DTYPES)}, not in {problem.dtype}"
+        if isinstance(form.channels, ChannelTable):
+            return f"a table of {form.channels.connections} channel connections has no blocks to multiply"
+        if form.tiled:
+            return f"a product has one kernel for all positions; this form cycles through {form.period} of them"
+        if form.ndim > 3:
+            return f"kernels have up to 3 axes, this one has {form.ndim}"
+        if form.channels.inputs == form.channels.outputs == form.channels.groups > 1:
+            return f"with {form.channels.groups} depthwise channels there are no matrices to multiply"
+        if (table := max(a.kernel * max(a.n_in, a.n_out) for a in form.axes)) > _LISTED:
+            return f"{table} positions under the taps of one axis are too many to list; the most are {_LISTED}"
+        if 0 in (problem.batch, *form.n_out, *form.n_in):
+            return f"nothing to multiply: batch {problem.batch}, sizes {form.n_in} and {form.n_out}"
+        return None
+
+    def cost(self, problem: Problem, machine: Machine) -> float:
+        if _strided(problem):
+            form = problem.form
+            copied = 2 * prod(form.input_shape(problem.batch)) + 2 * prod(form.weight_shape)
+            steps = sum(self.cost(part, machine) + 2 * machine.call for part, *_ in _parts(problem))
+            return steps + copied * problem.itemsize / machine.stream
+        work = _work(problem) / (0.95 * machine.product)
+        return work + problem.bytes / machine.stream + machine.call
+
+    def error(self, problem: Problem) -> Error:
+        return direct_error(problem)
+
+    def scratch(self, problem: Problem) -> int:
+        if _strided(problem):
+            parts = [p for p, *_ in _parts(problem)]
+            weights = prod(problem.form.weight_shape) * problem.itemsize
+            largest = max((prod(p.form.input_shape(p.batch)) * p.itemsize for p in parts), default=0)
+            return sum(self.scratch(p) for p in parts) + weights + largest + 2 * _beside(problem)
+        plan = _fitting(problem)
+        kept = plan.kernel_bytes() if problem.frozen and problem.map != "g" else 0
+        return int(kept + plan.scratch(problem.map == "g", kept > 0)) + 2 * _beside(problem)
+
+    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+        if problem.map == "g":
+            return _weight_map(problem)
+        return _residues(problem, weight) if _strided(problem) else _data_map(problem, weight, relu=False)
+
+    def prepare_with(self, problem: Problem, weight: Tensor | None, epilogue: str) -> Runner:
+        if epilogue not in self.epilogues or problem.map == "g" or _folded(problem) or _strided(problem):
+            return super().prepare_with(problem, weight, epilogue)
+        return _data_map(problem, weight, relu=True)
+
+
+def _work(problem: Problem) -> float:
+    """Return the multiply-adds that a run is worth, with packing and tiles that are not full, as measured (docs/design)."""
+    form, (ins, outs), last = problem.form, _channels(problem), problem.channels_last
+    taps, groups, weights = prod(form.kernel), form.channels.groups, prod(form.weight_shape)
+    if _few(problem):
+        spots = problem.batch * prod(form.n_out)
+        lines, deep = (spots, 16) if problem.map == "h" else (outs, 256 if problem.map == "c" else spots)
+        beside = 8 * spots * ins * taps * groups if problem.map == "c" else 16 * weights  # packed columns; a pass over the weight
+        return problem.macs * (-(-lines // 6) * 6 / lines) * (1 + 8 / deep) + beside
+    spots = problem.batch * prod(form.n_in if problem.map == "h" else form.n_out) * groups
+    if problem.map == "g":
+        across, deep = 6, min(256, spots // groups)
+        lane = (8 if ins % 16 == 0 else 24) if last else (10 if ins % 8 == 0 else 16)
+        packing = spots * taps * (20 + lane * ins) + (10 * spots * outs if last else 0)
+        kernel = 30 * weights
+    else:
+        across, deep = 16 if last else 6, min(256, ins * taps)
+        packing = spots * taps * (30 if last else 20 + 8 * ins)
+        in_place = problem.frozen or (problem.map == "c" and not last and not form.flip)
+        kernel = 0 if in_place else (25 if taps == 1 else 100) * weights
+    full = outs / (-(-outs // across) * across)
+    return problem.macs / full * (1 + 8 / deep) + packing + kernel
+
+
+def _folded(problem: Problem) -> bool:
+    """Whether h is computed on the extended input, whose border is then folded back."""
+    return problem.map == "h" and problem.form.mode != "zeros"
+
+
+def _few(problem: Problem) -> bool:
+    """Whether there are so few positions that a kernel of several taps is left where it lies, instead of being packed."""
+    form = problem.form
+    return prod(form.kernel) > 1 and problem.batch * prod(form.n_out) <= _FEWEST[problem.map] and not problem.frozen
+
+
+def _strided(problem: Problem) -> bool:
+    """Whether h is computed residue by residue."""
+    return problem.map == "h" and max(problem.form.stride) > 1 and not _few(problem)
+
+
+def _beside(problem: Problem) -> int:
+    if not _folded(problem):
+        return 0
+    form = problem.form
+    return problem.batch * form.channels.inputs * prod(a.span for a in form.axes) * problem.itemsize
+
+
+def _channels(problem: Problem) -> tuple[int, int]:
+    """Return channels per group of what is read, and of what is written or, in map g, paired with it."""
+    c = problem.form.channels
+    ins, outs = c.inputs // c.groups, c.outputs // c.groups
+    return (outs, ins) if problem.map == "h" else (ins, outs)
+
+
+def _under(axis: Axis, *, transposed: bool) -> list[int]:
+    """Return for each tap, one after the other, the positions that stand under the outputs; -1 for zeros."""
+    if transposed:
+        feeds = (divmod(i + axis.lo - m * axis.dilation, axis.stride) for m in range(axis.kernel) for i in range(axis.n_in))
+        return [j if rest == 0 and 0 <= j < axis.n_out else -1 for j, rest in feeds]
+    reads = (axis.index(j, m) for m in range(axis.kernel) for j in range(axis.n_out))
+    return [-1 if i is None else i for i in reads]
+
+
+_ONE = Axis(kernel=1, stride=1, dilation=1, lo=0, n_in=1, n_out=1)
+
+
+def _plan(problem: Problem, block: int, *, kernel_last: bool) -> Any:
+    form, transposed = without_border(problem.form) if _folded(problem) else problem.form, problem.map == "h"
+    (ins, outs), groups, last = _channels(problem), form.channels.groups, problem.channels_last and form.ndim > 1
+    reads, writes = form.input_shape(problem.batch), form.output_shape(problem.batch)
+    if transposed:
+        reads, writes = writes, reads
+    axes = (_ONE,) * (3 - form.ndim) + form.axes
+    under = [_under(a, transposed=transposed) for a in axes]
+    sizes = [a.n_in if transposed else a.n_out for a in axes]
+    plain = form.kernel == (1,) * form.ndim and reads[2:] == writes[2:] and all(u == list(range(len(u))) for u in under)
+    taps, row = prod(form.kernel), form.channels.inputs // groups * prod(form.kernel)
+    inner, step = (1, form.channels.inputs // groups) if kernel_last else (taps, 1)
+    weight = [row * (form.channels.outputs // groups), *((inner, row) if transposed else (row, inner)), step]
+    into, out = strides(reads, last), strides(writes, last)
+    threads = problem.threads if problem.macs > _SMALL else 1
+    total = problem.batch * prod(sizes)
+    items = groups * -(-total // block)
+    if problem.map != "g":
+        split = min(-(-2 * threads // items), -(-outs // 16)) if threads > 1 and items < 2 * threads else 1
+    else:  # each part of the positions has sums of its own, which only pay where they are few
+        apart = prod(form.weight_shape) * problem.itemsize > _LARGE and outs >= 12 * threads
+        split = threads if apart or items * block < 64 * threads else 1
+    numbers = [problem.batch, groups, ins, outs, *into, out[0], out[1], out[4], *weight]
+    few, seen = _few(problem), prod(reads[2:])
+    numbers += [int(form.flip), int(plain), int(few and problem.map != "c"), seen, int(last and not few), block, split, threads]
+    return native.extension_module().ImplicitPlan(native.instruction_set(), sizes, under, numbers, native.TYPES[problem.dtype])
+
+
+@lru_cache(maxsize=1024)
+def _fitting(problem: Problem, *, kernel_last: bool = False) -> Any:
+    """Return the plan with the largest blocks whose scratch is under the cap, or with the smallest ones."""
+    block = _BLOCK * (2 if prod(problem.form.weight_shape) * problem.itemsize > _LARGE else 1)
+    while True:
+        plan = _plan(problem, block, kernel_last=kernel_last)
+        cap = problem.max_scratch
+        if cap is None or block <= 6 or plan.scratch(problem.map == "g", problem.frozen) <= cap:
+            return plan
+        block //= 2
+
+
+def _kernel(K: Tensor) -> tuple[Tensor, bool]:
+    """Return a weight that lies in one of the two formats, and whether that is channels-last."""
+    K = K.resolve_neg()
+    if K.is_contiguous() or K.ndim not in (4, 5):
+        return K.contiguous(), False
+    if K.is_contiguous(memory_format=torch.channels_last if K.ndim == 4 else torch.channels_last_3d):
+        return K, True
+    return K.contiguous(), False
+
+
+def _data_map(problem: Problem, weight: Tensor | None, *, relu: bool) -> Runner:
+    form = without_border(problem.form) if _folded(problem) else problem.form
+    last = problem.channels_last and form.ndim > 1
+    fold = folding(problem.form) if _folded(problem) else None
+    shape = form.input_shape(problem.batch) if problem.map == "h" else form.output_shape(problem.batch)
+    kept, k_last = None, False
+    if weight is not None:
+        K, k_last = _kernel(weight.detach())
+        plan = _fitting(problem, kernel_last=k_last)
+        if plan.kernel_bytes():  # otherwise the weight is read where it lies
+            kept = torch.empty(plan.kernel_bytes(), dtype=torch.uint8)
+            plan.prepare(K.data_ptr(), kept.data_ptr())
+    packed_last = k_last
+
+    def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        x = native.plain(x, last)
+        K, k_last = _kernel(K) if kept is None else (K, packed_last)
+        out = empty(x, shape, last)
+        plan = _fitting(problem, kernel_last=k_last)
+        added = None if bias is None or fold is not None else native.plain(bias)
+        plan.run(
+            x.data_ptr(),
+            K.data_ptr() if kept is None else 0,
+            0 if kept is None else kept.data_ptr(),
+            0 if added is None else added.data_ptr(),
+            out.data_ptr(),
+            relu,
+        )
+        return out if fold is None else add_bias(native.plain(fold(out), last), bias)
+
+    return run
+
+
+def _residue(axis: Axis, r: int) -> tuple[Axis, slice] | None:
+    """Return how inputs ``r, r + stride, ...`` are fed, as an axis of unit stride, and by which taps; None if by none.
+
+    Tap ``m`` feeds input i from output ``(i + lo - m d) / s`` where s divides that: from the first such tap on every
+    ``s / gcd(s, d)``-th one, from outputs ``d / gcd(s, d)`` apart.
+
+    Examples
+    --------
+    >>> axis = Axis(kernel=3, stride=2, dilation=1, lo=1, n_in=7, n_out=4)
+    >>> [(part.kernel, part.lo, part.n_in, taps.start) for part, taps in filter(None, (_residue(axis, r) for r in (0, 1)))]
+    [(1, 0, 4, 1), (2, 1, 3, 0)]
+    """
+    common = gcd(axis.stride, axis.dilation)
+    step = axis.stride // common
+    first = next((m for m in range(min(step, axis.kernel)) if (r + axis.lo - m * axis.dilation) % axis.stride == 0), None)
+    if first is None:
+        return None
+    return Axis(
+        kernel=len(range(first, axis.kernel, step)),
+        stride=1,
+        dilation=axis.dilation // common,
+        lo=(r + axis.lo - first * axis.dilation) // axis.stride,
+        n_in=len(range(r, axis.n_in, axis.stride)),
+        n_out=axis.n_out,
+    ), slice(first, None, step)
+
+
+def _parts(problem: Problem) -> list[tuple[Problem, tuple[slice, ...], tuple[slice, ...]]]:
+    """Return the problems of unit stride that h is made of, with their taps of the kernel and the inputs that they give."""
+    form = without_border(problem.form)
+    found = []
+    for at in product(*(range(min(a.stride, a.n_in)) for a in form.axes)):
+        cut = [_residue(a, r) for a, r in zip(form.axes, at, strict=True)]
+        if any(part is None for part in cut):
+            continue
+        axes, taps = zip(*(part for part in cut if part is not None), strict=True)
+        inputs = tuple(slice(r, None, a.stride) for a, r in zip(form.axes, at, strict=True))
+        found.append((replace(problem, form=replace(form, axes=axes, flip=False)), taps, inputs))
+    return found
+
+
+def _residues(problem: Problem, weight: Tensor | None) -> Runner:
+    """Return h of a layer with strides: a product for each residue of the input's positions, copied to where these are."""
+    form, last = without_border(problem.form), problem.channels_last and problem.form.ndim > 1
+    fold = folding(problem.form) if _folded(problem) else None
+    parts = _parts(problem)
+    complete = len(parts) == prod(min(a.stride, a.n_in) for a in form.axes)
+    shape = form.input_shape(problem.batch)
+
+    def taken(K: Tensor, taps: tuple[slice, ...]) -> Tensor:
+        if form.flip:
+            K = K.flip(tuple(range(2, K.ndim)))
+        return K[(slice(None), slice(None), *taps)].contiguous()
+
+    runners = []
+    for part, taps, inputs in parts:
+        kernel = None if weight is None else taken(weight.detach(), taps)
+        runners.append((_data_map(part, kernel, relu=False), kernel, taps, (slice(None), slice(None), *inputs)))
+
+    def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
+        G = native.plain(G, last)
+        out = empty(G, shape, last)
+        if not complete:
+            out.zero_()
+        for step, kernel, taps, inputs in runners:
+            out[inputs] = step(taken(K, taps) if kernel is None else kernel, G, None)
+        return add_bias(out if fold is None else native.plain(fold(out), last), bias)
+
+    return run
+
+
+def _weight_map(problem: Problem) -> Runner:
+    shape, last, plan = problem.form.weight_shape, problem.channels_last and problem.form.ndim > 1, _fitting(problem)
+
+    def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
+        V, G = native.plain(V, last), native.plain(G, last)
+        D = V.new_empty(shape)
+        plan.weigh(V.data_ptr(), G.data_ptr(), D.data_ptr())
+        return D
+
+    return run
