@@ -16,6 +16,8 @@ constexpr int64_t kBand = 128 << 10;  // bytes staged at once, all channels of a
 constexpr int64_t kAhead = 6 << 10;   // bytes that pixels are asked for ahead of their use
 constexpr int64_t kHeld = 64 << 10;   // bytes of kernels, of all channels, that stay in the second cache beside the pixels
 
+constexpr int64_t kShort = 12, kLong = 32;  // taps, and outputs of a row
+
 // A run that a tap of a line reads for some of its outputs, the others being zeros, and how many such runs there are.
 NINEFOLD_INLINE const Run* run_of(const Direct& d, const Line& x, int64_t tap, int64_t* count) {
     const Run* found = nullptr;
@@ -59,7 +61,9 @@ template <class T> Layout layout(const Direct& d, bool weights) {
     int64_t tall = (reach(d.z) + 1) * (reach(d.y) + 1 + 3 * d.step[1]);
     s.together = s.blocks;
     s.packed = round_up(d.taps * kBlock<T> * int64_t(sizeof(T)), 64);
-    s.in_place = !weights && d.type != Type::bfloat16 && even_steps(d) > 0 && s.packed * s.blocks <= kHeld;
+    // sums of many taps would be loaded and stored again for every short row
+    const bool often = weights && d.taps > kShort && (d.n_x != 1 || d.x[0].count < kLong);
+    s.in_place = !often && d.type != Type::bfloat16 && even_steps(d) > 0 && s.packed * s.blocks <= kHeld;
     while (!s.in_place && s.together > 2 && s.together * row * tall > kBand) s.together = (s.together + 1) / 2;
     s.parts = ceil_div(s.blocks, s.together);
     int64_t wanted = d.threads > 1 ? ceil_div(2 * d.threads, s.parts * d.batch) : 1;
@@ -181,6 +185,30 @@ private:
             for (int64_t k = 0, where = place(t); k < kBlock<T>; ++k) packed[t * kBlock<T> + k] = k < channels ? T(wide(weight[k * d.w_group + where])) : T(0);
     }
 
+    // The taps of a line that read something for outputs (z, y), those between which all of them do: [lo, hi).
+    void find_taps(int64_t z, int64_t y, const Line& x, int64_t before, Taps& taps, int64_t* lo, int64_t* hi) const {
+        const int64_t step = even_steps(d);
+        taps.count = 0;
+        for (int64_t i = 0; i < d.z.taps; ++i)
+            for (int64_t j = 0; j < d.y.taps; ++j) {
+                int64_t from_z = d.source[0][z * d.step[0] + d.z.at[i]], from_y = d.source[1][y * d.step[1] + d.y.at[j]];
+                if (from_z < 0 || from_y < 0) continue;
+                for (int64_t k = 0; k < x.taps; ++k) {
+                    int64_t runs;
+                    const Run* run = run_of(d, x, k, &runs);
+                    if (!run) continue;
+                    const int64_t n = taps.count++, ahead = run->to - x.at[k];
+                    taps.from[n] = from_z * d.in[0] + from_y * d.in[1] + (run->from - ahead * step) * d.in[2];
+                    taps.weight[n] = (before + (i * d.y.taps + j) * x.taps + k) * kBlock<T>;
+                    taps.lo[n] = ahead;
+                    taps.hi[n] = ahead + run->count;
+                }
+            }
+        *lo = 0, *hi = x.count;
+        for (int64_t t = 0; t < taps.count; ++t) *lo = most(*lo, taps.lo[t]), *hi = least(*hi, taps.hi[t]);
+        *lo = least(*lo, x.count), *hi = most(*lo, *hi);
+    }
+
     // Without staging: all channels of a few pixels after each other, as they lie; what is outside is left out tap by tap.
     void item_here(const Band& b, int64_t c, int64_t channels, const T* in, const T* weight, const T* bias, T* out, T* packed, int64_t* room) const {
         constexpr int64_t B = kBlock<T>;
@@ -193,25 +221,8 @@ private:
                 int64_t before = 0;
                 for (int64_t l = 0; l < d.n_x; ++l) {
                     const Line& x = d.x[l];
-                    taps.count = 0;
-                    for (int64_t i = 0; i < d.z.taps; ++i)
-                        for (int64_t j = 0; j < d.y.taps; ++j) {
-                            int64_t from_z = d.source[0][z * d.step[0] + d.z.at[i]], from_y = d.source[1][y * d.step[1] + d.y.at[j]];
-                            if (from_z < 0 || from_y < 0) continue;
-                            for (int64_t k = 0; k < x.taps; ++k) {
-                                int64_t runs;
-                                const Run* run = run_of(d, x, k, &runs);
-                                if (!run) continue;
-                                const int64_t n = taps.count++, ahead = run->to - x.at[k];
-                                taps.from[n] = from_z * d.in[0] + from_y * d.in[1] + (run->from - ahead * step) * d.in[2];
-                                taps.weight[n] = (before + (i * d.y.taps + j) * x.taps + k) * B;
-                                taps.lo[n] = ahead;
-                                taps.hi[n] = ahead + run->count;
-                            }
-                        }
-                    int64_t lo = 0, hi = x.count;
-                    for (int64_t t = 0; t < taps.count; ++t) lo = most(lo, taps.lo[t]), hi = least(hi, taps.hi[t]);
-                    lo = least(lo, x.count), hi = most(lo, hi);
+                    int64_t lo, hi;
+                    find_taps(z, y, x, before, taps, &lo, &hi);
                     Here here{in + b.n * d.in_n + c, row + x.first * d.out[2], packed, bias ? bias + c : nullptr, channels, step * d.in[2]};
                     for (int64_t k = lo ? 0 : hi; k < x.count; k = k + 1 == lo ? hi : k + 1) {
                         some.count = 0;
@@ -303,11 +314,16 @@ private:
         T* total = reinterpret_cast<T*>(mine + s.staged);
         int64_t* at = reinterpret_cast<int64_t*>(mine + s.staged + s.packed);
         T* spare = reinterpret_cast<T*>(mine + s.staged + s.packed + s.offsets);
-        fill_offsets(at);
+        if (!s.in_place) fill_offsets(at);
         int64_t blocks = ceil_div(channels, kBlock<T>), each = d.taps * kBlock<T>;
         for (int64_t k = 0; k < each * blocks; ++k) total[k] = 0;
         for (int64_t part = from; part < until; ++part) {
             Band b = band(part);
+            if constexpr (Same<T, S>::value)
+                if (s.in_place) {
+                    sums_here(b, in + b.n * d.in_n + c, grad + b.n * d.out_n + c, channels, total, at);
+                    continue;
+                }
             stage(b, in + b.n * d.in_n + c, channels, staged);
             int64_t before = 0;
             for (int64_t l = 0; l < d.n_x; ++l) {
@@ -326,6 +342,47 @@ private:
                     partial[(c + k) * d.taps + t] = sum;
                 else
                     narrow(sum, weight + (c + k) * d.w_group + where);
+            }
+    }
+
+    // Adds the rows of a band, row by row with all channels, so that memory is read in its order; the next row is asked for meanwhile.
+    void sums_here(const Band& b, const T* in, const T* grad, int64_t channels, T* total, int64_t* room) const {
+        constexpr int64_t B = kBlock<T>;
+        Taps taps{room, room + d.taps, room + 2 * d.taps, room + 3 * d.taps, 0}, some{room + 4 * d.taps, room + 5 * d.taps, nullptr, nullptr, 0};
+        const int64_t step = even_steps(d) * d.in[2], hop = d.jump[2] * d.out[2];
+        for (int64_t z = b.z0; z < b.z1; ++z)
+            for (int64_t y = b.y0; y < b.y1; ++y) {
+                const T* row = grad + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1];
+                int64_t before = 0;
+                for (int64_t l = 0; l < d.n_x; ++l) {
+                    const Line& x = d.x[l];
+                    int64_t lo, hi, last = 0;
+                    find_taps(z, y, x, before, taps, &lo, &hi);
+                    for (int64_t t = 0; t < taps.count; ++t) last = most(last, taps.from[t]);
+                    const int64_t next = last + d.in[1] * d.step[1], grad_next = d.jump[1] * d.out[1];
+                    auto add = [&](int64_t k, int64_t count, const Taps& under) {
+                        for (int64_t c = 0; c < channels; c += B) {
+                            const int64_t own = least(B, channels - c);
+                            const T *a = in + c + k * step, *up = row + (x.first * d.out[2] + k * hop) + c;
+                            for (int64_t t = 0; t < under.count; t += kTaps) {
+                                const int64_t n = least(kTaps, under.count - t);
+                                (own == B ? row_sums_of<T, true> : row_sums_of<T, false>)(n, a, step, under.from + t, under.weight + t, up, hop, count, own, next,
+                                                                                        grad_next, total + c * d.taps);
+                            }
+                        }
+                    };
+                    for (int64_t k = lo ? 0 : hi; k < x.count; k = k + 1 == lo ? hi : k + 1) {
+                        some.count = 0;
+                        for (int64_t t = 0; t < taps.count; ++t)
+                            if (k >= taps.lo[t] && k < taps.hi[t]) {
+                                some.from[some.count] = taps.from[t];
+                                some.weight[some.count++] = taps.weight[t];
+                            }
+                        add(k, 1, some);
+                    }
+                    if (lo < hi) add(lo, hi - lo, taps);
+                    before += d.z.taps * d.y.taps * x.taps;
+                }
             }
     }
 

@@ -87,5 +87,37 @@ NINEFOLD_INLINE void row_sums(const T* in, const int64_t* at, const T* grad, int
     }
 }
 
+// The same where pixels lie, `hop` apart in the input: the sums of N taps, at `to` + weight[n], go on from what they are. `next` and
+// `grad_next` are what the following row reads, from here on.
+template <class T, int N, bool Whole>
+void row_sums_here(const T* in, int64_t hop, const int64_t* from, const int64_t* weight, const T* grad, int64_t grad_hop, int64_t count, int64_t channels,
+                   int64_t next, int64_t grad_next, T* to) {
+    Vec<T> acc[N][kWide];
+    for (int n = 0; n < N; ++n)
+        for (int v = 0; v < kWide; ++v) acc[n][v] = load(to + weight[n] + v * kLanes<T>);
+    auto take = [&](const T* p, int v) __attribute__((always_inline)) {
+        if constexpr (Whole) return load(p + v * kLanes<T>);
+        else return load_first(p + v * kLanes<T>, most(0, least(kLanes<T>, channels - v * kLanes<T>)));
+    };
+    for (int64_t k = 0; k < count; ++k, in += hop, grad += grad_hop) {
+        __builtin_prefetch(in + next);
+        __builtin_prefetch(grad + grad_next);
+        Vec<T> g[kWide];
+        for (int v = 0; v < kWide; ++v) g[v] = take(grad, v);
+        for (int n = 0; n < N; ++n)
+            for (int v = 0; v < kWide; ++v) acc[n][v] += g[v] * take(in + from[n], v);
+    }
+    for (int n = 0; n < N; ++n)
+        for (int v = 0; v < kWide; ++v) store(to + weight[n] + v * kLanes<T>, acc[n][v]);
+}
+
+template <class T, bool Whole, int N = kTaps>
+void row_sums_of(int64_t n, const T* in, int64_t hop, const int64_t* from, const int64_t* weight, const T* grad, int64_t grad_hop, int64_t count,
+                                 int64_t channels, int64_t next, int64_t grad_next, T* to) {
+    if constexpr (N > 1)
+        if (n < N) return row_sums_of<T, Whole, N - 1>(n, in, hop, from, weight, grad, grad_hop, count, channels, next, grad_next, to);
+    row_sums_here<T, N, Whole>(in, hop, from, weight, grad, grad_hop, count, channels, next, grad_next, to);
+}
+
 }  // namespace
 }  // namespace NINEFOLD_NS

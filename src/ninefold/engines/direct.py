@@ -126,7 +126,8 @@ def _passes(problem: Problem) -> float:
     if not _depthwise(problem.form):
         return 1.0
     if _pixels(problem):
-        return 2.5 if problem.map == "g" else 1.4
+        staged = problem.map == "g" and prod(problem.form.kernel) > 12 and problem.form.n_out[-1] < 32
+        return 2.5 if staged else 1.4
     return 4.0 if max(problem.form.stride) > 1 else 1.3
 
 
@@ -146,7 +147,12 @@ def _efficiency(problem: Problem) -> float:
     summed = 1.0 if problem.map != "g" else 0.3 if form.tiled else 0.7  # a kernel of a tile sums few outputs
     alone = form.channels.outputs == form.channels.groups and all(n == 1 for n in form.kernel[:-1])
     shared = 0.6 if alone and not pixels else 1.0  # one output row and channel: every input is loaded for every tap
-    return 0.75 * lanes * gathered * scattered * summed * shared
+    positions = prod(form.n_in if problem.map == "h" else form.n_out)
+    reused = 1.0 if pixels or _depthwise(form) or positions > _FEWEST else 0.4  # weights are loaded for few vectors of outputs
+    return 0.75 * lanes * gathered * scattered * summed * shared * reused
+
+
+_FEWEST = 64  # positions under which dense kernels are mostly loaded, measured
 
 
 def _run_c(problem: Problem, relu: bool) -> Runner:

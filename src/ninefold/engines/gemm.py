@@ -56,7 +56,9 @@ class Gemm(Engine):
     def cost(self, problem: Problem, machine: Machine) -> float:
         form = problem.form
         if _pointwise(form):
-            return problem.bytes / machine.stream + problem.macs / machine.product + 3 * machine.call
+            passes = 5 if form.channels.groups > 1 else 1  # of groups the result is copied
+            slower = 1.3 if problem.map == "h" else 1.0  # a product with the transposed kernel
+            return passes * problem.bytes / machine.stream + slower * problem.macs / machine.product + 3 * machine.call
         columns = column_bytes(problem) * prod(form.n_out) * problem.batch
         moved = 4 * problem.bytes / machine.stream + (5 if problem.map == "h" else 2) * columns / machine.stream
         narrow = min(1.0, form.channels.outputs / form.channels.groups / 16)
