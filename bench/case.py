@@ -19,6 +19,7 @@ from ninefold.spec import Form, Map
 from ninefold.testing.shapes import Shape
 
 FORMATS = ("contiguous", "channels_last")
+_REST = 0.005  # seconds that other libraries' threads may spin on
 FORWARD_BACKWARD = "fb"
 _TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "complex64": 1e-4, "complex128": 1e-10, "float16": 2e-2}
 _TOO_LONG = 2.0  # estimated seconds from which an engine that nobody picks is not even tried
@@ -128,12 +129,14 @@ def run_case(shape: Shape, name: str, seconds: float, peers: Sequence[Any] = ())
             contenders |= _sites(shape, record, by_format[record.format])
         else:
             contenders |= _engines(shape, name, record, by_format[record.format])  # type: ignore[arg-type]
+    before = len(contenders)
     if name == ("h" if shape.spec.transposed else "c"):
         contenders |= _others(peers, shape, given, records[FORMATS[0]])
     alive, tried = _checked(contenders, expected, records)
     wanted = [f"torch/{f}" for f in names]
     wanted += [f"{pick}/{r.format}" for r in records.values() for pick in (r.measure, r.estimate)]
-    times = interleave(alive, seconds, [w for w in wanted if w in alive], tried) if alive else {}
+    rest = _REST if len(contenders) > before else 0.0
+    times = interleave(alive, seconds, [w for w in wanted if w in alive], tried, rest) if alive else {}
     for record in records.values():
         _fill(record, times)
     return list(records.values())

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 
@@ -49,6 +49,7 @@ def interleave(
     seconds: float,
     pairs: Iterable[str] = (),
     tried: dict[str, tuple[float, int]] | None = None,
+    rest: float = 0.0,
 ) -> dict[str, Times]:
     """Time functions in turn for about `seconds` in all.
 
@@ -62,6 +63,8 @@ def interleave(
         Contenders that take part in every round, for they will be compared round by round.
     tried : dict of str to (float, int), optional
         Seconds and faults of runs that were made already; they are the trial of whoever takes long.
+    rest : float
+        Seconds to wait before each run: threads of some libraries go on spinning when they are done, at the next one's cost.
     """
     pairs = set(pairs)
     trial = {name: _trial(run, (tried or {}).get(name), name in pairs) for name, run in runs.items()}
@@ -78,6 +81,7 @@ def interleave(
         order.shuffle(alive)
         for name in alive:
             if name in paired or k % max(1, rounds // _FEW) == 0:
+                sleep(rest)
                 spent_now, fresh = once(runs[name])
                 times[name].seconds.append(spent_now)
                 times[name].faults.append(fresh)

@@ -59,8 +59,9 @@ template <class T> struct Product {
 
     // In elements: packed panels; pieces or addresses; what is collected beside the result; zeros.
     int64_t table_size() const {
-        const int64_t pieces = p.block * int64_t(sizeof(Piece)), addresses = (p.rows ? most(1, deep / p.ins) * p.block : share) * int64_t(sizeof(T*));
-        return ceil_div(most(pieces, 0) + addresses, int64_t(sizeof(T)));
+        const int64_t pieces = p.rows ? 0 : p.block * int64_t(sizeof(Piece));
+        const int64_t addresses = (p.rows ? most(1, deep / p.ins) * p.block : share) * int64_t(sizeof(T*));
+        return ceil_div(pieces + addresses, int64_t(sizeof(T)));
     }
     int64_t thread_size() const {
         const int64_t packed = p.rows ? 0 : panels * deep * W, edge = p.rows ? p.block * W : panels * share * W + kLines * line_size();
@@ -263,7 +264,7 @@ template <class T> struct Product {
 #pragma omp parallel for schedule(dynamic) num_threads(p.threads) if (p.threads > 1)
         for (int64_t k = 0; k < ceil_div(jobs, run); ++k)
             for (int64_t job = k * run; job < least(jobs, (k + 1) * run); ++job) {
-                const int64_t part = job % p.split, block = job / p.split % n_blocks, group = job / p.split / n_blocks;
+                const int64_t part = job % p.split, group = job / p.split % p.groups, block = job / p.split / p.groups;
                 const int64_t o = part * share, end = least(p.outs, o + share), first = block * p.block, count = least(p.block, total - first);
                 T* mine = room + this_thread() * thread_size();
                 if (o >= end) continue;
