@@ -22,8 +22,9 @@ fi
     -C cmake.define.NINEFOLD_SANITIZE=$sanitizers -C cmake.define.NINEFOLD_ISAS=$isas -C build-dir="build/$kind/tree"
 if [ -n "$sanitizers" ]; then
     # Python itself is not instrumented: the runtime has to be there first, and what the interpreter never frees is no leak of ours.
+    # The stacks that GCC 13 puts aside to find uses after a return are not aligned for wide vectors: everything crashes there.
     export LD_PRELOAD="$(g++ -print-file-name=libasan.so):$(g++ -print-file-name=libubsan.so)"
-    export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+    export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 fi
 for isa in $tried; do
     NINEFOLD_ISA=$isa "$home/bin/python" tests/fuzz.py --cases "${CASES:-3000}"

@@ -34,6 +34,7 @@ from ninefold.spec.problem import Map
 __all__ = ["optimize"]
 
 Progress = Callable[[str, int, int], None]
+_ROUNDS = 20  # of whole steps, from which a median is told at once
 _WORTH = 1.05  # a layer is exchanged, and a format changed, for at least this factor
 
 
@@ -315,6 +316,8 @@ def _step_times(original: Module, trials: list[_Trial], bare: Module, inputs: tu
     models = [original, *(t.model for t in trials), bare]
     runs = {str(k): step(m, inputs, train) for k, m in enumerate(models)}
     times = interleaved(runs, seconds=1.0)
+    if max(map(len, times.values())) < _ROUNDS:  # a busy moment must not decide
+        times = {k: times[k] + more for k, more in interleaved(runs, seconds=2.0).items()}
     return [median(times[str(k)]) for k in range(len(models))]
 
 
