@@ -74,17 +74,23 @@ def test_other_devices_and_dtypes_are_refused_in_words():
     assert "not int32" in native.unavailable(Problem("c", form, 2, "int32"))
 
 
-def depthwise(threads=2):
-    form = ConvSpec(64, 64, (5, 3), padding=(2, 1), groups=64).form((67, 93))
+LAYERS = {"direct": ConvSpec(64, 64, (5, 3), padding=(2, 1), groups=64)}
+LAYERS |= dict.fromkeys(("implicit", "winograd"), ConvSpec(24, 40, (5, 3), padding=(2, 1)))
+
+
+def layer(engine, threads=2):
+    form = LAYERS[engine].form((67, 93))
     problem = Problem("c", form, 3, threads=threads)
     torch.manual_seed(0)
-    return Direct().prepare(problem), torch.randn(form.weight_shape), torch.randn(form.input_shape(3))
+    return engine_named(engine).prepare(problem), torch.randn(form.weight_shape), torch.randn(form.input_shape(3))
 
 
 @needs_extension
-def test_several_python_threads_at_once():
-    run, K, V = depthwise()
-    expected = torch.conv2d(V, K, padding=(2, 1), groups=64)
+@pytest.mark.parametrize("engine", LAYERS)
+def test_several_python_threads_at_once(engine):
+    run, K, V = layer(engine)
+    expected = run(K, V, None)
+    torch.testing.assert_close(expected, torch.conv2d(V, K, padding=(2, 1), groups=LAYERS[engine].groups), rtol=1e-3, atol=1e-3)
     results = [None] * 6
 
     def work(k):
@@ -97,7 +103,7 @@ def test_several_python_threads_at_once():
     for worker in workers:
         worker.join()
     for result in results:
-        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(result, expected, rtol=0, atol=0)
 
 
 def _child(run, K, V, expected, answer):
@@ -106,8 +112,9 @@ def _child(run, K, V, expected, answer):
 
 @needs_extension
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="1 system call, fork, is missing here")
-def test_a_forked_child_runs_on_one_thread_and_ends():
-    run, K, V = depthwise()
+@pytest.mark.parametrize("engine", LAYERS)
+def test_a_forked_child_runs_on_one_thread_and_ends(engine):
+    run, K, V = layer(engine)
     expected = run(K, V, None)  # the thread pool is up
     context = multiprocessing.get_context("fork")
     answer = context.Queue()
@@ -148,6 +155,22 @@ def test_positions_beyond_two_to_the_31_are_reached():
     G[..., -1] = 2.0
     D = Direct().prepare(bound.problem("g"))(V, G, None)
     assert D.flatten().tolist() == [6.0, -10.0, 14.0]
+
+
+@needs_extension
+def test_products_reach_positions_beyond_two_to_the_31():
+    V = torch.from_numpy(np.zeros((1, 2, 2**30 + 5), np.float32))
+    V[..., -5:] = torch.tensor([[3.0, -5.0, 7.0, 11.0, 13.0], [1.0, 2.0, -3.0, 5.0, 8.0]])
+    K = torch.tensor([[[1.0, 2.0, 4.0], [-1.0, 3.0, 2.0]]])
+    bound = Site(ConvSpec(2, 1, (3,), stride=2**20), Options()).bind(V, K)
+    engine = engine_named("implicit")
+    assert engine.refuses(bound.problem("c")) is None
+    Z = engine.prepare(bound.problem("c"))(K, V, None)
+    assert (Z[0, 0, -1].item(), Z[0, 0, :-1].count_nonzero().item()) == (3.0 - 10.0 + 28.0 - 1.0 + 6.0 - 6.0, 0)
+    G = torch.zeros_like(Z)
+    G[..., -1] = 2.0
+    D = engine.prepare(bound.problem("g"))(V, G, None)
+    assert D.flatten().tolist() == [6.0, -10.0, 14.0, 2.0, 4.0, -6.0]
 
 
 @needs_extension

@@ -54,7 +54,8 @@ class Implicit(Engine):
             return f"kernels have up to 3 axes, this one has {form.ndim}"
         if form.channels.inputs == form.channels.outputs == form.channels.groups > 1:
             return f"with {form.channels.groups} depthwise channels there are no matrices to multiply"
-        if (table := max(a.kernel * max(a.n_in, a.n_out) for a in form.axes)) > _LISTED:
+        written = form.n_in if problem.map == "h" else form.n_out
+        if (table := max(m * n for m, n in zip(form.kernel, written, strict=True))) > _LISTED:
             return f"{table} positions under the taps of one axis are too many to list; the most are {_LISTED}"
         if 0 in (problem.batch, *form.n_out, *form.n_in):
             return f"nothing to multiply: batch {problem.batch}, sizes {form.n_in} and {form.n_out}"
