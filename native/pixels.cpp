@@ -18,34 +18,6 @@ constexpr int64_t kHeld = 64 << 10;   // bytes of kernels, of all channels, that
 
 constexpr int64_t kShort = 12, kLong = 32;  // taps, and outputs of a row
 
-// A run that a tap of a line reads for some of its outputs, the others being zeros, and how many such runs there are.
-NINEFOLD_INLINE const Run* run_of(const Direct& d, const Line& x, int64_t tap, int64_t* count) {
-    const Run* found = nullptr;
-    *count = 0;
-    for (int64_t r = 0; r < d.n_runs; ++r) {
-        const Run& run = d.runs[r];
-        if (run.from < 0 || run.to >= x.at[tap] + x.count || run.to + run.count <= x.at[tap]) continue;
-        found = &run;
-        ++*count;
-    }
-    return found;
-}
-
-// Pixels between neighbouring outputs of every tap, if all have the same and none reads two runs; else 0.
-NINEFOLD_INLINE int64_t even_steps(const Direct& d) {
-    const Run* first = nullptr;
-    int64_t count;
-    for (int64_t l = 0; l < d.n_x; ++l)
-        for (int64_t t = 0; t < d.x[l].taps; ++t) {
-            const Run* run = run_of(d, d.x[l], t, &count);
-            if (count > 1) return 0;
-            if (!run || run->count == 1) continue;
-            if (!first) first = run;
-            if (run->step != first->step) return 0;  // a border that repeats one pixel has a step of 0
-        }
-    return first ? first->step : 0;
-}
-
 struct Layout {
     Bands bands;
     bool in_place;           // nothing is staged: pixels are read where they lie, and taps outside are left out
@@ -225,12 +197,7 @@ private:
                     find_taps(z, y, x, before, taps, &lo, &hi);
                     Here here{in + b.n * d.in_n + c, row + x.first * d.out[2], packed, bias ? bias + c : nullptr, channels, step * d.in[2]};
                     for (int64_t k = lo ? 0 : hi; k < x.count; k = k + 1 == lo ? hi : k + 1) {
-                        some.count = 0;
-                        for (int64_t t = 0; t < taps.count; ++t)
-                            if (k >= taps.lo[t] && k < taps.hi[t]) {
-                                some.from[some.count] = taps.from[t];
-                                some.weight[some.count++] = taps.weight[t];
-                            }
+                        taps.under(k, some);
                         few<1>(here, k, some);
                     }
                     int64_t k = lo;
@@ -372,12 +339,7 @@ private:
                         }
                     };
                     for (int64_t k = lo ? 0 : hi; k < x.count; k = k + 1 == lo ? hi : k + 1) {
-                        some.count = 0;
-                        for (int64_t t = 0; t < taps.count; ++t)
-                            if (k >= taps.lo[t] && k < taps.hi[t]) {
-                                some.from[some.count] = taps.from[t];
-                                some.weight[some.count++] = taps.weight[t];
-                            }
+                        taps.under(k, some);
                         add(k, 1, some);
                     }
                     if (lo < hi) add(lo, hi - lo, taps);

@@ -9,6 +9,34 @@ constexpr int kPixels = kRegisters == 32 ? 8 : 6, kWide = 2, kTaps = kRegisters 
 
 template <class T> constexpr int64_t kBlock = kWide * kLanes<T>;
 
+// A run that a tap of a line reads for some of its outputs, the others being zeros, and how many such runs there are.
+NINEFOLD_INLINE const Run* run_of(const Direct& d, const Line& x, int64_t tap, int64_t* count) {
+    const Run* found = nullptr;
+    *count = 0;
+    for (int64_t r = 0; r < d.n_runs; ++r) {
+        const Run& run = d.runs[r];
+        if (run.from < 0 || run.to >= x.at[tap] + x.count || run.to + run.count <= x.at[tap]) continue;
+        found = &run;
+        ++*count;
+    }
+    return found;
+}
+
+// Pixels between neighbouring outputs of every tap, if all have the same and none reads two runs; else 0.
+NINEFOLD_INLINE int64_t even_steps(const Direct& d) {
+    const Run* first = nullptr;
+    int64_t count;
+    for (int64_t l = 0; l < d.n_x; ++l)
+        for (int64_t t = 0; t < d.x[l].taps; ++t) {
+            const Run* run = run_of(d, d.x[l], t, &count);
+            if (count > 1) return 0;
+            if (!run || run->count == 1) continue;
+            if (!first) first = run;
+            if (run->step != first->step) return 0;  // a border that repeats one pixel has a step of 0
+        }
+    return first ? first->step : 0;
+}
+
 template <class T, int P>
 NINEFOLD_INLINE void pixels_core(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, Vec<T> (&acc)[P][kWide]) {
     constexpr int64_t B = kBlock<T>;
@@ -51,6 +79,16 @@ void pixels(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<
 // Taps that are read where they lie: from where, with which weight, by which outputs.
 struct Taps {
     int64_t *from, *weight, *lo, *hi, count;
+
+    // Those that output k reads, without their ranges.
+    NINEFOLD_INLINE void under(int64_t k, Taps& some) const {
+        some.count = 0;
+        for (int64_t t = 0; t < count; ++t)
+            if (k >= lo[t] && k < hi[t]) {
+                some.from[some.count] = from[t];
+                some.weight[some.count++] = weight[t];
+            }
+    }
 };
 
 // P pixels of one block of channels, `in_hop` apart in the input itself; the last block may be in part.

@@ -200,33 +200,22 @@ def _fitting(problem: Problem, *, kernel_last: bool = False) -> Any:
         block //= 2
 
 
-def _kernel(K: Tensor) -> tuple[Tensor, bool]:
-    """Return a weight that lies in one of the two formats, and whether that is channels-last."""
-    K = K.resolve_neg()
-    if K.is_contiguous() or K.ndim not in (4, 5):
-        return K.contiguous(), False
-    if K.is_contiguous(memory_format=torch.channels_last if K.ndim == 4 else torch.channels_last_3d):
-        return K, True
-    return K.contiguous(), False
-
-
 def _data_map(problem: Problem, weight: Tensor | None, *, relu: bool) -> Runner:
     form = without_border(problem.form) if _folded(problem) else problem.form
     last = problem.channels_last and form.ndim > 1
     fold = folding(problem.form) if _folded(problem) else None
     shape = form.input_shape(problem.batch) if problem.map == "h" else form.output_shape(problem.batch)
-    kept, k_last = None, False
+    kept, kept_last = None, False
     if weight is not None:
-        K, k_last = _kernel(weight.detach())
-        plan = _fitting(problem, kernel_last=k_last)
+        K, kept_last = native.either(weight.detach())
+        plan = _fitting(problem, kernel_last=kept_last)
         if plan.kernel_bytes():  # otherwise the weight is read where it lies
             kept = torch.empty(plan.kernel_bytes(), dtype=torch.uint8)
             plan.prepare(K.data_ptr(), kept.data_ptr())
-    packed_last = k_last
 
     def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
         x = native.plain(x, last)
-        K, k_last = _kernel(K) if kept is None else (K, packed_last)
+        K, k_last = native.either(K) if kept is None else (K, kept_last)
         out = empty(x, shape, last)
         plan = _fitting(problem, kernel_last=k_last)
         added = None if bias is None or fold is not None else native.plain(bias)

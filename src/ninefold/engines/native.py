@@ -19,7 +19,7 @@ except ImportError as error:  # built without a compiler, or for another Python
 else:
     _missing = ""
 
-__all__ = ["TYPES", "extension_module", "instruction_set", "plain", "unavailable"]
+__all__ = ["TYPES", "either", "extension_module", "instruction_set", "plain", "unavailable"]
 
 TYPES = {"float32": 0, "float64": 1, "bfloat16": 2}
 """Numbers that the kernels know the dtypes by."""
@@ -68,3 +68,13 @@ def plain(x: Tensor, channels_last: bool = False) -> Tensor:
     if channels_last and x.ndim in (4, 5):
         return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
     return x.contiguous()
+
+
+def either(x: Tensor) -> tuple[Tensor, bool]:
+    """Return x as memory in one of the two formats, its own where it has one, and whether that is channels-last."""
+    x = x.resolve_neg()
+    if x.is_contiguous() or x.ndim not in (4, 5):
+        return x.contiguous(), False
+    if x.is_contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d):
+        return x, True
+    return x.contiguous(), False

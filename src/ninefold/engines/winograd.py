@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ninefold.engines import native
-from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, empty, folding, unit_roundoff
+from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, empty, folding, in_format, unit_roundoff
 from ninefold.engines.gather import strides
 from ninefold.engines.toom import MOST_POINTS, Toom, toom
 from ninefold.spec.axis import Axis
@@ -273,16 +273,6 @@ def _fitting(problem: Problem, formats: tuple[bool, bool, bool] = (False, False,
         cache //= 2
 
 
-def _ready(x: Tensor) -> tuple[Tensor, bool]:
-    """Return a tensor that lies in one of the two formats, and whether that is channels-last."""
-    x = x.resolve_neg()
-    if x.is_contiguous():
-        return x, False
-    if x.ndim in (4, 5) and x.is_contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d):
-        return x, True
-    return x.contiguous(), False
-
-
 def _data_map(problem: Problem, weight: Tensor | None, *, relu: bool) -> Runner:
     form, folded = problem.form, _folded(problem)
     last = problem.channels_last and form.ndim > 1
@@ -290,14 +280,14 @@ def _data_map(problem: Problem, weight: Tensor | None, *, relu: bool) -> Runner:
     outputs, channels = _outputs(problem), form.channels.inputs if problem.map == "h" else form.channels.outputs
     kept = None
     if weight is not None:
-        K, k_last = _ready(weight.detach())
+        K, k_last = native.either(weight.detach())
         plan = _fitting(problem, (False, False, k_last))
         kept = torch.empty(plan.kernel_bytes(), dtype=torch.uint8)
         plan.prepare(K.data_ptr(), kept.data_ptr())
 
     def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        x, x_last = _ready(x)
-        K, k_last = _ready(K) if kept is None else (K, False)
+        x, x_last = native.either(x)
+        K, k_last = native.either(K) if kept is None else (K, False)
         out = empty(x, (x.shape[0], channels, *outputs), last)
         plan = _fitting(problem, (x_last, last, k_last))
         added = None if bias is None else bias.to(x.dtype).contiguous().resolve_neg()
@@ -307,22 +297,18 @@ def _data_map(problem: Problem, weight: Tensor | None, *, relu: bool) -> Runner:
         )
         if fold is None:
             return out
-        out = _in_format(fold(out), last)
+        out = in_format(fold(out), last)
         return out if added is None else out.add_(added.view(-1, *(1,) * form.ndim))
 
     return run
-
-
-def _in_format(x: Tensor, last: bool) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d) if last else x.contiguous()
 
 
 def _weight_map(problem: Problem) -> Runner:
     shape = problem.form.weight_shape
 
     def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
-        V, v_last = _ready(V)
-        G, g_last = _ready(G)
+        V, v_last = native.either(V)
+        G, g_last = native.either(G)
         D = V.new_empty(shape)
         _fitting(problem, (v_last, g_last, False)).weigh(V.data_ptr(), G.data_ptr(), D.data_ptr())
         return D
