@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bench import torch_peer
+from bench.limits import copying, product_of
 from bench.timing import HOPELESS, Times, interleave, once, ratio
 from ninefold import reference
 from ninefold.ops import Site
@@ -37,7 +38,10 @@ class Contender:
 
 @dataclass
 class Record:
-    """What one case found, in one memory format; `errors` makes it no result but a failure."""
+    """What one case found, in one memory format; `errors` makes it no result but a failure.
+
+    `limits` are the seconds of as many multiply-adds in large products, and of copying as many bytes.
+    """
 
     shape: str
     group: str
@@ -58,6 +62,7 @@ class Record:
     ratio_estimate: tuple[float, float, float] | None = None
     ratio_other: tuple[float, float, float] | None = None
     peers: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
@@ -137,9 +142,20 @@ def run_case(shape: Shape, name: str, seconds: float, peers: Sequence[Any] = ())
     wanted += [f"{pick}/{r.format}" for r in records.values() for pick in (r.measure, r.estimate)]
     rest = _REST if len(contenders) > before else 0.0
     times = interleave(alive, seconds, [w for w in wanted if w in alive], tried, rest) if alive else {}
+    limits = _limits(shape, name, given, seconds)
     for record in records.values():
+        record.limits = limits
         _fill(record, times)
     return list(records.values())
+
+
+def _limits(shape: Shape, name: str, given: Operands, seconds: float) -> dict[str, float]:
+    """Return the seconds of a case's multiply-adds in large products, and of a copy of its operands and result, per map."""
+    maps = 3 if name == FORWARD_BACKWARD else 1
+    product, macs = product_of(given.K.dtype)
+    copy = copying(sum(x.numel() * x.element_size() for x in (given.K, given.V, given.G)))
+    times = interleave({"product": product, "copy": copy}, seconds / 4, ("product", "copy"))
+    return {"product": maps * times["product"].least * shape.macs / macs, "copy": maps * times["copy"].least}
 
 
 def _torch(

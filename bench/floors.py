@@ -6,7 +6,6 @@ what else a machine does only adds.
 """
 
 import argparse
-from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.table import Table
 
 from bench import machine
 from bench.case import operands
+from bench.limits import copying, product_of
 from bench.timing import interleave
 from ninefold.memory import retain_memory
 from ninefold.ops import Site
@@ -26,21 +26,6 @@ from ninefold.testing.shapes import load_shapes
 SHAPES = Path(__file__).parent / "shapes"
 _GROUP = "unshared-tiled"
 _LIMITS = {1: 2.0, 16: 4.0}  # times the floor that are asked for, by batch
-_PRODUCT = 512  # side of the matrix product that the rate is taken from
-
-
-def copying(size: int) -> Callable[[], object]:
-    """Return a run that reads and writes `size` bytes in all."""
-    x = torch.ones(max(1, size // 8))
-    y = torch.empty_like(x)
-    return lambda: y.copy_(x)
-
-
-def product_of() -> tuple[Callable[[], object], int]:
-    """Return a run of one large matrix product, and its multiply-adds."""
-    a = torch.randn(_PRODUCT, _PRODUCT)
-    c = torch.empty_like(a)
-    return lambda: torch.mm(a, a, out=c), _PRODUCT**3
 
 
 def _rows(batch: int, seconds: float) -> list[tuple[str, ...]]:

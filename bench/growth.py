@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import machine
-from bench.floors import copying, product_of
+from bench.limits import copying, product_of
 from bench.timing import interleave
 from ninefold.memory import retain_memory
 from ninefold.ops import Site
@@ -25,7 +25,7 @@ from ninefold.spec.problem import Map
 
 @dataclass(frozen=True)
 class Layer:
-    """A 2-D layer with padding that keeps the size; `each` is the input channels per group, 0 for all of them."""
+    """A 2-D layer padded by half its kernel; `each` is the input channels per group, 0 for all of them."""
 
     outputs: int
     inputs: int
@@ -33,6 +33,7 @@ class Layer:
     size: int = 56
     kernel: int = 3
     batch: int = 4
+    stride: int = 1
     unshared: bool = False
 
     @property
@@ -40,7 +41,8 @@ class Layer:
         """What it computes."""
         groups = self.inputs // self.each if self.each else 1
         period = None if self.unshared else 1
-        return ConvSpec(self.inputs, self.outputs, (self.kernel,) * 2, padding=self.kernel // 2, groups=groups, period=period)
+        kernel = (self.kernel,) * 2
+        return ConvSpec(self.inputs, self.outputs, kernel, self.stride, self.kernel // 2, groups=groups, period=period)
 
     def grown(self, what: str, times: int) -> "Layer":
         """Return the layer with one number so many times as large; channels grow on both sides, three of an image do not."""
@@ -52,6 +54,8 @@ class Layer:
 FAMILIES = {
     "depthwise": Layer(64, 64, each=1),
     "dense": Layer(32, 32),
+    "pointwise": Layer(64, 64, kernel=1),
+    "strided": Layer(64, 64, stride=2),
     "grouped": Layer(64, 64, each=4),
     "image": Layer(32, 3),
     "unshared": Layer(8, 8, size=28, unshared=True),
@@ -61,7 +65,8 @@ CHANGES = ("channels", "size", "kernel", "batch")
 
 def points(layer: Layer) -> Iterator[tuple[str, Layer]]:
     """Yield the layer itself, then it changed, with words for the change."""
-    yield f"{layer.inputs}->{layer.outputs}, {layer.size}, {layer.kernel}x{layer.kernel}, batch {layer.batch}", layer
+    words = f", stride {layer.stride}" if layer.stride > 1 else ""
+    yield f"{layer.inputs}->{layer.outputs}, {layer.size}, {layer.kernel}x{layer.kernel}{words}, batch {layer.batch}", layer
     for what in CHANGES:
         for times in (2, 4):
             grown = layer.grown(what, times)

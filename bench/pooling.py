@@ -18,6 +18,7 @@ from torch import Tensor
 
 import ninefold.functional as F
 from bench import machine
+from bench.limits import copying
 from bench.timing import interleave, ratio
 from ninefold.memory import retain_memory
 from ninefold.ops import native_pool
@@ -140,13 +141,6 @@ def step(pool: Pool, x: Tensor) -> Callable[[], object]:
     return lambda: torch.autograd.grad(pool(x), x, up)
 
 
-def copy(size: int) -> Callable[[], object]:
-    """Return a run that reads and writes this many elements in all."""
-    x = torch.ones(max(1, size // 2))
-    y = torch.empty_like(x)
-    return lambda: y.copy_(x)
-
-
 def axiswise(run: Callable[[], object]) -> Callable[[], object]:
     """Return the same without the native kernels."""
 
@@ -170,7 +164,7 @@ def contenders(row: Row, x: Tensor, with_gradient: bool, axes: bool) -> dict[str
     calls = {k: step(f, x) if with_gradient else (lambda f=f: f(x)) for k, f in runs.items()}
     if axes:
         calls["axes"] = axiswise(calls["nine"])
-    return {**calls, "copy": copy(moved)}
+    return {**calls, "copy": copying(moved)}
 
 
 def main() -> int:

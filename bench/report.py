@@ -97,6 +97,19 @@ def _ratio(value: list[float] | None) -> str:
     return f"[{style}]{middle:.2f}[/] [dim]{low:.2f}..{high:.2f}[/]"
 
 
+def limit_shares(record: Json) -> tuple[float, float] | None:
+    """Return what parts of the product's and of the copy's rate the measured pick reaches, or None without its time."""
+    seconds = record["seconds"].get(record["measure"])
+    if seconds is None or not record["limits"]:
+        return None
+    return record["limits"]["product"] / seconds, record["limits"]["copy"] / seconds
+
+
+def _limits(record: Json) -> str:
+    found = limit_shares(record)
+    return "-" if found is None else " / ".join(f"{part:.0%}" for part in found)
+
+
 def _engines(record: Json) -> str:
     """Return the engines' times, the fastest first; M marks the measured pick, E the estimated one."""
     parts = []
@@ -110,7 +123,8 @@ def _engines(record: Json) -> str:
 def table(group: str, memory: str, records: list[Json]) -> Table:
     """Return the table of a group under one kind of memory."""
     made = Table(title=f"{group}, {memory} memory", title_justify="left", show_lines=False, pad_edge=False)
-    for heading in ("shape", "map", "fmt", "torch ms", "ratio measure", "ratio estimate", "other fmt", "faults t/n"):
+    ratios = ("torch ms", "ratio measure", "ratio estimate", "other fmt")
+    for heading in ("shape", "map", "fmt", *ratios, "of product / copy", "faults t/n"):
         made.add_column(heading, no_wrap=True, justify="left" if heading == "shape" else "right")
     made.add_column("engines, ms")
     for r in records:
@@ -127,6 +141,7 @@ def table(group: str, memory: str, records: list[Json]) -> Table:
             _ratio(r["ratio_measure"]),
             _ratio(r["ratio_estimate"]),
             other,
+            _limits(r),
             fresh,
             _engines(r),
         )
@@ -153,6 +168,19 @@ def _means(records: list[Json]) -> Table:
     return made
 
 
+def _shares(records: list[Json]) -> Table:
+    made = Table(title="geometric means of the larger of both shares of the machine's limits", title_justify="left")
+    kinds = sorted({(r["memory"], r["map"]) for r in records})
+    made.add_column("group")
+    for memory, map_ in kinds:
+        made.add_column(f"{map_} {memory}", justify="right")
+    for group in dict.fromkeys(r["group"] for r in records):
+        here = [r for r in sound(records) if r["group"] == group]
+        parts = {k: [max(p) for r in here if (r["memory"], r["map"]) == k and (p := limit_shares(r))] for k in kinds}
+        made.add_row(group, *(f"{geometric(parts[k]):.0%}" if parts[k] else "-" for k in kinds))
+    return made
+
+
 def show(console: Console, records: list[Json]) -> Json:
     """Print everything; return the figures, in all and by memory."""
     for group in dict.fromkeys(r["group"] for r in records):
@@ -161,10 +189,12 @@ def show(console: Console, records: list[Json]) -> Json:
             if here:
                 console.print(table(group, memory, here))
     console.print(_means(records))
+    console.print(_shares(records))
     console.print(
-        "ratio: PyTorch's time over ninefold's, median of rounds with a 95% bootstrap interval; other fmt: over "
-        "PyTorch in the other memory format, converted for free; faults: page faults per call, PyTorch/ninefold; * a "
-        "single run, more than 20 times slower; M measured pick, E estimated pick; fb: forward and backward through a "
+        "ratio: PyTorch's time over ninefold's, median of rounds with a 95% bootstrap interval; other fmt: over PyTorch in the "
+        "other memory format, converted for free; of product / copy: the multiply-adds of the measured pick against one large "
+        "product, its operands and result against a copy of as many bytes; faults: page faults per call, PyTorch/ninefold; "
+        "* a single run, more than 20 times slower; M measured pick, E estimated pick; fb: forward and backward through a "
         "call site."
     )
     found = {memory: figures([r for r in records if r["memory"] == memory]) for memory in {r["memory"] for r in records}}

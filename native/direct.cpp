@@ -9,6 +9,9 @@
 
 namespace NINEFOLD_NS {
 
+bool is_grouped(const Direct& d);
+size_t grouped_scratch(const Direct& d, bool weights);
+void grouped_correlate(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch);
 bool is_pixels(const Direct& d);
 size_t pixels_scratch(const Direct& d, bool weights);
 void pixels_correlate(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch);
@@ -389,12 +392,14 @@ template <class T> size_t planar_scratch(const Direct& d) {
 
 size_t direct_scratch(const Direct& d, bool weights) {
     if (is_pixels(d)) return pixels_scratch(d, weights);
+    if (is_grouped(d)) return grouped_scratch(d, weights);
     if (weights) return weigh_scratch(d);
     return d.type == Type::float64 ? planar_scratch<double>(d) : planar_scratch<float>(d);
 }
 
 void correlate(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
     if (is_pixels(d)) return pixels_correlate(d, in, weight, bias, out, scratch);
+    if (is_grouped(d)) return grouped_correlate(d, in, weight, bias, out, scratch);
     switch (d.type) {
         case Type::float32: return Correlation<float, float>(d, in, weight, bias, out, scratch).run();
         case Type::float64: return Correlation<double, double>(d, in, weight, bias, out, scratch).run();

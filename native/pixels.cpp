@@ -90,31 +90,13 @@ public:
                 for (int64_t k = 0; k < size; ++k) {
                     T total = 0;
                     for (int64_t chunk = 0; chunk < s.chunks; ++chunk) total += reinterpret_cast<T*>(partial + s.sums / s.chunks * chunk)[k];
-                    narrow(total, weight + k / d.taps * d.w_group + place(k % d.taps));
+                    narrow(total, weight + k / d.taps * d.w_group + place(d, k % d.taps));
                 }
             }
         }
     }
 
 private:
-    struct Band {
-        int64_t n, z0, z1, y0, y1;
-    };
-
-    Band band(int64_t part) const {
-        int64_t by = part % s.bands.n_y, bz = part / s.bands.n_y % s.bands.n_z;
-        int64_t z0 = bz * s.bands.z, y0 = by * s.bands.y;
-        return {part / s.bands.n_y / s.bands.n_z, z0, least(z0 + s.bands.z, d.z.count), y0, least(y0 + s.bands.y, d.y.count)};
-    }
-
-    // Where tap t lies in the weight, taps in the order line, z, y, x.
-    int64_t place(int64_t t) const {
-        int64_t l = 0, planes = d.z.taps * d.y.taps;
-        while (t >= planes * d.x[l].taps) t -= planes * d.x[l++].taps;
-        int64_t kx = d.x[l].taps;
-        return d.z.weight[t / kx / d.y.taps] + d.y.weight[t / kx % d.y.taps] + d.x[l].weight[t % kx];
-    }
-
     int64_t fill_offsets(int64_t* at) const {
         int64_t count = 0, ys = s.bands.pitch, zs = ys * s.bands.staged_y;
         for (int64_t l = 0; l < d.n_x; ++l)
@@ -124,29 +106,14 @@ private:
         return count;
     }
 
-    void stage(const Band& b, const S* source, int64_t channels, T* to) const {
-        int64_t z = b.z0 * d.step[0], y = b.y0 * d.step[1], ys = s.bands.pitch, zs = ys * s.bands.staged_y;
-        int64_t rows_z = least(s.bands.staged_z, d.staged[0] - z), rows_y = least(s.bands.staged_y, d.staged[1] - y);
-        for (int64_t i = 0; i < rows_z; ++i)
-            for (int64_t j = 0; j < rows_y; ++j) {
-                T* row = to + i * zs + j * ys;
-                int64_t from_z = d.source[0][z + i], from_y = d.source[1][y + j];
-                if (from_z < 0 || from_y < 0)
-                    for (int64_t b = 0; b < ceil_div(channels, kBlock<T>); ++b)
-                        for (int64_t k = 0; k < ys; ++k) row[b * s.apart + k] = 0;
-                else
-                    stage_pixels<T, S>(row, s.apart, source + from_z * d.in[0] + from_y * d.in[1], d.in[2], d.runs, d.n_runs, channels, kBlock<T>);
-            }
-    }
-
     void item(int64_t part, int64_t c, int64_t channels, const S* in, const S* weight, const S* bias, S* out, char* mine) const {
-        Band b = band(part);
+        Band b = band(d, s.bands, part);
         T* staged = reinterpret_cast<T*>(mine);
         T* packed = reinterpret_cast<T*>(mine + s.staged);
         int64_t* at = reinterpret_cast<int64_t*>(mine + s.staged + s.packed);
         if constexpr (Same<T, S>::value)
             if (s.in_place) return item_here(b, c, channels, in, weight, bias, out, packed, at);
-        stage(b, in + b.n * d.in_n + c, channels, staged);
+        stage_band<T, S>(d, s.bands, b, in + b.n * d.in_n + c, channels, kBlock<T>, s.apart, staged);
         fill_offsets(at);
         for (int64_t k = 0; k < channels; k += kBlock<T>)
             block(b, c + k, least(kBlock<T>, channels - k), staged + k / kBlock<T> * s.apart, at, packed, weight + (c + k) * d.w_group, bias ? bias + c + k : nullptr, out);
@@ -154,31 +121,7 @@ private:
 
     void pack(int64_t channels, T* packed, const S* weight) const {
         for (int64_t t = 0; t < d.taps; ++t)
-            for (int64_t k = 0, where = place(t); k < kBlock<T>; ++k) packed[t * kBlock<T> + k] = k < channels ? T(wide(weight[k * d.w_group + where])) : T(0);
-    }
-
-    // The taps of a line that read something for outputs (z, y), those between which all of them do: [lo, hi).
-    void find_taps(int64_t z, int64_t y, const Line& x, int64_t before, Taps& taps, int64_t* lo, int64_t* hi) const {
-        const int64_t step = even_steps(d);
-        taps.count = 0;
-        for (int64_t i = 0; i < d.z.taps; ++i)
-            for (int64_t j = 0; j < d.y.taps; ++j) {
-                int64_t from_z = d.source[0][z * d.step[0] + d.z.at[i]], from_y = d.source[1][y * d.step[1] + d.y.at[j]];
-                if (from_z < 0 || from_y < 0) continue;
-                for (int64_t k = 0; k < x.taps; ++k) {
-                    int64_t runs;
-                    const Run* run = run_of(d, x, k, &runs);
-                    if (!run) continue;
-                    const int64_t n = taps.count++, ahead = run->to - x.at[k];
-                    taps.from[n] = from_z * d.in[0] + from_y * d.in[1] + (run->from - ahead * step) * d.in[2];
-                    taps.weight[n] = (before + (i * d.y.taps + j) * x.taps + k) * kBlock<T>;
-                    taps.lo[n] = ahead;
-                    taps.hi[n] = ahead + run->count;
-                }
-            }
-        *lo = 0, *hi = x.count;
-        for (int64_t t = 0; t < taps.count; ++t) *lo = most(*lo, taps.lo[t]), *hi = least(*hi, taps.hi[t]);
-        *lo = least(*lo, x.count), *hi = most(*lo, *hi);
+            for (int64_t k = 0, where = place(d, t); k < kBlock<T>; ++k) packed[t * kBlock<T> + k] = k < channels ? T(wide(weight[k * d.w_group + where])) : T(0);
     }
 
     // Without staging: all channels of a few pixels after each other, as they lie; what is outside is left out tap by tap.
@@ -194,7 +137,7 @@ private:
                 for (int64_t l = 0; l < d.n_x; ++l) {
                     const Line& x = d.x[l];
                     int64_t lo, hi;
-                    find_taps(z, y, x, before, taps, &lo, &hi);
+                    find_taps(d, z, y, x, before, B, taps, &lo, &hi);
                     Here here{in + b.n * d.in_n + c, row + x.first * d.out[2], packed, bias ? bias + c : nullptr, channels, step * d.in[2]};
                     for (int64_t k = lo ? 0 : hi; k < x.count; k = k + 1 == lo ? hi : k + 1) {
                         taps.under(k, some);
@@ -285,13 +228,13 @@ private:
         int64_t blocks = ceil_div(channels, kBlock<T>), each = d.taps * kBlock<T>;
         for (int64_t k = 0; k < each * blocks; ++k) total[k] = 0;
         for (int64_t part = from; part < until; ++part) {
-            Band b = band(part);
+            Band b = band(d, s.bands, part);
             if constexpr (Same<T, S>::value)
                 if (s.in_place) {
                     sums_here(b, in + b.n * d.in_n + c, grad + b.n * d.out_n + c, channels, total, at);
                     continue;
                 }
-            stage(b, in + b.n * d.in_n + c, channels, staged);
+            stage_band<T, S>(d, s.bands, b, in + b.n * d.in_n + c, channels, kBlock<T>, s.apart, staged);
             int64_t before = 0;
             for (int64_t l = 0; l < d.n_x; ++l) {
                 int64_t taps = d.z.taps * d.y.taps * d.x[l].taps;
@@ -303,7 +246,7 @@ private:
             }
         }
         for (int64_t t = 0; t < d.taps; ++t)
-            for (int64_t k = 0, where = place(t); k < channels; ++k) {
+            for (int64_t k = 0, where = place(d, t); k < channels; ++k) {
                 T sum = total[k / kBlock<T> * each + t * kBlock<T> + k % kBlock<T>];
                 if (partial)
                     partial[(c + k) * d.taps + t] = sum;
@@ -324,7 +267,7 @@ private:
                 for (int64_t l = 0; l < d.n_x; ++l) {
                     const Line& x = d.x[l];
                     int64_t lo, hi, last = 0;
-                    find_taps(z, y, x, before, taps, &lo, &hi);
+                    find_taps(d, z, y, x, before, B, taps, &lo, &hi);
                     for (int64_t t = 0; t < taps.count; ++t) last = most(last, taps.from[t]);
                     const int64_t next = last + d.in[1] * d.step[1], grad_next = d.jump[1] * d.out[1];
                     auto add = [&](int64_t k, int64_t count, const Taps& under) {

@@ -91,6 +91,66 @@ struct Taps {
     }
 };
 
+// The taps of a line that read something for outputs (z, y), those between which all of them do: [lo, hi). Taps of the lines before
+// are `before`; kernels lie in blocks of `unit` elements per tap.
+NINEFOLD_INLINE void find_taps(const Direct& d, int64_t z, int64_t y, const Line& x, int64_t before, int64_t unit, Taps& taps, int64_t* lo, int64_t* hi) {
+    const int64_t step = even_steps(d);
+    taps.count = 0;
+    for (int64_t i = 0; i < d.z.taps; ++i)
+        for (int64_t j = 0; j < d.y.taps; ++j) {
+            int64_t from_z = d.source[0][z * d.step[0] + d.z.at[i]], from_y = d.source[1][y * d.step[1] + d.y.at[j]];
+            if (from_z < 0 || from_y < 0) continue;
+            for (int64_t k = 0; k < x.taps; ++k) {
+                int64_t runs;
+                const Run* run = run_of(d, x, k, &runs);
+                if (!run) continue;
+                const int64_t n = taps.count++, ahead = run->to - x.at[k];
+                taps.from[n] = from_z * d.in[0] + from_y * d.in[1] + (run->from - ahead * step) * d.in[2];
+                taps.weight[n] = (before + (i * d.y.taps + j) * x.taps + k) * unit;
+                taps.lo[n] = ahead;
+                taps.hi[n] = ahead + run->count;
+            }
+        }
+    *lo = 0, *hi = x.count;
+    for (int64_t t = 0; t < taps.count; ++t) *lo = most(*lo, taps.lo[t]), *hi = least(*hi, taps.hi[t]);
+    *lo = least(*lo, x.count), *hi = most(*lo, *hi);
+}
+
+// Where tap t lies in the weight, taps in the order line, z, y, x.
+NINEFOLD_INLINE int64_t place(const Direct& d, int64_t t) {
+    int64_t l = 0, planes = d.z.taps * d.y.taps;
+    while (t >= planes * d.x[l].taps) t -= planes * d.x[l++].taps;
+    int64_t kx = d.x[l].taps;
+    return d.z.weight[t / kx / d.y.taps] + d.y.weight[t / kx % d.y.taps] + d.x[l].weight[t % kx];
+}
+
+struct Band {
+    int64_t n, z0, z1, y0, y1;
+};
+
+NINEFOLD_INLINE Band band(const Direct& d, const Bands& bands, int64_t part) {
+    int64_t by = part % bands.n_y, bz = part / bands.n_y % bands.n_z;
+    int64_t z0 = bz * bands.z, y0 = by * bands.y;
+    return {part / bands.n_y / bands.n_z, z0, least(z0 + bands.z, d.z.count), y0, least(y0 + bands.y, d.y.count)};
+}
+
+// Stages what a band of outputs reads, in blocks of channels that lie `apart` elements from each other.
+template <class T, class S>
+NINEFOLD_INLINE void stage_band(const Direct& d, const Bands& bands, const Band& b, const S* source, int64_t channels, int64_t block, int64_t apart, T* to) {
+    const int64_t z = b.z0 * d.step[0], y = b.y0 * d.step[1], ys = bands.pitch, zs = ys * bands.staged_y;
+    const int64_t rows_z = least(bands.staged_z, d.staged[0] - z), rows_y = least(bands.staged_y, d.staged[1] - y);
+    for (int64_t i = 0; i < rows_z; ++i)
+        for (int64_t j = 0; j < rows_y; ++j) {
+            T* row = to + i * zs + j * ys;
+            const int64_t from_z = d.source[0][z + i], from_y = d.source[1][y + j];
+            if (from_z < 0 || from_y < 0)
+                for (int64_t k = 0; k < ceil_div(channels, block); ++k)
+                    for (int64_t e = 0; e < d.staged[2] * block; ++e) row[k * apart + e] = 0;
+            else
+                stage_pixels<T, S>(row, apart, source + from_z * d.in[0] + from_y * d.in[1], d.in[2], d.runs, d.n_runs, channels, block);
+        }
+}
+
 // P pixels of one block of channels, `in_hop` apart in the input itself; the last block may be in part.
 template <class T, int P, bool Whole>
 void pixels_here(const T* in, int64_t in_hop, const Taps& taps, const T* packed, const T* start, T floor, T* out, int64_t hop, int64_t channels) {

@@ -105,6 +105,8 @@ private:
     Span span;
 };
 
+constexpr int64_t kFar = 4 << 10;  // bytes that pixels are asked for ahead of their use
+
 // A row of pixels whose channels are neighbours, read in the order of memory and laid out in blocks of channels: channel c of
 // pixel k goes to to[c / block * apart + k * block + c % block]; zeros fill the last block.
 template <class T, class S>
@@ -119,10 +121,12 @@ NINEFOLD_INLINE void stage_pixels(T* to, int64_t apart, const S* from, int64_t s
             continue;
         }
         const S* f = from + run.from * stride;
-        int64_t hop = run.step * stride;
+        int64_t hop = run.step * stride, far = most(1, kFar / most(1, stride * int64_t(sizeof(S)))) * hop;
         for (int64_t k = 0; k < run.count; ++k, t += block, f += hop) {
-            for (int64_t b = 0; b < whole; ++b)
-                for (int64_t c = 0; c < block; ++c) t[b * apart + c] = wide(f[b * block + c]);
+            for (int64_t b = 0; b < whole; ++b) {
+                __builtin_prefetch(f + far + b * block);
+                copy_row<T, S>(t + b * apart, f + b * block, block);
+            }
             if (left)
                 for (int64_t c = 0; c < block; ++c) t[whole * apart + c] = c < left ? T(wide(f[whole * block + c])) : T(0);
         }

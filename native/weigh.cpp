@@ -7,6 +7,8 @@
 
 namespace NINEFOLD_NS {
 
+bool is_grouped(const Direct& d);
+void grouped_weigh(const Direct& d, const void* in, const void* grad, void* weight, char* scratch);
 bool is_pixels(const Direct& d);
 void pixels_weigh(const Direct& d, const void* in, const void* grad, void* weight, char* scratch);
 
@@ -294,6 +296,7 @@ size_t weigh_scratch(const Direct& d) { return d.type == Type::float64 ? scratch
 
 void weigh(const Direct& d, const void* in, const void* grad, void* weight, char* scratch) {
     if (is_pixels(d)) return pixels_weigh(d, in, grad, weight, scratch);
+    if (is_grouped(d)) return grouped_weigh(d, in, grad, weight, scratch);
     switch (d.type) {
         case Type::float32: return Weighing<float, float>(d, in, grad, weight, scratch).run();
         case Type::float64: return Weighing<double, double>(d, in, grad, weight, scratch).run();

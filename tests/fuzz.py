@@ -35,6 +35,8 @@ def draw(random: random.Random) -> tuple[ConvSpec, tuple[int, ...], int]:
     plain = random.random() < 0.5
     if random.random() < 0.15:
         return _square(random)
+    if random.random() < 0.1:
+        return _grouped(random)
     table = None
     if groups == 1 and random.random() < 0.3:
         ins, outs = random.randint(1, 7), random.randint(1, 7)
@@ -72,6 +74,24 @@ def _square(random: random.Random) -> tuple[ConvSpec, tuple[int, ...], int]:
         flip_kernel=random.random() < 0.3,
     )
     return spec, (random.randint(depth, 3), random.randint(2 * size, 18), random.randint(size, 44)), random.choice((1, 2))
+
+
+def _grouped(random: random.Random) -> tuple[ConvSpec, tuple[int, ...], int]:
+    """Return a layer whose groups lie in vectors of neighbouring channels, half of them with three neighbouring taps."""
+    each, groups, slides = random.choice((2, 2, 4, 4, 8, 16)), random.choice((2, 2, 3, 5)), random.random() < 0.5
+    rows = (random.choice((1, 2, 3)),) * random.choice((1, 1, 2))
+    spec = ConvSpec(
+        groups * each,
+        groups * each,
+        (*rows, 3 if slides else random.randint(1, 5)),
+        stride=1 if slides else tuple(random.randint(1, 2) for _ in (*rows, 0)),
+        dilation=1 if slides else tuple(random.randint(1, 2) for _ in (*rows, 0)),
+        padding=tuple((random.randint(-1, 2), random.randint(-1, 2)) for _ in (*rows, 0)),
+        padding_mode=random.choice(("zeros", "zeros", *sorted(MODES))),
+        groups=groups,
+        flip_kernel=random.random() < 0.3,
+    )
+    return spec, (*(random.randint(1, 3) for _ in rows), random.randint(1, 25)), random.choice((1, 2))
 
 
 def run_case(number: int, counts: Counter[str]) -> None:

@@ -10,7 +10,7 @@ from ninefold.spec import Problem
 def test_one_number_grows_at_a_time(family):
     (_, layer), *others = points(FAMILIES[family])
     work = Problem("c", layer.spec.form((layer.size,) * 2), layer.batch).macs
-    assert layer.spec.form((layer.size,) * 2).n_out == (layer.size,) * 2
+    assert layer.spec.form((layer.size,) * 2).n_out == (layer.size // layer.stride,) * 2
     assert len(others) == 2 * len(CHANGES)
     for words, grown in others:
         more = Problem("c", grown.spec.form((grown.size,) * 2), grown.batch).macs

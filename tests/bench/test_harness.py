@@ -46,6 +46,25 @@ def test_a_sound_case_has_times_and_ratios_in_both_formats(map_):
         json.dumps(record.to_json())
 
 
+def test_a_time_stands_beside_its_shares_of_the_machines_limits():
+    from bench.case import run_case
+    from rich.console import Console
+
+    from bench import report
+
+    records = [r.to_json() | {"memory": "kept"} for m in ("c", "fb") for r in run_case(_shape(), m, seconds=0.01)]
+    for record in records:
+        products, copied = report.limit_shares(record)
+        assert products == record["limits"]["product"] / record["seconds"][record["measure"]]
+        assert 0 < products < copied  # so small a layer is nearer to what memory allows
+    records[0]["seconds"] = {records[0]["measure"]: 4e-3}
+    records[0]["limits"] = {"product": 3e-3, "copy": 1e-3}
+    assert report.limit_shares(records[0]) == (0.75, 0.25)
+    console = Console(record=True, width=250)
+    report.show(console, records[:1])
+    assert "75% / 25%" in console.export_text()
+
+
 def _broken(monkeypatch, spoil):
     honest = FFT.prepare
 

@@ -7,7 +7,8 @@ border written out, so that the inner loops know no edges, no strides and no mod
     h: the same with input and output exchanged; a stride of s makes s interleaved outputs per axis
     g: D[o, i, m] = sum over j of G[o, j] staged[i, j + m]
 
-Kernels are in ``native/direct.cpp``, ``pixels.cpp`` (depthwise, channels-last) and ``weigh.cpp``.
+Kernels are in ``native/direct.cpp`` and ``weigh.cpp``; where channels are neighbours, in ``pixels.cpp`` (depthwise) and
+``grouped.cpp`` (groups whose channels fill a vector, or of which several do).
 """
 
 from collections.abc import Callable
@@ -39,7 +40,7 @@ class Direct(Engine):
     """Sums the products of the definition, out of the cache."""
 
     name = "direct"
-    revision = 1
+    revision = 2
     traits = Traits(direct=True, exact=True, local=True)
     epilogues = frozenset({"relu"})
 
@@ -123,6 +124,8 @@ def _depthwise(form: Form) -> bool:
 
 def _passes(problem: Problem) -> float:
     """Return how many plain passes over what is read and written its staging and storing cost, as measured (docs/design)."""
+    if _in_vectors(problem):
+        return 2.0
     if not _depthwise(problem.form):
         return 1.0
     if _pixels(problem):
@@ -136,8 +139,20 @@ def _pixels(problem: Problem) -> bool:
     return problem.channels_last and _depthwise(problem.form)
 
 
+def _in_vectors(problem: Problem) -> bool:
+    """Whether groups of channels that are neighbours lie in vectors: in whole ones, or several in one."""
+    c = problem.form.channels
+    if not problem.channels_last or isinstance(c, ChannelTable) or c.groups == 1 or c.inputs != c.outputs or c.inputs == c.groups:
+        return False
+    each = c.inputs // c.groups
+    return problem.dtype == "float32" and each <= _WIDEST and (each % 8 == 0 or each in (2, 4))
+
+
 def _efficiency(problem: Problem) -> float:
     """Return the part of a large product's rate that the inner loops reach, as measured (docs/design)."""
+    if _in_vectors(problem):
+        slides = problem.form.kernel[-1] == 3 and problem.form.stride[-1] == problem.form.dilation[-1] == 1
+        return 0.45 if problem.map == "g" else 0.75 if slides else 0.42
     form, pixels = problem.form, _pixels(problem)
     width = (form.n_in if problem.map == "h" else form.n_out)[-1]
     lanes = 1.0 if pixels else width / (-(-width // 8) * 8)
@@ -152,6 +167,7 @@ def _efficiency(problem: Problem) -> float:
     return 0.75 * lanes * gathered * scattered * summed * shared * reused
 
 
+_WIDEST = 64  # channels of a group that are taken from vectors of neighbours
 _FEWEST = 64  # positions under which dense kernels are mostly loaded, measured
 
 

@@ -134,7 +134,7 @@ def _low_rank(form: Form, draw: Any) -> Tensor:
     rank = 2 if min(outs * rows, ins * columns) > 8 else 1
     a, b = draw((groups, outs * rows, rank)), draw((groups, rank, ins * columns))
     matrix: Tensor = (a.to(torch.complex128) @ b.to(torch.complex128)).to(a.dtype) if a.is_complex() else a.double() @ b.double()
-    return matrix.to(a.dtype).view(groups, outs, rows, ins, columns).transpose(2, 3).reshape(form.weight_shape)
+    return matrix.to(a.dtype).view(groups, outs, rows, ins, columns).transpose(2, 3).reshape(form.weight_shape).contiguous()
 
 
 @lru_cache(maxsize=128)
