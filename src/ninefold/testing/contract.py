@@ -218,15 +218,26 @@ def _reversed(x: Tensor) -> Tensor:
 
 
 def check_poisoned(engine: Engine, map_: Map, shape: Shape) -> Outcome:
-    """Prepare and run where fresh memory holds NaN."""
+    """Prepare and run where fresh memory holds NaN, in both memory formats."""
     outcome = Outcome()
     for dtype in ("float64", "float32", "complex128") if shape.macs <= SMALL_MACS else ("float32",):
         for case in cases(engine, map_, shape, dtype):
-            with Poisoned():
-                out = case.run()
-            case.check(out, "in poisoned memory", engine.error(case.problem).bound)
-            outcome.runs += 1
+            for posed in (case, *_channels_last(case)):
+                with Poisoned():
+                    out = posed.run()
+                posed.check(out, "in poisoned memory", engine.error(posed.problem).bound)
+                outcome.runs += 1
     return outcome
+
+
+def _channels_last(case: Case) -> list[Case]:
+    """Return the case with its input and output channels-last, if it has such a format and the engine takes it."""
+    problem = replace(case.problem, channels_last=True)
+    if case.b.ndim not in (4, 5) or case.engine.refuses(problem) is not None:
+        return []
+    last = _last(case.b)
+    a = case.a.contiguous(memory_format=last) if case.problem.map == "g" else case.a
+    return [replace(case, a=a, b=case.b.contiguous(memory_format=last), problem=problem)]
 
 
 def check_threads(engine: Engine, map_: Map, shape: Shape) -> Outcome:
