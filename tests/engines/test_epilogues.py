@@ -231,6 +231,25 @@ def test_optimize_lets_engines_take_the_relu_behind_them(fused, never_kept, inpl
 
 
 @pytest.mark.parametrize("inplace", [False, True])
+def test_a_relu_that_only_convolutions_share_is_theirs(fused, never_kept, inplace):
+    class Shared(T.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm, self.second, self.act = T.Conv2d(3, 5, 3), T.BatchNorm2d(5), T.Conv2d(5, 4, (1, 2)), T.ReLU()
+
+        def forward(self, x):
+            return self.act(self.second(self.act(self.norm(self.first(x)))))
+
+    torch.manual_seed(0)
+    model, x = Shared().eval(), torch.randn(2, 3, 9, 11)
+    expected = model(x)
+    fast, report = optimize(model, x, mode="estimate", inplace=inplace)
+    assert report.fused == ("first", "second")
+    assert repr(fast.act) == "Fused(into 'first', 'second')"
+    torch.testing.assert_close(fast(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.usefixtures("without_native")  # whose engines take a ReLU themselves
 def test_optimize_runs_the_others_in_place(inplace):
     torch.manual_seed(0)
@@ -262,7 +281,7 @@ def test_a_relu_whose_input_others_see_is_left_alone():
 
     model = Seen().eval()
     found = find_detectors(model, (torch.randn(1, 3, 9, 11),))
-    assert (found.behind, found.alone) == ({"end": "second"}, ("end",))
+    assert (found.behind, found.alone) == ({"end": ("second",)}, ("end",))
     model.second.register_forward_hook(lambda *_: None)
     assert find_detectors(model, (torch.randn(1, 3, 9, 11),)).alone == ()
 

@@ -2,7 +2,7 @@
 
 Who is behind whom is observed as in `fold`: a ReLU qualifies if all it reads, at every call, is made by convolutions and batch
 normalisations, and nothing else reads that. It then may write over it, for none of them keeps its result. And where it follows
-one convolution whose engine names the epilogue, the convolution takes it over and the module has nothing left to do. Both compute
+nothing but convolutions whose engines name the epilogue, they take it over and the module has nothing left to do. Both compute
 the same bits as before, in training mode too.
 """
 
@@ -26,19 +26,19 @@ class Fused(Module):
 
     Parameters
     ----------
-    into : str
-        The convolution's name.
+    into : tuple of str
+        The convolutions' names.
 
     Examples
     --------
     >>> import torch
-    >>> Fused("stem.conv")(torch.ones(2))
+    >>> Fused(("stem.conv",))(torch.ones(2))
     tensor([1., 1.])
     """
 
-    into: str
+    into: tuple[str, ...]
 
-    def __init__(self, into: str) -> None:
+    def __init__(self, into: tuple[str, ...]) -> None:
         super().__init__()
         self.into = into
 
@@ -48,7 +48,7 @@ class Fused(Module):
 
     def extra_repr(self) -> str:
         """Return where it went."""
-        return f"into {self.into!r}"
+        return "into " + ", ".join(map(repr, self.into))
 
 
 @dataclass(frozen=True)
@@ -57,26 +57,27 @@ class Fuses:
 
     Parameters
     ----------
-    behind : dict of str to str
-        Detector to the one convolution that it follows.
+    behind : dict of str to tuple of str
+        Detector to the convolutions that it follows, where it follows nothing else.
     alone : tuple of str
-        Detectors that are the only readers of fresh memory, those behind one convolution among them.
+        Detectors that are the only readers of fresh memory, those behind convolutions among them.
     """
 
-    behind: dict[str, str] = field(default_factory=dict)
+    behind: dict[str, tuple[str, ...]] = field(default_factory=dict)
     alone: tuple[str, ...] = ()
 
     def apply(self, model: Module, takes: dict[str, frozenset[str]]) -> tuple[str, ...]:
         """Change a copy of the network: `takes` names the epilogues that each convolution's engines take. Return who took one."""
         modules: dict[str, Any] = dict(model.named_modules())
-        taken = []
+        taken: list[str] = []
         for name in self.alone:
-            detector, conv = modules[name], self.behind.get(name)
+            detector, convs = modules[name], self.behind.get(name, ())
             epilogue = _NAMES[type(detector)]
-            if conv is not None and epilogue in takes.get(conv, ()) and fuses(modules[conv]):
-                modules[conv].epilogue = epilogue
-                _retire(detector, conv)
-                taken.append(conv)
+            if convs and all(epilogue in takes.get(conv, ()) and fuses(modules[conv]) for conv in convs):
+                for conv in convs:
+                    modules[conv].epilogue = epilogue
+                _retire(detector, convs)
+                taken += convs
             else:
                 detector.inplace = True
         return tuple(taken)
@@ -86,15 +87,16 @@ class Fuses:
         made, modules = dict(source.named_modules()), dict(target.named_modules())
         for name in self.alone:
             if isinstance(fused := made[name], Fused):
-                modules[fused.into].epilogue = made[fused.into].epilogue
+                for conv in fused.into:
+                    modules[conv].epilogue = made[conv].epilogue
                 _retire(modules[name], fused.into)
             else:
                 modules[name].inplace = True
 
 
-def _retire(detector: Any, conv: str) -> None:
+def _retire(detector: Any, convs: tuple[str, ...]) -> None:
     detector.__class__ = Fused
-    detector.into = conv
+    detector.into = convs
 
 
 def find_detectors(model: Module, inputs: tuple[Any, ...]) -> Fuses:
@@ -105,7 +107,7 @@ def find_detectors(model: Module, inputs: tuple[Any, ...]) -> Fuses:
     >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.Conv1d(1, 2, 3), torch.nn.ReLU(), torch.nn.MaxPool1d(2), torch.nn.ReLU()).eval()
     >>> find_detectors(net, (torch.zeros(1, 1, 9),))
-    Fuses(behind={'1': '0'}, alone=('1',))
+    Fuses(behind={'1': ('0',)}, alone=('1',))
     """
     modules = {name: m for name, m in model.named_modules() if type(m) in CONVOLUTIONS or type(m) in (*NORMS, ReLU)}
     detectors = [name for name, m in modules.items() if type(m) in _NAMES]
@@ -120,6 +122,6 @@ def find_detectors(model: Module, inputs: tuple[Any, ...]) -> Fuses:
             continue
         if all(flow.alone(maker, name) and not hooked(modules[maker]) for maker in makes):
             alone.append(name)
-            if len(makes) == 1 and type(modules[makes[0]]) in CONVOLUTIONS:
-                behind[name] = makes[0]
+            if all(type(modules[maker]) in CONVOLUTIONS for maker in makes):
+                behind[name] = tuple(makes)
     return Fuses(behind, tuple(alone))

@@ -200,20 +200,21 @@ class ShuffleUnit(torch.nn.Module):
         self.stride = stride
         self.reduce = PointwiseGroupConv2d(inputs, middle, first, bias=False, **where)
         self.norm1 = torch.nn.BatchNorm2d(middle, **where)
-        self.relu = torch.nn.ReLU()
+        self.relu1 = torch.nn.ReLU()
         self.shuffle = ChannelShuffle(groups)
         self.depthwise = Conv2d(middle, middle, 3, stride, padding=1, groups=middle, bias=False, **where)
         self.norm2 = torch.nn.BatchNorm2d(middle, **where)
         self.expand = PointwiseGroupConv2d(middle, made, groups, bias=False, **where)
         self.norm3 = torch.nn.BatchNorm2d(made, **where)
         self.shortcut = torch.nn.Identity() if stride == 1 else torch.nn.AvgPool2d(3, stride=2, padding=1)
+        self.relu2 = torch.nn.ReLU()
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Apply the unit to ``(batch, in_channels, height, width)``."""
-        x = self.shuffle(self.relu(self.norm1(self.reduce(input))))
+        x = self.shuffle(self.relu1(self.norm1(self.reduce(input))))
         x = self.norm3(self.expand(self.norm2(self.depthwise(x))))
         kept = self.shortcut(input)
-        out: Tensor = self.relu(x + kept if self.stride == 1 else torch.cat((kept, x), 1))
+        out: Tensor = self.relu2(x + kept if self.stride == 1 else torch.cat((kept, x), 1))
         return out
 
 

@@ -5,7 +5,6 @@ from torch import Tensor
 
 from ninefold.errors import ShapeError
 from ninefold.ops.checks import check_tensor
-from ninefold.ops.layout import channels_last
 from ninefold.spec.parse import integer
 
 __all__ = ["ChannelShuffle"]
@@ -49,13 +48,9 @@ class ChannelShuffle(torch.nn.Module):
                 f"the input has shape {tuple(input.shape)}; shuffling takes (batch, channels, ...) with channels "
                 f"that are a multiple of groups={self.groups}"
             )
-        if channels_last(input):  # one copy, in the memory's own order
-            return self._shuffled(input.movedim(1, -1), input.ndim - 1).movedim(-1, 1)
-        return self._shuffled(input, 1)
-
-    def _shuffled(self, x: Tensor, dim: int) -> Tensor:
-        grouped: Tensor = x.unflatten(dim, (self.groups, -1))
-        return grouped.transpose(dim, dim + 1).flatten(dim, dim + 1)
+        if input.ndim == 2:
+            return torch.channel_shuffle(input.unsqueeze(-1), self.groups).squeeze(-1)
+        return torch.channel_shuffle(input, self.groups)
 
     def inverse(self, channels: int) -> "ChannelShuffle":
         """Return the shuffle that undoes this one for so many channels.
