@@ -27,6 +27,7 @@ struct Layout {
     bool in_place;
     bool several;                  // outputs of a group share what is loaded; of a table each has rows of its own
     int64_t here;                  // size of a square kernel whose rows are read where they lie, or 0
+    bool along;                    // kernels along x only: rows are read where they lie, but for blocks that reach over their ends
     int64_t lines_taps;            // most taps along x of one line
     int64_t outs_at_once;          // Q, or 1
     int64_t split;                 // parts of the outputs of a group
@@ -43,6 +44,9 @@ template <class T> Layout layout(const Direct& d) {
     }
     s.in_place = d.in_place && narrowest >= kLanes<T> && d.type != Type::bfloat16;
     s.here = here_size(d);
+    Span span;
+    const bool alone = d.ins == 1 && d.outs == 1 && !d.edges.lists && d.type != Type::bfloat16, row_wise = d.z.taps == 1 && d.y.taps == 1;
+    s.along = alone && row_wise && d.n_x == 1 && d.out[2] * d.jump[2] == 1 && span_of(d, span);
     int64_t pitch = round_up(d.staged[2] + kLanes<T>, kLanes<T>);
     s.outs_at_once = least(d.outs, 4);
     int64_t row = pitch * int64_t(sizeof(T)) * d.ins;
@@ -53,7 +57,8 @@ template <class T> Layout layout(const Direct& d) {
     s.items = blocks * s.split;
     s.several = d.outs > 1 && !d.edges.lists;
     s.shared = s.several ? round_up(d.groups * d.outs * d.ins * d.taps * int64_t(sizeof(T)), 64) : 0;
-    s.staged = s.in_place ? 0 : round_up(s.here ? row : row * s.bands.staged_z * s.bands.staged_y, 64);
+    const int64_t window = (reach(d.x[0]) + (kMost<1> + 1) * kLanes<T>) * int64_t(sizeof(T));
+    s.staged = s.along ? round_up(window, 64) : s.in_place ? 0 : round_up(s.here ? row : row * s.bands.staged_z * s.bands.staged_y, 64);
     s.packed = s.several ? 0 : round_up((d.edges.lists ? d.edges.most : d.ins) * d.taps * int64_t(sizeof(T)), 64);
     s.buffer = round_up(2 * 4 * 6 * kBytes, 64);  // two lines of outputs that lie between each other
     s.offsets = round_up((s.several ? d.z.taps * d.y.taps * s.lines_taps : d.ins) * 8 + 64, 64);
@@ -82,7 +87,7 @@ public:
 #pragma omp for schedule(static)
                 for (int64_t g = 0; g < d.groups * d.outs; ++g) pack(g);
             }
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, at_once(s.items, n))
             for (int64_t k = 0; k < s.items; ++k) item(k, mine);
         }
     }
@@ -120,7 +125,7 @@ private:
         int64_t bz = k % s.bands.n_z;
         k /= s.bands.n_z;
         int64_t g = k % d.groups, n = k / d.groups;
-        Band band;
+        Band band{};
         band.z0 = bz * s.bands.z;
         band.y0 = by * s.bands.y;
         band.z1 = least(band.z0 + s.bands.z, d.z.count);
@@ -130,8 +135,11 @@ private:
             if (s.here == 3) return here<3>(band, g, source, out + n * d.out_n + g * d.out_c, reinterpret_cast<T*>(mine));
             if (s.here == 5) return here<5>(band, g, source, out + n * d.out_n + g * d.out_c, reinterpret_cast<T*>(mine));
         }
-        stage(band, source, reinterpret_cast<T*>(mine));
         char* rest = mine + s.staged;
+        if constexpr (Same<T, S>::value) {
+            if (s.along) return along(band, g, source, out + n * d.out_n + g * d.out_c, reinterpret_cast<T*>(mine), reinterpret_cast<T*>(rest));
+        }
+        stage(band, source, reinterpret_cast<T*>(mine));
         S* to = out + n * d.out_n + g * d.outs * d.out_c;
         T* buffer = reinterpret_cast<T*>(rest + s.packed);
         int64_t* offsets = reinterpret_cast<int64_t*>(rest + s.packed + s.buffer);
@@ -210,6 +218,36 @@ private:
                     }
                 }
         }
+    }
+
+    // Rows under a kernel along x, read where they lie; what a block reads over the ends of a row is copied into `window` before.
+    void along(const Band& band, int64_t g, const T* source, T* to, T* window, T* packed) {
+        Span span;
+        span_of(d, span);
+        const Line& x = d.x[0];
+        const int64_t none = 0, far = reach(x), until = span.before + span.count;
+        T* p = packed;
+        Rows<T> args = packed_line(band, x, g, &none, p, bias ? T(wide(bias[g])) : T(0), 0, 1);
+        for (int64_t z = band.z0; z < band.z1; ++z)
+            for (int64_t y = band.y0; y < band.y1; ++y) {
+                const int64_t from_z = d.source[0][z * d.step[0] + d.z.at[0]], from_y = d.source[1][y * d.step[1] + d.y.at[0]];
+                const bool zeros = from_z < 0 || from_y < 0;
+                const T* row = zeros ? nullptr : source + from_z * d.in[0] + from_y * d.in[1] + span.from;
+                T* out_row = at(to, z, y, x, 0);
+                for (int64_t k = 0; k < x.count;) {
+                    const int64_t c = portion(ceil_div(x.count - k, kLanes<T>), kMost<1>), left = x.count - k;
+                    const int64_t own = least(left, c * kLanes<T>), end = k + most(own, kLanes<T>) + far;
+                    args.last = own < c * kLanes<T> ? most(own - kLanes<T>, 0) : (c - 1) * kLanes<T>;
+                    if (!zeros && k >= span.before && end <= until) {
+                        args.in = row + (k - span.before);
+                    } else {
+                        for (int64_t j = k; j < end; ++j) window[j - k] = !zeros && j >= span.before && j < until ? row[j - span.before] : T(0);
+                        args.in = window;
+                    }
+                    rows<T>(1, c, args, out_row + k, 0, least(own, kLanes<T>));
+                    k += own;
+                }
+            }
     }
 
     // A band whose rows are read where they lie; `zeros` has room for one of them.

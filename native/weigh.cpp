@@ -122,7 +122,7 @@ public:
 #pragma omp parallel num_threads(n) if (n > 1)
         {
             char* mine = scratch + s.each * this_thread();
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, at_once(s.items, n))
             for (int64_t k = 0; k < s.items; ++k) {
                 int64_t chunk = k % s.chunks;
                 T* to = s.chunks > 1 ? reinterpret_cast<T*>(partial) + chunk * per_chunk : nullptr;
