@@ -131,7 +131,7 @@ def _passes(problem: Problem) -> float:
     if _pixels(problem):
         staged = problem.map == "g" and prod(problem.form.kernel) > 12 and problem.form.n_out[-1] < 32
         return 2.5 if staged else 1.4
-    return 4.0 if max(problem.form.stride) > 1 else 1.3
+    return 4.0 if max(problem.form.stride) > 1 else 1.0
 
 
 def _pixels(problem: Problem) -> bool:

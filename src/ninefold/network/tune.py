@@ -312,13 +312,16 @@ def _compare(model: Module, layers: list[_Layer], inputs: tuple[Any, ...]) -> No
 
 
 def _step_times(original: Module, trials: list[_Trial], bare: Module, inputs: tuple[Any, ...], train: bool) -> list[float]:
-    """Return medians of the untouched network, of each trial, and of the network without its convolutions, interleaved."""
-    models = [original, *(t.model for t in trials), bare]
-    runs = {str(k): step(m, inputs, train) for k, m in enumerate(models)}
+    """Return medians of the untouched network and of each trial, interleaved, and of the network without its convolutions.
+
+    That one is timed apart: beside it, networks that are mostly convolution would be taken for hopeless after two calls.
+    """
+    runs = {str(k): step(m, inputs, train) for k, m in enumerate((original, *(t.model for t in trials)))}
     times = interleaved(runs, seconds=1.0)
     if max(map(len, times.values())) < _ROUNDS:  # a busy moment must not decide
         times = {k: times[k] + more for k, more in interleaved(runs, seconds=2.0).items()}
-    return [median(times[str(k)]) for k in range(len(models))]
+    outside = interleaved({"bare": step(bare, inputs, train)}, seconds=0.3)["bare"]
+    return [median(seconds) for seconds in (*(times[k] for k in runs), outside)]
 
 
 def _verify(
@@ -331,18 +334,23 @@ def _verify(
     folded: int,
 ) -> tuple[float, float, float]:
     """Return (difference, error before, error after), relative to the largest output; raise past what is explained."""
-    exact = outputs(convert(copied(original, original.training).double()), _doubled(inputs))
-    scale = max([1e-30, *(float(x.abs().amax()) for x in exact if x.numel())])
+    double = copied(original, original.training).double()
+    exact = outputs(convert(copied(double, double.training)), _doubled(inputs))
 
     def far(a: list[Tensor], b: list[Tensor]) -> float:
+        scale = max([1e-30, *(float(x.abs().amax()) for x in exact if x.numel())])
         gaps = (float((x.double() - y.double()).abs().amax()) for x, y in zip(a, b, strict=True) if x.numel())
         return max(gaps, default=0.0) / scale
 
-    difference, before, after = far(reference, results), far(reference, exact), far(results, exact)
     layers = max(1, len(chosen.layers))
     allowed = layers * max(p.problem.tolerance for layer in chosen.layers for p in layer.plans.values()) if chosen.layers else 0.0
     rounding = max(unit_roundoff(str(x.dtype).removeprefix("torch.")) for x in reference)
     allowed += folded * rounding  # a folded weight is rounded once more; where PyTorch happens to be exact, that is all there is
+    if (
+        not far(reference, exact) <= 100 * allowed
+    ):  # an engine that is wrong in double precision, too: PyTorch's own, however slow
+        exact = outputs(double, _doubled(inputs))
+    difference, before, after = far(reference, results), far(reference, exact), far(results, exact)
     if not after <= 100 * before + 100 * allowed:
         raise AccuracyError(
             f"the optimized network is off by {after:.1e} of its largest output where PyTorch's is off by {before:.1e}; "
