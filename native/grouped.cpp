@@ -15,19 +15,16 @@ constexpr int kMostPixels = 10;         // of a tile of outputs
 constexpr int64_t kMostWidth = 64;      // channels of a group
 constexpr int64_t kBand = 256 << 10;    // bytes staged at once
 
-// What a kernel is compiled for: the inputs of a group up to a vector of them, else 0.
+// M below is the number of a group's inputs up to those that fill a vector, known to the compiler, or 0 for more of them.
 template <int I> struct Number { static constexpr int value = I; };
 
 // The i-th channel of the group that each lane belongs to, of groups of M < kL.
 template <int M, int I> NINEFOLD_INLINE Vec<float> spread(Vec<float> v) {
-    constexpr int n = M;
-    if constexpr (kL == 4) return __builtin_shuffle(v, Mask<float>{I, 1 / n * n + I, 2 / n * n + I, 3 / n * n + I});
-    if constexpr (kL == 8)
-        return __builtin_shuffle(v, Mask<float>{I, 1 / n * n + I, 2 / n * n + I, 3 / n * n + I, 4 / n * n + I, 5 / n * n + I, 6 / n * n + I, 7 / n * n + I});
+    constexpr auto of = [](int lane) { return lane / M * M + I; };
+    if constexpr (kL == 4) return __builtin_shuffle(v, Mask<float>{of(0), of(1), of(2), of(3)});
+    if constexpr (kL == 8) return __builtin_shuffle(v, Mask<float>{of(0), of(1), of(2), of(3), of(4), of(5), of(6), of(7)});
     if constexpr (kL == 16)
-        return __builtin_shuffle(v, Mask<float>{I, 1 / n * n + I, 2 / n * n + I, 3 / n * n + I, 4 / n * n + I, 5 / n * n + I, 6 / n * n + I, 7 / n * n + I,
-                                                8 / n * n + I, 9 / n * n + I, 10 / n * n + I, 11 / n * n + I, 12 / n * n + I, 13 / n * n + I, 14 / n * n + I,
-                                                15 / n * n + I});
+        return __builtin_shuffle(v, Mask<float>{of(0), of(1), of(2), of(3), of(4), of(5), of(6), of(7), of(8), of(9), of(10), of(11), of(12), of(13), of(14), of(15)});
 }
 
 template <int M, int I> NINEFOLD_INLINE Vec<float> input(const float* pixel) {
