@@ -315,13 +315,9 @@ private:
     }
 
     void of_width(const Reads& r, const float* in, const float* packed, const float* start, const Writes& w, int64_t tiles, int64_t count) const {
-        switch ((count + 1) / 2) {
-            case 1:
-            case 2: return of_taps<4>(r, in, packed, start, w, tiles, count);
-            case 3: return of_taps<6>(r, in, packed, start, w, tiles, count);
-            case 4: return of_taps<8>(r, in, packed, start, w, tiles, count);
-            default: return of_taps<kMostPixels>(r, in, packed, start, w, tiles, count);
-        }
+        if (count <= 4) return of_taps<4>(r, in, packed, start, w, tiles, count);
+        if (count <= 8) return of_taps<8>(r, in, packed, start, w, tiles, count);
+        of_taps<kMostPixels>(r, in, packed, start, w, tiles, count);
     }
 
     template <int P> void of_taps(const Reads& r, const float* in, const float* packed, const float* start, const Writes& w, int64_t tiles, int64_t count) const {
@@ -357,7 +353,6 @@ private:
         int64_t k = 0;
         if (r.slides) {
             for (; k + 3 <= r.n_rows; k += 3) sliding_weights<M, 3>(r, sweep, in, k, up, to + k * row);
-            for (; k + 2 <= r.n_rows; k += 2) sliding_weights<M, 2>(r, sweep, in, k, up, to + k * row);
             for (; k < r.n_rows; ++k) sliding_weights<M, 1>(r, sweep, in, k, up, to + k * row);
             return;
         }
