@@ -166,7 +166,7 @@ def _torch(
     first = by_format[FORMATS[0]]
     try:
         peer = torch_peer.torch_peer(spec, form)
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # PyTorch cannot say this layer: the record says so, and the definition judges
         records = {f: Record(shape.name, shape.group, name, f, "none", notes=[str(error)]) for f in by_format}
         return {}, records, _definition(shape, form, name, first)
     contenders: dict[str, Contender] = {}

@@ -4,8 +4,6 @@ from collections.abc import Callable
 
 import torch
 
-_SIDE = 512  # of the matrix product that the rate is taken from
-
 
 def copying(size: int) -> Callable[[], object]:
     """Return a run that reads and writes `size` bytes in all."""
@@ -14,8 +12,8 @@ def copying(size: int) -> Callable[[], object]:
     return lambda: y.copy_(x)
 
 
-def product_of(dtype: torch.dtype = torch.float32) -> tuple[Callable[[], object], int]:
+def product_of(dtype: torch.dtype = torch.float32, side: int = 512) -> tuple[Callable[[], object], int]:
     """Return a run of one large matrix product, and its multiply-adds."""
-    a = torch.randn(_SIDE, _SIDE).to(dtype)
+    a = torch.randn(side, side).to(dtype)
     c = torch.empty_like(a)
-    return lambda: torch.mm(a, a, out=c), _SIDE**3
+    return lambda: torch.mm(a, a, out=c), side**3

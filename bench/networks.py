@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 import ninefold as nf
 from bench import machine
+from bench.limits import copying, product_of
 from bench.models import NETWORKS
 from bench.report import geometric
 from bench.timing import interleave, ratio
@@ -103,24 +104,20 @@ class Rates:
 
 def measure_rates(seconds: float) -> Rates:
     """Measure both, shortest runs: what else a machine does only adds."""
-    a = torch.randn(_SIDE, _SIDE)
-    out = torch.empty_like(a)
-    runs: dict[str, Callable[[], object]] = {"product": lambda: torch.mm(a, a, out=out)}
-    repeats = {}
+    product_run, macs = product_of(side=_SIDE)
+    runs: dict[str, Callable[[], object]] = {"product": product_run}
+    repeats = {size: max(1, (1 << 20) // size) for size in _FOOTPRINTS}
     for size in _FOOTPRINTS:
-        x = torch.ones(size // 8)
-        y = torch.empty_like(x)
-        repeats[size] = max(1, (1 << 20) // size)
-        runs[str(size)] = partial(_copies, y, x, repeats[size])
+        runs[str(size)] = partial(_repeated, copying(size), repeats[size])
     times = interleave(runs, seconds, pairs=runs)
     copies = {size: size * repeats[size] / times[str(size)].least for size in _FOOTPRINTS}
     copies = {size: max(r for n, r in copies.items() if n >= size) for size in copies}  # what is smaller is copied no slower
-    return Rates(_SIDE**3 / times["product"].least, copies)
+    return Rates(macs / times["product"].least, copies)
 
 
-def _copies(y: Tensor, x: Tensor, repeats: int) -> None:
-    for _ in range(repeats):
-        y.copy_(x)
+def _repeated(run: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        run()
 
 
 def multiplications(form: Form, batch: int) -> float:

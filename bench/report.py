@@ -148,12 +148,17 @@ def table(group: str, memory: str, records: list[Json]) -> Table:
     return made
 
 
-def _means(records: list[Json]) -> Table:
-    made = Table(title="geometric means over PyTorch in the format given (measure / estimate)", title_justify="left")
-    kinds = sorted({(r["memory"], r["map"]) for r in records})
+def _by_kind(title: str, records: list[Json]) -> tuple[Table, list[tuple[str, str]]]:
+    """Return an empty table of groups with a column for each memory and map, and those."""
+    made, kinds = Table(title=title, title_justify="left"), sorted({(r["memory"], r["map"]) for r in records})
     made.add_column("group")
     for memory, map_ in kinds:
         made.add_column(f"{map_} {memory}", justify="right")
+    return made, kinds
+
+
+def _means(records: list[Json]) -> Table:
+    made, kinds = _by_kind("geometric means over PyTorch in the format given (measure / estimate)", records)
     for group in (*dict.fromkeys(r["group"] for r in records), "all"):
         cells = []
         for kind in kinds:
@@ -169,11 +174,7 @@ def _means(records: list[Json]) -> Table:
 
 
 def _shares(records: list[Json]) -> Table:
-    made = Table(title="geometric means of the larger of both shares of the machine's limits", title_justify="left")
-    kinds = sorted({(r["memory"], r["map"]) for r in records})
-    made.add_column("group")
-    for memory, map_ in kinds:
-        made.add_column(f"{map_} {memory}", justify="right")
+    made, kinds = _by_kind("geometric means of the larger of both shares of the machine's limits", records)
     for group in dict.fromkeys(r["group"] for r in records):
         here = [r for r in sound(records) if r["group"] == group]
         parts = {k: [max(p) for r in here if (r["memory"], r["map"]) == k and (p := limit_shares(r))] for k in kinds}

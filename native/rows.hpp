@@ -199,7 +199,6 @@ template <class T> inline void fill(T* p, int64_t n, T x) {
     for (int64_t k = 0; k < n; ++k) p[k] = x;
 }
 
-// Even and odd elements of two vectors.
 // The first and the second half of the elements of two vectors in turn.
 template <class T> NINEFOLD_INLINE Vec<T> turns_low(Vec<T> a, Vec<T> b) {
     if constexpr (kLanes<T> == 2) return __builtin_shuffle(a, b, Mask<T>{0, 2});

@@ -19,7 +19,6 @@ from ninefold.engines import native
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, empty, folding
 from ninefold.engines.gather import strides, without_border
 from ninefold.spec.axis import Axis
-from ninefold.spec.channels import ChannelTable
 from ninefold.spec.problem import Problem
 
 __all__ = ["Implicit"]
@@ -46,12 +45,8 @@ class Implicit(Engine):
             return reason
         if problem.dtype not in _DTYPES:
             return f"products are summed in {len(_DTYPES)} dtypes, {' and '.join(_DTYPES)}, not in {problem.dtype}"
-        if isinstance(form.channels, ChannelTable):
-            return f"a table of {form.channels.connections} channel connections has no blocks to multiply"
-        if form.tiled:
-            return f"a product has one kernel for all positions; this form cycles through {form.period} of them"
-        if form.ndim > 3:
-            return f"kernels have up to 3 axes, this one has {form.ndim}"
+        if (reason := native.blockless(form, "a product")) is not None:
+            return reason
         if form.channels.inputs == form.channels.outputs == form.channels.groups > 1:
             return f"with {form.channels.groups} depthwise channels there are no matrices to multiply"
         written = form.n_in if problem.map == "h" else form.n_out

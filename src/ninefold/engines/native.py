@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ninefold.errors import ArgumentError
+from ninefold.spec.channels import ChannelTable
+from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
 
 _module: ModuleType | None
@@ -19,7 +21,7 @@ except ImportError as error:  # built without a compiler, or for another Python
 else:
     _missing = ""
 
-__all__ = ["TYPES", "either", "extension_module", "instruction_set", "plain", "unavailable"]
+__all__ = ["TYPES", "blockless", "either", "extension_module", "instruction_set", "plain", "unavailable"]
 
 TYPES = {"float32": 0, "float64": 1, "bfloat16": 2}
 """Numbers that the kernels know the dtypes by."""
@@ -58,6 +60,17 @@ def unavailable(problem: Problem) -> str | None:
         return f"native kernels run on 1 device, the CPU, not on {problem.device}"
     if problem.dtype not in TYPES:
         return f"native kernels know the {len(TYPES)} dtypes {', '.join(TYPES)}, not {problem.dtype}"
+    return None
+
+
+def blockless(form: Form, what: str) -> str | None:
+    """Return why a form has no blocks of channels that serve all positions, as products and transforms need, or None."""
+    if isinstance(form.channels, ChannelTable):
+        return f"a table of {form.channels.connections} channel connections has no blocks to multiply"
+    if form.tiled:
+        return f"{what} needs one kernel for all positions; this form cycles through {form.period} of them"
+    if form.ndim > 3:
+        return f"kernels have up to 3 axes, this one has {form.ndim}"
     return None
 
 

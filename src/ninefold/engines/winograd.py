@@ -31,7 +31,6 @@ from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, empty,
 from ninefold.engines.gather import strides
 from ninefold.engines.toom import MOST_POINTS, Toom, toom
 from ninefold.spec.axis import Axis
-from ninefold.spec.channels import ChannelTable
 from ninefold.spec.problem import Problem
 
 __all__ = ["Winograd"]
@@ -55,14 +54,10 @@ class Winograd(Engine):
             return reason
         if problem.dtype not in _DTYPES:
             return f"transforms are kept in float32 or float64 (4 or 8 bytes), not in {problem.dtype}"
-        if isinstance(form.channels, ChannelTable):
-            return f"a table of {form.channels.connections} channel connections has no blocks to multiply"
-        if form.tiled:
-            return f"a transform needs one kernel for all positions; this form cycles through {form.period} of them"
+        if (reason := native.blockless(form, "a transform")) is not None:
+            return reason
         if max(form.stride) > 1 or max(form.dilation) > 1:
             return f"tiles need neighbouring outputs and taps: stride {form.stride} and dilation {form.dilation} must be 1"
-        if form.ndim > 3:
-            return f"kernels have up to 3 axes, this one has {form.ndim}"
         if prod(form.kernel) == 1:
             return "a kernel of 1 tap has no products to save"
         if form.channels.inputs == form.channels.outputs == form.channels.groups > 1:

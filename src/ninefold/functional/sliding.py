@@ -291,7 +291,7 @@ def _explained(kernel: Callable[..., Tensor], x: Tensor, sliding: Sliding, argum
 
 def refusal(x: Tensor, error: RuntimeError, ndim: int) -> RuntimeError:
     """Return what a kernel of PyTorch's that refuses an input should have said, or what it did say."""
-    if isinstance(error, NotImplementedError):
+    if isinstance(error, NotImplementedError):  # how PyTorch says that a kernel lacks a dtype
         repair = "take the real and the imaginary part" if x.is_complex() else "call .float() first"
         return DTypeError(f"the input has dtype {x.dtype}, for which there is no such pooling on {x.device.type}: {repair}")
     if x.shape[-ndim - 1] == 0:
