@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 import ninefold as nf
 from bench import machine
+from bench.hollow import hollowed
 from bench.limits import copying, product_of
 from bench.models import NETWORKS
 from bench.report import geometric
@@ -39,8 +40,9 @@ from bench.timing import interleave, ratio
 from ninefold.errors import NinefoldError
 from ninefold.memory import retain_memory
 from ninefold.network.fold import fold_norms
-from ninefold.network.running import hollowed, step
-from ninefold.network.twins import TWINS, as_torch
+from ninefold.network.kinds import TWINS
+from ninefold.network.running import Call, step
+from ninefold.network.twins import as_torch
 from ninefold.nn.conv import Planned
 from ninefold.planning import decide
 from ninefold.spec import ConvSpec, Form, Problem
@@ -192,9 +194,9 @@ def difference(model: nn.Module, reference: nn.Module, x: Tensor) -> float:
 
 def bare(plain: nn.Module, x: Tensor, train: bool) -> dict[str, tuple[nn.Module, Tensor]]:
     """Return the network without its convolutions, in both formats; for inference without the normalisations that fold, too."""
-    base = plain if train else fold_norms(plain, (x,))[0]
+    base = plain if train else fold_norms(plain, x)[0]
     images = x.contiguous(memory_format=torch.channels_last)
-    return {"bare": (hollowed(base, (x,)), x), "bare, last": (hollowed(last(base), (images,)), images)}
+    return {"bare": (hollowed(base, x), x), "bare, last": (hollowed(last(base), images), images)}
 
 
 def run_case(name: str, batch: int, mode: str, options: argparse.Namespace) -> Case:
@@ -213,7 +215,9 @@ def run_case(name: str, batch: int, mode: str, options: argparse.Namespace) -> C
     if not (off := difference(fast, plain, x)) <= _ALLOWED:
         case.error = f"ninefold is off by {off:.1e} of the largest output, more than {_ALLOWED:.0e}"
         return case
-    runs = {k: step(m, (given,), train) for k, (m, given) in (theirs | {"ninefold": (fast, x)} | bare(plain, x, train)).items()}
+    runs = {
+        k: step(m, Call.of(given), train) for k, (m, given) in (theirs | {"ninefold": (fast, x)} | bare(plain, x, train)).items()
+    }
     if "compiled" in runs:
         runs["compiled"]()  # compiles: half a minute that is no step
     times = interleave(runs, options.seconds, pairs=runs)

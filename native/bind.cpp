@@ -4,6 +4,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "arena.hpp"
+#include "denormals.hpp"
 #include "isa.hpp"
 
 namespace nb = nanobind;
@@ -19,6 +20,8 @@ NB_MODULE(_native, m) {
     m.doc() = "Kernels on raw addresses; ninefold.engines.native checks everything before it calls one.";
     m.def("isas", &available, "Instruction sets that this build and this processor have, narrowest first.");
     m.def("poison", &poison_scratch, nb::arg("on"), "Fill scratch memory with NaN at every call, for tests.");
+    m.def("flush_denormals", &flush_denormals, nb::arg("threads"), "Take denormal numbers for zero on so many threads; return their control words.");
+    m.def("restore_control", &restore_control, nb::arg("words"), "Give the threads the control words back that flush_denormals returned.");
     nb::set_leak_warnings(false);  // plans live as long as the process: caches hold them to the end
     bind_direct(m);
     bind_local(m);

@@ -206,9 +206,9 @@ def kinds(model):
 
 @pytest.fixture
 def never_kept(monkeypatch):
-    from ninefold.network import tune
+    from ninefold.network import trial
 
-    monkeypatch.setattr(tune._Layer, "kept", property(lambda _: False))
+    monkeypatch.setattr(trial.Layer, "kept", property(lambda _: False))
 
 
 @pytest.mark.parametrize("inplace", [False, True])

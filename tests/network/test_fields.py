@@ -379,7 +379,7 @@ def test_own_fields():
 
 
 def test_examples_that_are_none():
-    with pytest.raises(ArgumentTypeError, match="list"):
+    with pytest.raises(ArgumentTypeError, match="no tensor in the example"):
         receptive_fields(nn.Conv2d(1, 1, 3), [1, 2])
     with pytest.raises(ShapeError, match="spatial=5"):
         receptive_fields(nn.Conv2d(1, 1, 3), torch.zeros(1, 1, 5, 6), spatial=5)

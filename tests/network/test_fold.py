@@ -316,12 +316,12 @@ def test_a_wrong_fold_is_found_before_the_model_changes(monkeypatch, inplace):
 
 
 def test_an_interrupt_after_folding_leaves_the_model_as_it_was(monkeypatch):
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     model = Small().eval()
     before = snapshot(model)
-    monkeypatch.setattr(tune, "_verify", stop)
+    monkeypatch.setattr(tune, "verified", stop)
     with pytest.raises(KeyboardInterrupt):
         nf.optimize(model, torch.randn(1, 3, 20, 22), inplace=True, mode="estimate")
     assert same(model, before)

@@ -7,7 +7,9 @@ import torch
 import ninefold as nf
 from ninefold import nn
 from ninefold.errors import AccuracyError, ModelError
-from ninefold.network import tune
+from ninefold.network import trial, tune
+from ninefold.network.choice import Times
+from ninefold.network.running import Call
 
 
 class Net(torch.nn.Module):
@@ -26,12 +28,28 @@ class Net(torch.nn.Module):
         return self.head(y.mean((2, 3)))
 
 
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    """Remember nothing of other tests: neither plans nor which whole network was faster."""
+    monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path))
+
+
 @pytest.fixture
 def fft_wins(monkeypatch):
     """Let estimates prefer transforms wherever they apply: what the clock prefers is no matter of correctness."""
     from ninefold.engines.fft import FFT
 
     monkeypatch.setattr(FFT, "cost", lambda *_: 0.0)
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """Let the first trial be twice as fast as the network as it was, whatever the clock says."""
+
+    def times(original, trials, *_, **__):
+        return Times(1.0, {0: 0.5}, {0: 2.0}, 0.1, {})
+
+    monkeypatch.setattr(tune, "time_steps", times)
 
 
 def snapshot(model):
@@ -67,19 +85,50 @@ def test_optimize_keeps_the_numbers_and_the_model(train, fft_wins):
     assert large.error is not None
     assert large.error < 1e-5
     assert report.error_after < 1e-4
-    assert 0 <= report.gained <= 1
-    assert report.bound <= report.before
+    assert (report.before, report.after, report.ratio, report.bound, report.gained) == (None,) * 5  # estimating times nothing
 
 
-def test_the_report_prints_and_is_json():
+def test_the_report_prints_and_is_json(fft_wins, chosen):
     model = Net().eval()
-    _, report = nf.optimize(model, torch.randn(1, 3, 64, 60), mode="estimate")
-    text = str(report)
-    for word in ("large", "depthwise 31x29, 8->8", "whole step", "double precision", "outside convolutions"):
+    _, report = nf.optimize(model, torch.randn(1, 3, 64, 60))
+    text = " ".join(str(report).split())
+    for word in ("large", "depthwise 31x29, 8->8", "whole step", "double precision", "outside convolutions", "machine's limits"):
         assert word in text
     data = json.loads(report.to_json())
     assert data["rows"][0]["name"] == "stem"
-    assert data["ratio"] == pytest.approx(report.ratio)
+    assert data["ratio"] == report.ratio == 2.0
+    assert report.bound <= report.bound_of_engines <= report.after
+    assert 0 <= report.gained <= 1
+
+
+def test_estimating_times_nothing(monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("something was timed")
+
+    monkeypatch.setattr("ninefold.planning.measure._time", never)
+    monkeypatch.setattr(tune, "time_steps", never)
+    _, report = nf.optimize(Net().eval(), torch.randn(1, 3, 64, 60), mode="estimate")
+    assert "nothing was timed" in str(report)
+    assert json.loads(report.to_json())["before"] is None
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_where_nothing_is_faster_nothing_is_changed(monkeypatch, inplace, fft_wins):
+    def slow(original, trials, *_, **__):
+        return Times(1.0, dict.fromkeys(range(len(trials)), 1.2), dict.fromkeys(range(len(trials)), 1.0), 0.1, {})
+
+    monkeypatch.setattr(tune, "time_steps", slow)
+    torch.manual_seed(0)
+    model, x = Net().eval(), torch.randn(1, 3, 64, 60)
+    before, expected = snapshot(model), model(x)
+    for _ in range(2):  # and so it is when that is remembered
+        fast, report = nf.optimize(model, x, inplace=inplace)
+        assert (fast is model) is inplace
+        assert unchanged(fast, before)
+        assert (report.before, report.after, report.ratio, report.changed) == (1.0, 1.0, 1.0, False)
+        assert all(row.kept for row in report.rows)
+        assert "nothing changed" in report.summary()
+        assert torch.equal(fast(x), expected)
 
 
 def test_inplace_changes_the_users_own_model(fft_wins):
@@ -96,8 +145,7 @@ def test_inplace_changes_the_users_own_model(fft_wins):
     torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_each_distinct_problem_is_measured_once(monkeypatch, tmp_path):
-    monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path))
+def test_each_distinct_problem_is_measured_once(monkeypatch):
     asked = []
     from ninefold.planning import decide
 
@@ -115,7 +163,7 @@ def test_an_interrupt_leaves_everything_as_it_was(monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tune, "plan_problem", stop)
+    monkeypatch.setattr(trial, "plan_problem", stop)
     with pytest.raises(KeyboardInterrupt):
         nf.optimize(model, torch.randn(1, 3, 40, 44), inplace=True)
     assert unchanged(model, before)
@@ -165,9 +213,9 @@ def test_what_is_outside_convolutions_is_measured_even_where_a_layer_serves_two_
             return torch.relu(self.conv(x)).mean((2, 3)) + torch.relu_(self.conv(half)).mean((2, 3))
 
     for train in (False, True):
-        _, report = nf.optimize(Pyramid().train(train), torch.randn(1, 2, 24, 20), mode="estimate", train=train)
+        _, report = nf.optimize(Pyramid().train(train), torch.randn(1, 2, 24, 20), train=train)
         assert len(report.rows) == 2
-        assert report.outside > 0
+        assert 0 < report.outside <= report.before
         assert report.bound <= report.before
 
 
@@ -189,10 +237,10 @@ class Beyond(torch.nn.Module):
 
 def test_what_is_compared_with_is_pytorchs_own_network(monkeypatch):
     timed = []
-    real = tune._step_times
-    monkeypatch.setattr(tune, "_step_times", lambda model, *rest: timed.append(model) or real(model, *rest))
+    real = tune.time_steps
+    monkeypatch.setattr(tune, "time_steps", lambda model, *rest, **how: timed.append(model) or real(model, *rest, **how))
     model = Beyond().eval()
-    nf.optimize(model, torch.randn(1, 3, 70, 64), mode="estimate")
+    nf.optimize(model, torch.randn(1, 3, 70, 64))
     (original,) = timed
     assert original is not model
     kinds = {name: type(module) for name, module in original.named_modules()}
@@ -204,13 +252,14 @@ def test_what_is_compared_with_is_pytorchs_own_network(monkeypatch):
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize(("planned", "plain"), [(0.5, 0.8), (0.8, 0.5)])
 def test_the_whole_step_decides_whether_layers_that_won_alone_stay(monkeypatch, planned, plain, inplace):
-    def times(original, trials, *_):
+    def times(original, trials, *_, **__):
         assert [t.format for t in trials] == ["contiguous", "channels_last"] * 2
-        return [1.0, *(plain if t.layers[0].given_up else planned for t in trials), 0.1]
+        after = [plain if t.layers[0].given_up else planned for t in trials]
+        return Times(1.0, dict(enumerate(after)), {k: 1 / t for k, t in enumerate(after)}, 0.1, {})
 
     torch.manual_seed(2)
-    monkeypatch.setattr(tune._Layer, "seconds", lambda _: 0.0)  # every layer wins alone
-    monkeypatch.setattr(tune, "_step_times", times)
+    monkeypatch.setattr(trial.Layer, "seconds", lambda _: 0.0)  # every layer wins alone
+    monkeypatch.setattr(tune, "time_steps", times)
     model, x = Beyond().eval(), torch.randn(1, 3, 70, 64)
     expected = model(x)
     fast, report = nf.optimize(model, x, inplace=inplace)
@@ -244,9 +293,17 @@ def test_layers_of_ninefold_are_optimized_and_those_torch_lacks_stay(inplace, ff
 def test_the_gradient_to_what_the_network_is_given_is_not_planned():
     model = torch.nn.Sequential(nn.Conv2d(3, 4, 3), torch.nn.ReLU(), nn.Conv2d(4, 5, 3))
     x = torch.randn(2, 3, 12, 13)
-    first, second = tune._record(model, (x,))
-    assert tune._maps(first, train=True) == ("c", "g")
-    assert tune._maps(second, train=True) == ("c", "h", "g")
-    assert tune._maps(second, train=False) == ("c",)
-    first, _ = tune._record(model, (x.requires_grad_(),))
-    assert tune._maps(first, train=True) == ("c", "h", "g")
+    first, second = trial.record(model, Call.of(x), train=True)
+    assert first.maps() == ("c", "g")
+    assert second.maps() == ("c", "h", "g")
+    assert [layer.maps() for layer in trial.record(model, Call.of(x), train=False)] == [("c",), ("c",)]
+    first, _ = trial.record(model, Call.of(x.requires_grad_()), train=True)
+    assert first.maps() == ("c", "h", "g")
+
+
+def test_the_gradients_to_what_is_not_trained_are_not_planned():
+    model = torch.nn.Sequential(nn.Conv2d(3, 4, 3), torch.nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Conv2d(5, 2, 3))
+    model[0].requires_grad_(False)
+    model[3].requires_grad_(False)
+    maps = [layer.maps() for layer in trial.record(model, Call.of(torch.randn(2, 3, 12, 13)), train=True)]
+    assert maps == [("c",), ("c", "g"), ("c", "h")]

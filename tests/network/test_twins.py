@@ -3,7 +3,6 @@ import pickle
 
 import pytest
 import torch
-from torch.nn.utils import parametrize
 
 import ninefold as nf
 from ninefold import nn
@@ -64,16 +63,28 @@ def test_convert_survives_copy_and_pickle():
 
 def test_what_is_left_alone_is_named_with_the_reason():
     class Own(torch.nn.Conv2d):
-        pass
+        def forward(self, x):
+            return 2 * super().forward(x)
 
-    parametrized = torch.nn.Conv2d(3, 4, 3)
-    parametrize.register_parametrization(parametrized, "weight", torch.nn.Identity())
-    model = torch.nn.Sequential(Own(3, 3, 3), parametrized, torch.nn.LazyConv2d(5, 3), torch.nn.Conv2d(3, 3, 1))
+    class Named(torch.nn.Module):
+        """No convolution, whatever it is called."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3))
+
+    class Foreign(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.kernel_size, self.weight = (3,), torch.nn.Parameter(torch.ones(2, 1, 3))
+
+    ConvNorm = type("ConvNorm", (Named,), {})
+    model = torch.nn.Sequential(Own(3, 3, 3), ConvNorm(), torch.nn.LazyConv2d(5, 3), torch.nn.Conv2d(3, 3, 1), Foreign())
     reasons = nf.unconverted(model)
-    assert list(reasons) == ["0", "1", "2"]
-    assert "subclass of Conv2d" in reasons["0"]
-    assert "parametrization" in reasons["1"]
+    assert list(reasons) == ["0", "2", "4"]
+    assert reasons["0"] == "Own.forward may mean something else than Conv2d.forward"
     assert "no weight yet" in reasons["2"]
+    assert "Foreign" in reasons["4"]
     twin = nf.convert(model)
     assert type(twin[0]) is Own
     assert isinstance(twin[3], nn.Conv2d)

@@ -1,6 +1,8 @@
 """The native extension: loaded in this one place, with the instruction set that runs, or the reason why it is not there."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from types import ModuleType
@@ -21,7 +23,7 @@ except ImportError as error:  # built without a compiler, or for another Python
 else:
     _missing = ""
 
-__all__ = ["TYPES", "blockless", "either", "extension_module", "instruction_set", "plain", "unavailable"]
+__all__ = ["TYPES", "blockless", "either", "extension_module", "flushed_denormals", "instruction_set", "plain", "unavailable"]
 
 TYPES = {"float32": 0, "float64": 1, "bfloat16": 2}
 """Numbers that the kernels know the dtypes by."""
@@ -50,6 +52,30 @@ def extension_module() -> ModuleType:
     if _module is None:
         raise ImportError(f"ninefold was built without its native extension ({_missing})")
     return _module
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Take denormal numbers for zero within the block, on every thread that PyTorch computes with.
+
+    ``torch.set_flush_denormal`` does so on the calling thread only, and on threads that are made later.
+
+    Examples
+    --------
+    >>> x = torch.full((100_000,), 1e-39)
+    >>> with flushed_denormals():
+    ...     zeros = x * 1.0
+    >>> int((x * 1.0).count_nonzero()), int(zeros.count_nonzero()) if instruction_set() else 0  # not without the extension
+    (100000, 0)
+    """
+    if _module is None:
+        yield
+        return
+    words = _module.flush_denormals(torch.get_num_threads())
+    try:
+        yield
+    finally:
+        _module.restore_control(words)
 
 
 def unavailable(problem: Problem) -> str | None:

@@ -1,6 +1,6 @@
 """The receptive field of every convolution of a network: what one output position can see of the input."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from ninefold.errors import ArgumentTypeError, ShapeError
 from ninefold.network.follow import Follow
 from ninefold.network.follow_rules import Places, convolved, without
 from ninefold.network.reach import Reach
+from ninefold.network.running import Call, untouched
 from ninefold.spec import ConvSpec
 
 __all__ = ["Watch", "own_fields", "quiet", "receptive_fields"]
@@ -20,7 +21,9 @@ __all__ = ["Watch", "own_fields", "quiet", "receptive_fields"]
 Extent = tuple[int, ...] | None
 
 
-def receptive_fields(model: nn.Module, example: Tensor | tuple[Any, ...], *, spatial: int | None = None) -> dict[str, Extent]:
+def receptive_fields(
+    model: nn.Module, example: Any, kwargs: Mapping[str, Any] | None = None, *, spatial: int | None = None
+) -> dict[str, Extent]:
     """Return, for every convolution layer that runs, how far one of its output positions sees in the input.
 
     The network runs once, in evaluation mode and without gradients, and what each tensor reads is followed through
@@ -29,10 +32,14 @@ def receptive_fields(model: nn.Module, example: Tensor | tuple[Any, ...], *, spa
     Parameters
     ----------
     model : torch.nn.Module
-    example : Tensor or tuple
-        What the model is called with; the first tensor is the input, others count only if they have its spatial sizes.
+    example : Tensor, tuple, mapping or other
+        What the model is called with, as `optimize` takes it; the first tensor is the input, others count only if they have its
+        spatial sizes.
+    kwargs : mapping, optional
+        Further arguments, by name.
     spatial : int, optional
-        How many of the example's last dimensions are spatial; by default all but two, and at least one.
+        How many of the example's last dimensions are spatial; by default as many as the model's convolutions have axes, or all
+        but two where they differ, and at least one.
 
     Returns
     -------
@@ -46,7 +53,7 @@ def receptive_fields(model: nn.Module, example: Tensor | tuple[Any, ...], *, spa
     Raises
     ------
     ArgumentTypeError
-        If there is no tensor in `example`.
+        If there is no tensor in `example` and `kwargs`.
     ShapeError
         If `spatial` is no number of its dimensions.
 
@@ -61,14 +68,14 @@ def receptive_fields(model: nn.Module, example: Tensor | tuple[Any, ...], *, spa
     >>> receptive_fields(net, torch.zeros(1, 3, 20, 24))
     {'0': (3, 5), '2': (12, 14)}
     """
-    inputs = example if isinstance(example, tuple) else (example,)
-    tensors = [t for t in inputs if isinstance(t, Tensor)]
+    call = Call.of(example, kwargs)
+    tensors = call.tensors()
     if not tensors:
-        raise ArgumentTypeError(f"example must be a tensor, or a tuple with one, not {type(example).__name__}")
+        raise ArgumentTypeError(f"there is no tensor in the example {call}")
     rank = tensors[0].dim()
-    axes = max(rank - 2, 1) if spatial is None else spatial
+    axes = _spatial(model, rank) if spatial is None else spatial
     if not 1 <= axes <= rank:
-        raise ShapeError(f"spatial={axes} must be between 1 and the {rank} dimensions of an example of {tensors[0].shape}")
+        raise ShapeError(f"spatial={axes} must be between 1 and the {rank} dimensions of an example of {tuple(tensors[0].shape)}")
     sizes = tuple(tensors[0].shape[rank - axes :])
     follow = Follow(axes)
     for tensor in tensors:
@@ -76,8 +83,13 @@ def receptive_fields(model: nn.Module, example: Tensor | tuple[Any, ...], *, spa
             follow.put(tensor, {a: (tensor.dim() - axes + a, Reach()) for a in range(axes)})
     watch = Watch(follow, sizes)
     with quiet(model), watch.on(model), torch.no_grad(), follow:
-        model(*inputs)
+        call.on(model)
     return watch.fields
+
+
+def _spatial(model: nn.Module, rank: int) -> int:
+    ranks = {len(m.kernel_size) for m in model.modules() if _is_convolution(m)}  # type: ignore[arg-type]
+    return ranks.pop() if len(ranks) == 1 and min(ranks) < rank else max(rank - 2, 1)
 
 
 def own_fields(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -158,10 +170,10 @@ class Watch:
 
 @contextmanager
 def quiet(model: nn.Module) -> Iterator[None]:
-    """Hold evaluation mode, with every module's own flag and torch's random state put back."""
+    """Hold evaluation mode, with every module's own flag, the buffers and the random states put back."""
     training = [(module, module.training) for module in model.modules()]
     try:
-        with torch.random.fork_rng(devices=[]):
+        with untouched(model):
             model.eval()
             yield
     finally:

@@ -15,20 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from ninefold import nn
 from ninefold.errors import UnsupportedError
+from ninefold.network.copying import copied
+from ninefold.network.kinds import as_defined, computes_only_a_convolution
 from ninefold.network.observe import Flow, observe
-from ninefold.network.running import copied, outputs
-from ninefold.network.twins import TWINS
+from ninefold.network.running import Call, outputs
 from ninefold.nn.conv import Planned, hooked
 from ninefold.spec.conv import ConvSpec
 
-__all__ = ["CONVOLUTIONS", "NORMS", "Folded", "Folds", "fold_norms"]
+__all__ = ["NORMS", "Folded", "Folds", "fold_norms"]
 
 NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
-_OWN = (getattr(nn, name) for name in nn.__all__)
-CONVOLUTIONS = frozenset(TWINS) | {kind for kind in _OWN if isinstance(kind, type) and issubclass(kind, Planned)}
-"""The layers that are known to compute a convolution and nothing else: no subclass, which may mean something else."""
 
 
 class Folded(Module):
@@ -92,14 +89,14 @@ class Folds:
             _fold(modules[conv], modules[norm], conv, made[conv].weight, made[conv].bias)
 
 
-def fold_norms(model: Module, inputs: tuple[Any, ...]) -> tuple[Module, Folds]:
+def fold_norms(model: Module, example: Any) -> tuple[Module, Folds]:
     """Return a copy in evaluation mode, every batch normalisation folded that may be, and what that was.
 
     Parameters
     ----------
     model : torch.nn.Module
-    inputs : tuple
-        What it is called with.
+    example : Tensor, tuple, mapping or other
+        What it is called with, as `optimize` takes it.
 
     Examples
     --------
@@ -112,11 +109,11 @@ def fold_norms(model: Module, inputs: tuple[Any, ...]) -> tuple[Module, Folds]:
     """
     result = copied(model, train=False)
     modules = dict(result.named_modules())
-    watched = {name: m for name, m in modules.items() if type(m) in CONVOLUTIONS or type(m) in NORMS}
+    watched = {name: m for name, m in modules.items() if computes_only_a_convolution(m) or as_defined(m, NORMS)}
     norms = [name for name, m in watched.items() if type(m) in NORMS]
     if not norms:
         return result, Folds()
-    flow = observe(result, inputs, watched)
+    flow = observe(result, example, watched)
     into, left = {}, {}
     for name in norms:
         if not flow.calls[name]:
@@ -129,7 +126,7 @@ def fold_norms(model: Module, inputs: tuple[Any, ...]) -> tuple[Module, Folds]:
     for name, conv in into.items():
         _fold(modules[conv], modules[name], conv, *_parameters(modules[conv], modules[name]))
     try:
-        outputs(result, inputs)
+        outputs(result, Call.of(example))
     except Exception as error:  # noqa: BLE001  a network whose own code looks at the normalisation may raise anything
         reason = f"the network does not run without it ({error.__cause__ or error})"
         return copied(model, train=False), Folds(left=left | dict.fromkeys(into, reason))
@@ -141,7 +138,7 @@ def _against(name: str, conv: str | None, flow: Flow, modules: dict[str, Module]
     norm: Any = modules[name]
     if norm.running_mean is None or norm.running_var is None:
         return "it normalises by the batch at hand, having no running statistics"
-    if conv is None or type(modules[conv]) not in CONVOLUTIONS:
+    if conv is None or type(modules[conv]) in NORMS:
         return "what it reads is not what a convolution layer makes"
     if not flow.alone(conv, name):
         return f"others read what {conv} makes, too"

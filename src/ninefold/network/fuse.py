@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module, ReLU
 
-from ninefold.network.fold import CONVOLUTIONS, NORMS
+from ninefold.network.fold import NORMS
+from ninefold.network.kinds import as_defined, computes_only_a_convolution
 from ninefold.network.observe import observe
 from ninefold.nn.conv import fuses, hooked
 
@@ -99,7 +100,7 @@ def _retire(detector: Any, convs: tuple[str, ...]) -> None:
     detector.into = convs
 
 
-def find_detectors(model: Module, inputs: tuple[Any, ...]) -> Fuses:
+def find_detectors(model: Module, example: Any) -> Fuses:
     """Return the detectors of a network in evaluation mode that read nothing but fresh memory, which nobody else reads.
 
     Examples
@@ -109,11 +110,11 @@ def find_detectors(model: Module, inputs: tuple[Any, ...]) -> Fuses:
     >>> find_detectors(net, (torch.zeros(1, 1, 9),))
     Fuses(behind={'1': ('0',)}, alone=('1',))
     """
-    modules = {name: m for name, m in model.named_modules() if type(m) in CONVOLUTIONS or type(m) in (*NORMS, ReLU)}
+    modules = {name: m for name, m in model.named_modules() if computes_only_a_convolution(m) or as_defined(m, (*NORMS, *_NAMES))}
     detectors = [name for name, m in modules.items() if type(m) in _NAMES]
     if not detectors:
         return Fuses()
-    flow = observe(model, inputs, modules)
+    flow = observe(model, example, modules)
     behind, alone = {}, []
     for name in detectors:
         makers = flow.sources(name)
@@ -122,6 +123,6 @@ def find_detectors(model: Module, inputs: tuple[Any, ...]) -> Fuses:
             continue
         if all(flow.alone(maker, name) and not hooked(modules[maker]) for maker in makes):
             alone.append(name)
-            if all(type(modules[maker]) in CONVOLUTIONS for maker in makes):
+            if all(type(modules[maker]) not in NORMS for maker in makes):
                 behind[name] = tuple(makes)
     return Fuses(behind, tuple(alone))

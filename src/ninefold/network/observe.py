@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ninefold.network.running import outputs
+from ninefold.network.running import Call, outputs
 
 __all__ = ["Flow", "observe"]
 
@@ -65,7 +65,7 @@ class Flow:
         return [call.shape for call in self.calls[name]]
 
 
-def observe(model: Module, inputs: tuple[Any, ...], watched: dict[str, Module]) -> Flow:
+def observe(model: Module, example: Any, watched: dict[str, Module]) -> Flow:
     """Run a network once, without gradients, and return how data flowed between the watched modules, which hold no others.
 
     Examples
@@ -77,7 +77,7 @@ def observe(model: Module, inputs: tuple[Any, ...], watched: dict[str, Module]) 
     ('0', True, True, False)
     """
     watch = _Watch(watched)
-    outputs(model, inputs, watch.on(watched))
+    outputs(model, Call.of(example), watch.on(watched))
     return watch.flow
 
 

@@ -1,6 +1,8 @@
 """What `optimize` found: a row per convolution, the totals, and the bound; printable, and as JSON."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from io import StringIO
@@ -30,6 +32,8 @@ class Row:
         Measured largest difference from PyTorch's result, on the scale ``max|V| * ||K_o||_1``; None where PyTorch's was kept.
     kept : bool
         Whether the layer is PyTorch's own, because nothing was faster.
+    best : float
+        Seconds if each map ran by the fastest engine of all that were timed; with ``mode="estimate"``, of the chosen ones.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Row:
     floor: float
     error: float | None = None
     kept: bool = True
+    best: float = 0.0
 
     @property
     def ratio(self) -> float:
@@ -58,16 +63,17 @@ class Report:
     mode : str
         ``"inference"`` or ``"training"``.
     rows : tuple of Row
-    before, after : float
-        Seconds of the whole step, medians of interleaved runs.
-    outside : float
-        Seconds of the step with every convolution left out: what nothing here changes.
+    before, after : float, optional
+        Seconds of the whole step, medians of interleaved runs; None with ``mode="estimate"``, which times nothing.
+    outside : float, optional
+        Seconds of the step as it was that its convolutions do not take: what nothing here changes.
     memory_format : str
         ``"contiguous"`` or ``"channels_last"``: what the network was found to run fastest in, conversions counted.
-    difference : float
+    difference : float, optional
         Largest difference between the outputs of both networks, relative to the largest output.
-    error_before, error_after : float
-        Largest difference from the network in double precision, relative to the largest output.
+    error_before, error_after : float, optional
+        Largest difference from the network in double precision, relative to the largest output. A figure that could not be had
+        is None, and `notes` says why.
     left_alone : dict
         Convolution-like layers that were not touched, each with the reason.
     folded : tuple of str
@@ -76,58 +82,82 @@ class Report:
         Batch normalisations that stand as they were though folding was asked for, each with the reason.
     fused : tuple of str
         Convolutions that apply the ReLU behind them in their own pass.
+    changed : bool
+        Whether anything was changed: False where the network was fastest as it was.
+    notes : tuple of str
+        What could not be done, and what the figures must be read with.
     """
 
     mode: str
     rows: tuple[Row, ...]
-    before: float
-    after: float
-    outside: float
+    before: float | None
+    after: float | None
+    outside: float | None
     memory_format: str
-    difference: float
-    error_before: float
-    error_after: float
+    difference: float | None
+    error_before: float | None
+    error_after: float | None
     left_alone: dict[str, str] = field(default_factory=dict)
     folded: tuple[str, ...] = ()
     unfolded: dict[str, str] = field(default_factory=dict)
     fused: tuple[str, ...] = ()
+    changed: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
-    def ratio(self) -> float:
-        """How many times faster the whole step is."""
-        return self.before / self.after
+    def ratio(self) -> float | None:
+        """How many times faster the whole step is; None where nothing was timed."""
+        return None if self.before is None or self.after is None else self.before / self.after
 
     @property
-    def bound(self) -> float:
-        """Seconds that the step cannot go below: the time outside convolutions and the floors of those inside."""
-        return min(self.before, self.after, self.outside + sum(min(r.floor, r.before) for r in self.rows))
+    def bound(self) -> float | None:
+        """Seconds that the step cannot go below by the machine's limits: what is outside convolutions, and their floors."""
+        return self._with(sum(min(r.floor, r.best, r.before) for r in self.rows))
 
     @property
-    def gained(self) -> float:
-        """The part of the possible gain that was reached, 0 to 1."""
-        possible = self.before - self.bound
+    def bound_of_engines(self) -> float | None:
+        """Seconds of the step if every convolution took what its fastest engine took alone."""
+        return self._with(sum(min(r.best, r.before) for r in self.rows))
+
+    def _with(self, inside: float) -> float | None:
+        if self.before is None or self.after is None or self.outside is None:
+            return None
+        return min(self.before, self.after, self.outside + inside)
+
+    @property
+    def gained(self) -> float | None:
+        """The part that was reached of what the fastest engines could gain, 0 to 1."""
+        if self.before is None or self.after is None or self.bound_of_engines is None:
+            return None
+        possible = self.before - self.bound_of_engines
         return 0.0 if possible <= 0 else max(0.0, min(1.0, (self.before - self.after) / possible))
 
     def summary(self) -> str:
         """Return the whole report in one line."""
         kept = sum(r.kept for r in self.rows)
-        most = self.before / self.bound
+        layers = f"{kept} of {len(self.rows)} convolutions kept as PyTorch's"
+        if self.before is None or self.after is None or self.outside is None or self.bound is None:
+            inside = sum(r.before for r in self.rows), sum(r.after for r in self.rows)
+            return f"{self.mode}: convolutions {_ms(inside[0])} -> {_ms(inside[1])} ms by estimate, nothing was timed; {layers}"
+        time = f"{_ms(self.before)} -> {_ms(self.after)} ms, {self.before / self.after:.2f}x" if self.changed else ""
+        time = time or f"nothing changed: {_ms(self.before)} ms as it was, and nothing that was tried is faster beyond noise"
+        engines = self.bound_of_engines or self.bound
         return (
-            f"{self.mode}: {_ms(self.before)} -> {_ms(self.after)} ms, {self.ratio:.2f}x; at most {most:.2f}x is possible "
-            f"({_ms(self.outside)} ms are outside convolutions), {self.gained:.0%} of that gain reached; "
-            f"{kept} of {len(self.rows)} convolutions kept as PyTorch's; {self.memory_format}"
+            f"{self.mode}: {time}; {_ms(self.outside)} ms are outside convolutions; at most {self.before / engines:.2f}x with "
+            f"the fastest engines that were timed, {self.before / self.bound:.2f}x by the machine's limits; {layers}; "
+            f"{self.memory_format}"
         )
 
     def to_json(self) -> str:
         """Return everything as JSON, derived figures included."""
-        derived = {"ratio": self.ratio, "bound": self.bound, "gained": self.gained}
+        derived = {"ratio": self.ratio, "bound": self.bound, "bound_of_engines": self.bound_of_engines, "gained": self.gained}
         return json.dumps(asdict(self) | derived, indent=2)
 
     def __rich__(self) -> Any:
         from rich.console import Group  # noqa: PLC0415  rich is loaded when something is printed
 
-        lines = [self.summary(), self._accuracy(), *(f"left alone: {n}: {why}" for n, why in self.left_alone.items())]
-        return Group(self._table(), *lines, *self._folds())
+        lines = [self.summary(), *self._accuracy(), *self.notes, *_grouped("left alone", self.left_alone), *self._folds()]
+        return Group(self._table(), *lines)
 
     def __str__(self) -> str:
         from rich.console import Console  # noqa: PLC0415  rich is loaded when something is printed
@@ -136,17 +166,19 @@ class Report:
         Console(file=text, width=150).print(self)
         return text.getvalue().rstrip()
 
-    def _accuracy(self) -> str:
-        return (
-            f"output differs by {self.difference:.1e} of its largest value; against double precision "
-            f"{self.error_before:.1e} before, {self.error_after:.1e} after"
-        )
+    def _accuracy(self) -> list[str]:
+        if self.difference is None:
+            return []
+        line = f"output differs by {self.difference:.1e} of its largest value"
+        if self.error_before is None or self.error_after is None:
+            return [line]
+        return [f"{line}; against double precision {self.error_before:.1e} before, {self.error_after:.1e} after"]
 
     def _folds(self) -> list[str]:
         norms = len(self.folded) + len(self.unfolded)
         head = [f"{len(self.folded)} of {norms} batch normalisations folded into the convolution before"] if norms else []
         relus = [f"{len(self.fused)} convolutions apply the ReLU behind them"] if self.fused else []
-        return [*head, *(f"not folded: {name}: {why}" for name, why in self.unfolded.items()), *relus]
+        return [*head, *_grouped("not folded", self.unfolded), *relus]
 
     def _table(self) -> Any:
         from rich.table import Table  # noqa: PLC0415  rich is loaded when something is printed
@@ -161,22 +193,17 @@ class Report:
         inside = sum(r.before for r in self.rows), sum(r.after for r in self.rows)
         table.add_section()
         macs = f"{sum(r.macs for r in self.rows) / 1e6:.1f}"
-        share = f"{inside[0] / self.before:.0%}"
+        share = f"{inside[0] / self._whole():.0%}"
         ratio = f"{inside[0] / inside[1]:.2f}" if inside[1] else "-"
         table.add_row("convolutions", "", "", macs, share, "", _ms(inside[0]), _ms(inside[1]), ratio, "")
-        table.add_row(
-            "whole step",
-            "",
-            "",
-            "",
-            "",
-            "",
-            _ms(self.before),
-            _ms(self.after),
-            f"{self.ratio:.2f}",
-            f"{self.difference:.0e}",
-        )
+        if self.before is not None and self.after is not None:
+            gap = "-" if self.difference is None else f"{self.difference:.0e}"
+            table.add_row("whole step", *[""] * 5, _ms(self.before), _ms(self.after), f"{self.ratio:.2f}", gap)
         return table
+
+    def _whole(self) -> float:
+        """Return what shares are of: the whole step, or where that was not timed all convolutions."""
+        return self.before or sum(r.before for r in self.rows) or 1.0
 
     def _cells(self, row: Row) -> Sequence[str]:
         sees = "all" if row.field is None else "x".join(map(str, row.field))
@@ -186,13 +213,30 @@ class Report:
             row.what,
             sees,
             f"{row.macs / 1e6:.1f}",
-            f"{row.before / self.before:.0%}",
+            f"{row.before / self._whole():.0%}",
             ", ".join(row.engines.values()) if len(engines) > 1 else engines[0],
             _ms(row.before),
             _ms(row.after),
             f"{row.ratio:.2f}",
             "-" if row.error is None else f"{row.error:.0e}",
         )
+
+
+def _grouped(head: str, reasons: dict[str, str]) -> list[str]:
+    """Return a line per reason, its layers named by pattern.
+
+    Examples
+    --------
+    >>> _grouped("left alone", {"blocks.0.conv": "why", "blocks.1.conv": "why", "stem": "why", "head": "because"})
+    ['left alone: blocks.*.conv (2), stem: why', 'left alone: head: because']
+    """
+    lines = []
+    for reason in dict.fromkeys(reasons.values()):
+        patterns = Counter(re.sub(r"(?<![^.])\d+(?![^.])", "*", name) for name, why in reasons.items() if why == reason)
+        single = {re.sub(r"(?<![^.])\d+(?![^.])", "*", name): name for name, why in reasons.items() if why == reason}
+        names = [single[p] or "the model itself" if n == 1 else f"{p} ({n})" for p, n in patterns.items()]
+        lines.append(f"{head}: {', '.join(names)}: {reason}")
+    return lines
 
 
 def _ms(seconds: float) -> str:

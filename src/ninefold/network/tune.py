@@ -1,92 +1,51 @@
 """``optimize``: measure every distinct convolution of a network once, choose, verify, report.
 
 The network that is given is not touched until all is known; with ``inplace=True`` it is then changed in one go. So an
-interrupt, or a check that fails, leaves model, weights and gradients as they were.
+interrupt, or a check that fails, leaves model, weights and gradients as they were. All that is run are copies of it, on the
+example's own values. What a network cannot be run in (another memory format, double precision) is left out, with a word in the
+report.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, replace
 from math import prod
-from statistics import median
+from time import perf_counter
 from typing import Any, Literal
 
-from torch import Tensor
+import torch
 from torch.nn import Module
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.nn.parameter import is_lazy
 
-from ninefold.engines.base import in_format, unit_roundoff
-from ninefold.errors import AccuracyError
+from ninefold.errors import NinefoldError
+from ninefold.network.choice import Times, faster, time_steps
+from ninefold.network.copying import copied
 from ninefold.network.fields import receptive_fields
 from ninefold.network.fold import Folds, fold_norms
 from ninefold.network.fuse import Fuses, find_detectors
 from ninefold.network.report import Report, Row
-from ninefold.network.running import copied, hollowed, outputs, step
-from ninefold.network.twins import as_torch, convert, freeze, plain_type, swap, unconverted
+from ninefold.network.running import Call, tried
+from ninefold.network.trial import Budget, Layer, MemoryFormat, Trial, made_ready, to_channels_last
+from ninefold.network.twins import as_torch, freeze, swap, unconverted
+from ninefold.network.verify import Accuracy, first_line, verified
 from ninefold.nn.conv import Planned
-from ninefold.ops.bound import Bound
-from ninefold.planning import plan_problem
-from ninefold.planning.choose import engine_named
-from ninefold.planning.measure import interleaved, measure_rates
-from ninefold.planning.plan import Plan
+from ninefold.planning.cache import plan_cache
+from ninefold.planning.cost import machine_for
 from ninefold.settings import CURRENT, Options
-from ninefold.spec.problem import Map
 
 __all__ = ["optimize"]
 
 Progress = Callable[[str, int, int], None]
-_ROUNDS = 20  # of whole steps, from which a median is told at once
-_WORTH = 1.05  # a layer is exchanged, and a format changed, for at least this factor
-
-
-@dataclass
-class _Layer:
-    """One convolution as it ran: its bound maps, their plans, and what the report says of it.
-
-    `upstream` says that something before it may be trained, so that the gradient to its input is asked for.
-    """
-
-    name: str
-    bound: Bound
-    map: Map
-    torch_has: bool = True
-    plans: dict[Map, Plan] = field(default_factory=dict)
-    error: float | None = None
-    given_up: bool = False
-    upstream: bool = False
-
-    def seconds(self) -> float:
-        """Return the time of all maps, as chosen."""
-        return sum(plan.chosen.seconds for plan in self.plans.values())
-
-    def native(self) -> float:
-        """Return the time of all maps as PyTorch's own layer and its autograd run them."""
-        own = {m: "aten-backward" if m == "h" and self.map == "c" else "aten" for m in self.plans}
-        return sum(_standing(plan, own[m]) for m, plan in self.plans.items())
-
-    @property
-    def kept(self) -> bool:
-        """Whether PyTorch has this layer and its own is as good, or the whole network was better with it."""
-        return self.torch_has and (self.given_up or self.native() < _WORTH * self.seconds())
-
-
-def _standing(plan: Plan, engine: str) -> float:
-    found = next((c for c in plan.candidates if c.engine == engine and c.reason is None), plan.chosen)
-    return found.seconds
-
-
-@dataclass
-class _Trial:
-    """A copy of the network in one memory format, its convolutions planned."""
-
-    format: Literal["contiguous", "channels_last"]
-    model: Module
-    layers: list[_Layer]
-    fused: tuple[str, ...] = ()
+_STEPS = 1.5  # seconds of whole steps, from which on more say little
+_DENORMAL = 0.01  # share of denormal numbers from which on times say nothing
 
 
 def optimize(
     model: Module,
-    example: Tensor | tuple[Any, ...],
+    example: Any = (),
+    kwargs: Mapping[str, Any] | None = None,
     *,
     mode: Literal["estimate", "measure"] = "measure",
     tolerance: float | Literal["default", "strict"] = "default",
@@ -94,30 +53,37 @@ def optimize(
     train: bool = False,
     inplace: bool = False,
     fold: bool = True,
+    seconds: float = 30.0,
     progress: Progress | None = None,
 ) -> tuple[Module, Report]:
-    """Run every convolution of a network by the fastest exact-enough engine, in the fastest memory format.
+    """Run every convolution of a network by the fastest exact-enough engine; return that network, and what it gained.
 
-    Layers are chosen one by one. When measured, the whole step decides in the end: where it is faster with PyTorch's own layers,
-    they stay. What is measured against is PyTorch: of a network made of ninefold's layers, too, every layer that ``torch.nn`` has
-    runs as ``torch.nn``'s there. One that it lacks stands as it is on both sides.
+    Layers are chosen one by one. When measured, the whole step decides in the end: where it is faster with PyTorch's own
+    layers, they stay, and where nothing is faster than the network as it was, nothing is changed. What is measured against is
+    PyTorch: of a network made of ninefold's layers, too, every layer that ``torch.nn`` has runs as ``torch.nn``'s there. One that
+    it lacks stands as it is on both sides.
 
     Parameters
     ----------
     model : torch.nn.Module
-    example : Tensor or tuple
-        What the model is called with: sizes, dtypes and memory formats are those it is tuned for. Others run too, planned
-        from estimates.
+    example : Tensor, tuple, mapping or other
+        What the model is called with: a tuple holds the positional arguments, a mapping those with names, and anything else,
+        such as a tensor or a list of images, is the only argument; ``(dictionary,)`` for a dictionary that is. Any nest of
+        tensors will do. Sizes, dtypes and memory formats are those it is tuned for. Others run too, planned from estimates.
+    kwargs : mapping, optional
+        Further arguments, by name.
     mode : {"measure", "estimate"}
-        Whether each distinct problem is timed once and remembered, or planned from costs.
+        Whether each distinct problem is timed once and remembered, or planned from costs. Estimating times nothing, whole steps
+        neither, and tries no other memory format.
     tolerance : float or str
         As in `ninefold.options`.
     max_scratch : int, optional
         As in `ninefold.options`; the optimized layers keep to it.
     train : bool
-        Tune a training step (forward and both gradients); weights are then not frozen.
+        Tune a training step (forward and the gradients of what requires them); weights are then not frozen.
     inplace : bool
-        Change `model` itself. By default a copy is optimized, with parameters of its own.
+        Change `model` itself. By default a copy is optimized, with parameters of its own. What else the model holds, and cannot
+        be copied, such as a lock, is shared with the copy.
     fold : bool
         For inference, multiply batch normalisations with fixed statistics into the convolutions before them, wherever nothing
         else reads what lies between in a run of the example. The convolution then has new parameters, a bias among them, and the
@@ -125,19 +91,23 @@ def optimize(
         the network in training mode raises `UnsupportedError`, for nothing is left to train; ``eval()`` takes that back.
         With ``tolerance="strict"`` none is folded, for the definition multiplies afterwards. A ReLU behind a convolution is
         applied by its engine where that can, or in place, found the same way; this changes no bit. False leaves all of them.
+    seconds : float
+        How long all of it may take, about. The layers that do most are timed first; what is not timed by then is planned from
+        estimates, and the report says so. A network that is slow itself is run some ten times whatever the limit.
     progress : callable, optional
         Called with (what is done, steps done, steps in all).
 
     Returns
     -------
     model : torch.nn.Module
-        In evaluation mode with frozen weights, or in training mode.
+        In evaluation mode with frozen weights, or in training mode. A layer whose weight a parametrization or a hook of
+        ``torch.nn.utils`` computes keeps its ``state_dict``; frozen, it computes the weight once.
     report : Report
 
     Raises
     ------
     ModelError
-        If the model cannot be called with the example.
+        If the model cannot be called with the example, or cannot be copied.
     AccuracyError
         If the result's difference from the untouched network is not explained by the tolerance; nothing is changed then.
 
@@ -150,231 +120,235 @@ def optimize(
     ['c']
     """
     options = replace(CURRENT.get(), mode=mode, tolerance=tolerance, max_scratch=max_scratch)
-    inputs = example if isinstance(example, tuple) else (example,)
-    original = as_torch(copied(model, train))  # what is compared with: PyTorch's own layers, wherever it has them
-    reference = outputs(original, inputs)
-    fields = receptive_fields(original, inputs)
-    formats: list[Literal["contiguous", "channels_last"]] = ["contiguous"]
-    if mode == "measure" and any(isinstance(x, Tensor) and x.ndim in (4, 5) for x in inputs):
-        formats.append("channels_last")
-    base, folds = fold_norms(model, inputs) if fold and not train and tolerance not in ("strict", 0) else (model, Folds())
-    fuses = find_detectors(copied(base, train=False), inputs) if fold and not train else Fuses()
-    trials = [_trial(base, fuses, inputs, f, options, train, progress) for f in formats]
-    bare = hollowed(as_torch(copied(base, train)), inputs) if folds.into else hollowed(original, inputs)
-    if mode == "measure":
-        trials += [
-            _given_up(base, t, fuses, options, train) for t in trials if not all(la.kept for la in t.layers if la.torch_has)
-        ]
-    times = _step_times(original, trials, bare, inputs, train)
-    best = min(range(len(trials)), key=lambda k: times[k + 1] * (1.0 if trials[k].format == "contiguous" else _WORTH))
-    chosen = trials[best]
-    accuracy = _verify(original, inputs, reference, outputs(chosen.model, inputs), chosen, tolerance, len(folds.into))
-    rates = measure_rates()
-    rows = tuple(_row(layer, trials[0].layers[k], fields, rates) for k, layer in enumerate(chosen.layers))
-    report = Report(
-        "training" if train else "inference",
-        rows,
-        times[0],
-        times[best + 1],
-        times[-1],
-        chosen.format,
-        *accuracy,
-        unconverted(original),
-        tuple(folds.into.values()),
-        folds.left,
-        chosen.fused,
-    )
-    result = _transplant(model, chosen, folds, fuses, options, train) if inplace else chosen.model
-    return result, report
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        return _Optimization(model, Call.of(example, kwargs), options, train, fold, Budget(seconds), progress).run(inplace)
 
 
-def _trial(
-    model: Module,
-    fuses: Fuses,
-    inputs: tuple[Any, ...],
-    memory_format: Literal["contiguous", "channels_last"],
-    options: Options,
-    train: bool,
-    progress: Progress | None,
-) -> _Trial:
-    """Convert a copy in one memory format, and plan each of its distinct problems."""
-    trial = _made_ready(convert(copied(model, train), inplace=True), memory_format, options, train)
-    layers = _record(trial, inputs)
-    for k, layer in enumerate(layers):
-        if progress is not None:
-            progress(f"{memory_format.replace('_', '-')}: {layer.name}", k, len(layers))
-        for map_ in _maps(layer, train):
-            frozen = layer.bound.frozen if map_ != "g" else None
-            layer.plans[map_] = plan_problem(layer.bound.problem(map_), options.mode, frozen)
-            layer.bound.forget()
-    _compare(trial, layers, inputs)
-    modules = dict(trial.named_modules())
-    for name in {layer.name for layer in layers}:
-        if all(layer.kept for layer in layers if layer.name == name) and (kind := plain_type(modules[name])):
-            swap(modules[name], kind)
-    return _Trial(memory_format, trial, layers, fuses.apply(trial, _epilogues(layers)))
+@dataclass(frozen=True)
+class _Choice:
+    """What is remembered of a whole network: the format that was fastest, none where it was fastest as it was."""
+
+    format: str
+    given_up: bool
+
+    @property
+    def nothing(self) -> bool:
+        return not self.format
 
 
-def _made_ready(model: Module, memory_format: str, options: Options, train: bool) -> Module:
-    """Bring a copy into a memory format, fix the options of its planned layers, and freeze them for inference."""
-    if memory_format == "channels_last":
-        _to_channels_last(model)
-    for module in model.modules():
-        if isinstance(module, Planned):
-            module.plan_options = replace(options, mode="estimate")
-    return model if train else freeze(model)
+class _Optimization:
+    """One call of `optimize`, step by step; `notes` is what the report says beside its figures."""
 
+    def __init__(
+        self, model: Module, call: Call, options: Options, train: bool, fold: bool, budget: Budget, progress: Progress | None
+    ) -> None:
+        self.model, self.call, self.options, self.train = model, call, options, train
+        self.fold = fold and not train
+        self.budget, self.progress = budget, progress
+        self.notes: list[str] = []
+        self.step = 0.0  # seconds of one, about
 
-def _given_up(model: Module, trial: _Trial, fuses: Fuses, options: Options, train: bool) -> _Trial:
-    """Return what a trial is with PyTorch's own layers, wherever it has them: layers that won alone may lose together."""
-    plain = _made_ready(as_torch(copied(model, train)), trial.format, options, train)
-    fuses.apply(plain, {})
-    return _Trial(trial.format, plain, [replace(layer, given_up=True) for layer in trial.layers])
+    def run(self, inplace: bool) -> tuple[Module, Report]:
+        original = as_torch(copied(self.model, self.train))  # what is compared with: PyTorch's own layers, wherever it has them
+        start = perf_counter()
+        reference, self.call = tried(original, self.call)
+        self.step = perf_counter() - start
+        if _lazy(self.model):
+            self._materialize(original, inplace)
+        fields = self._fields(original)
+        base, folds, fuses = self._behind()
+        trials = self._trials(base, fuses)
+        if not trials:
+            trials = [Trial("contiguous", original, [], results=reference)]
+        chosen, times = self._choose(original, base, fuses, trials)
+        if chosen is None:
+            plain = made_ready(as_torch(copied(self.model, self.train)), "contiguous", self.options, self.train)
+            layers = [replace(layer, given_up=True) for layer in trials[0].layers]
+            chosen, folds, fuses = Trial("contiguous", plain, layers), Folds(), Fuses()
+            kinds = zip(plain.modules(), self.model.modules(), strict=True)
+            accuracy, changed = Accuracy(0.0), any(type(now) is not type(before) for now, before in kinds)
+        else:
+            double = self.budget.allows(4 * self.step)
+            tolerance = self.options.tolerance
+            accuracy = verified(original, self.call, reference, chosen, tolerance, folded=len(folds.into), double=double)
+            changed = bool(
+                not all(layer.kept for layer in chosen.layers) or folds.into or fuses.alone or chosen.format != "contiguous"
+            )
+        report = self._report(original, trials[0], chosen, times, folds, fields, accuracy, changed)
+        result = _transplant(self.model, chosen, folds, fuses, self.options, self.train) if inplace else chosen.model
+        return result, report
 
+    def _materialize(self, original: Module, inplace: bool) -> None:
+        """Give layers that have no weights yet those of a first call: the user's own model in place, else that of the copy."""
+        if inplace:
+            with torch.no_grad():
+                self.call.fresh().on(self.model)
+        else:
+            self.model = copied(original, self.train)
 
-def _epilogues(layers: list[_Layer]) -> dict[str, frozenset[str]]:
-    """Return by layer the epilogues that its engines take, whatever size it is called with."""
-    takes: dict[str, frozenset[str]] = {}
-    for layer in layers:
-        own = engine_named(layer.plans[layer.map].engine).epilogues
-        takes[layer.name] = takes.get(layer.name, own) & own
-    return takes
+    def _fields(self, original: Module) -> dict[str, tuple[int, ...] | None]:
+        if not self.call.tensors() or not self.budget.allows(10 * self.step):
+            self.notes.append(
+                "receptive fields: not followed, for no time was left" if self.call.tensors() else "receptive fields: none"
+            )
+            return {}
+        try:
+            return receptive_fields(original, self.call.fresh())
+        except Exception as error:  # noqa: BLE001  the network is somebody else's
+            self.notes.append(f"receptive fields: not followed, for the network does not run while watched ({first_line(error)})")
+            return {}
 
+    def _behind(self) -> tuple[Module, Folds, Fuses]:
+        """Find what can be folded into convolutions or applied by them."""
+        if not self.fold:
+            return self.model, Folds(), Fuses()
+        try:
+            strict = self.options.tolerance in ("strict", 0)
+            base, folds = (self.model, Folds()) if strict else fold_norms(self.model, self.call)
+            return base, folds, find_detectors(copied(base, train=False), self.call)
+        except Exception as error:  # noqa: BLE001  the network is somebody else's
+            self.notes.append(f"nothing was folded, for the network does not run while watched ({first_line(error)})")
+            return self.model, Folds(), Fuses()
 
-def _maps(layer: _Layer, train: bool) -> tuple[Map, ...]:
-    other: tuple[Map, ...] = () if not layer.upstream else ("h",) if layer.map == "c" else ("c",)
-    return (layer.map, *other, "g") if train else (layer.map,)
+    def _trials(self, base: Module, fuses: Fuses) -> list[Trial]:
+        formats: list[MemoryFormat] = ["contiguous"]
+        if self.options.mode == "measure" and any(x.ndim in (4, 5) for x in self.call.tensors()):
+            formats.append("channels_last")
+        trials: list[Trial] = []
+        for memory_format in formats:
+            if trials and (known := self._remembered(trials[0])) is not None and known.format != memory_format:
+                continue
+            if trials and not self.budget.allows(6 * self.step):
+                self.notes.append(f"{memory_format}: not tried, for no time was left")
+                continue
+            with _noting(self.notes, memory_format.replace("_", "-")):
+                trials.append(
+                    Trial.planned(
+                        base,
+                        fuses,
+                        self.call,
+                        memory_format,
+                        self.options,
+                        train=self.train,
+                        budget=self.budget,
+                        progress=self.progress,
+                    )
+                )
+        if estimated := sum(trial.estimated for trial in trials):
+            self.notes.append(
+                f"{estimated} maps of layers were planned from estimates: {self.budget.seconds:g} seconds were spent"
+            )
+        return trials
 
+    def _choose(self, original: Module, base: Module, fuses: Fuses, trials: list[Trial]) -> tuple[Trial | None, Times | None]:
+        """Return the trial that is faster than the network as it was, None if none is; without timing, the first."""
+        if self.options.mode == "estimate":
+            return trials[0], None
+        known = self._remembered(trials[0])
+        if known is None:
+            room = self.budget.allows(6 * self.step * len(trials))
+            candidates = trials + (self._given_up(base, fuses, trials) if room else [])
+        elif known.nothing:
+            candidates = []
+        else:
+            candidates = self._given_up(base, fuses, trials[-1:]) if known.given_up else trials[-1:]
+        seconds = min(_STEPS if known is None else _STEPS / 3, 0.5 * self.budget.left())
+        flush = self._denormals(trials[0])
+        times = time_steps(original, candidates, self.call, seconds, train=self.train, flush=flush)
+        self.notes += [f"{candidates[k].format}: cannot run a step ({error})" for k, error in times.failed.items()]
+        best = faster(times, candidates)
+        chosen = None if best is None else candidates[best]
+        if known is None:
+            given_up = chosen is not None and any(layer.given_up for layer in chosen.layers)
+            choice = _Choice("" if chosen is None else chosen.format, given_up)
+            plan_cache().remember(self._key(trials[0]), json.dumps(astuple(choice)))
+        return chosen, times if best is None else replace(times, after={0: times.after[best]})
 
-def _to_channels_last(model: Module) -> None:
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            if parameter.ndim in (4, 5):
-                parameter.data = in_format(parameter.data, channels_last=True)
+    def _given_up(self, base: Module, fuses: Fuses, trials: list[Trial]) -> list[Trial]:
+        """Return the trials with PyTorch's own layers, where that is another network than the one that was given."""
+        found = []
+        for trial in trials:
+            folded = base is not self.model or bool(fuses.alone)
+            if folded or trial.format != "contiguous" or any(not la.torch_has for la in trial.layers):
+                with _noting(self.notes, f"{trial.format} with PyTorch's own layers"):
+                    found.append(trial.given_up(base, fuses, self.call, self.options, train=self.train))
+        return found
 
-
-def _record(model: Module, inputs: tuple[Any, ...]) -> list[_Layer]:
-    """Run once and note what each planned layer was called with; one entry per layer and kind of operands."""
-    layers: dict[tuple[str, Any], _Layer] = {}
-    given = {x.data_ptr() for x in tree_leaves(inputs) if isinstance(x, Tensor) and not x.requires_grad}
-
-    def hook(name: str) -> Callable[..., None]:
-        def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            x, size = args[0], kwargs.get("output_size", args[1] if len(args) > 1 else None)
-            x = x if x.ndim == module.spec.ndim + 2 else x.unsqueeze(0)
-            sizes = None if size is None else tuple(size)[-module.spec.ndim :]
-            bound = module.site.bind(x, module.weight, sizes)
-            layer = _Layer(name, bound, module.site.map, plain_type(module) is not None)
-            layer = layers.setdefault((name, bound.problem(module.site.map).key), layer)
-            layer.upstream = layer.upstream or x.data_ptr() not in given
-
-        return note
-
-    named = [(name, m) for name, m in model.named_modules() if isinstance(m, Planned)]
-    handles = [m.register_forward_pre_hook(hook(name), with_kwargs=True) for name, m in named]
-    try:
-        outputs(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(layers.values())
-
-
-def _compare(model: Module, layers: list[_Layer], inputs: tuple[Any, ...]) -> None:
-    """Run once more and compare each exchanged layer with PyTorch's own on what it really reads."""
-    waiting: dict[str, list[_Layer]] = {}
-    for layer in layers:
-        if layer.plans[layer.map].engine != "aten":
-            waiting.setdefault(layer.name, []).append(layer)
-
-    def hook(entries: list[_Layer]) -> Callable[..., None]:
-        def look(module: Any, args: tuple[Any, ...], out: Tensor) -> None:
-            for layer in entries:
-                problem = layer.bound.problem(layer.map)
-                batched = args[0] if args[0].ndim == module.spec.ndim + 2 else args[0].unsqueeze(0)
-                if layer.error is not None or engine_named("aten").refuses(problem) or len(batched) != problem.batch:
-                    continue
-                x, weight = batched.detach(), module.weight.detach()
-                direct = module.finished(engine_named("aten").prepare(problem)(weight, x, module.bias))
-                scale = x.abs().amax() * weight.abs().flatten(1).sum(1).amax()
-                layer.error = float((direct - out.detach().reshape(direct.shape)).abs().amax() / scale.clamp_min(1e-30))
-
-        return look
-
-    modules = dict(model.named_modules())
-    handles = [modules[name].register_forward_hook(hook(entries)) for name, entries in waiting.items()]
-    try:
-        if handles:
-            outputs(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _step_times(original: Module, trials: list[_Trial], bare: Module, inputs: tuple[Any, ...], train: bool) -> list[float]:
-    """Return medians of the untouched network and of each trial, interleaved, and of the network without its convolutions.
-
-    That one is timed apart: beside it, networks that are mostly convolution would be taken for hopeless after two calls.
-    """
-    runs = {str(k): step(m, inputs, train) for k, m in enumerate((original, *(t.model for t in trials)))}
-    times = interleaved(runs, seconds=1.0)
-    if max(map(len, times.values())) < _ROUNDS:  # a busy moment must not decide
-        times = {k: times[k] + more for k, more in interleaved(runs, seconds=2.0).items()}
-    outside = interleaved({"bare": step(bare, inputs, train)}, seconds=0.3)["bare"]
-    return [median(seconds) for seconds in (*(times[k] for k in runs), outside)]
-
-
-def _verify(
-    original: Module,
-    inputs: tuple[Any, ...],
-    reference: list[Tensor],
-    results: list[Tensor],
-    chosen: _Trial,
-    tolerance: float | str,
-    folded: int,
-) -> tuple[float, float, float]:
-    """Return (difference, error before, error after), relative to the largest output; raise past what is explained."""
-    double = copied(original, original.training).double()
-    exact = outputs(convert(copied(double, double.training)), _doubled(inputs))
-
-    def far(a: list[Tensor], b: list[Tensor]) -> float:
-        scale = max([1e-30, *(float(x.abs().amax()) for x in exact if x.numel())])
-        gaps = (float((x.double() - y.double()).abs().amax()) for x, y in zip(a, b, strict=True) if x.numel())
-        return max(gaps, default=0.0) / scale
-
-    layers = max(1, len(chosen.layers))
-    allowed = layers * max(p.problem.tolerance for layer in chosen.layers for p in layer.plans.values()) if chosen.layers else 0.0
-    rounding = max(unit_roundoff(str(x.dtype).removeprefix("torch.")) for x in reference)
-    allowed += folded * rounding  # a folded weight is rounded once more; where PyTorch happens to be exact, that is all there is
-    if (
-        not far(reference, exact) <= 100 * allowed
-    ):  # an engine that is wrong in double precision, too: PyTorch's own, however slow
-        exact = outputs(double, _doubled(inputs))
-    difference, before, after = far(reference, results), far(reference, exact), far(results, exact)
-    if not after <= 100 * before + 100 * allowed:
-        raise AccuracyError(
-            f"the optimized network is off by {after:.1e} of its largest output where PyTorch's is off by {before:.1e}; "
-            f"that is more than {layers} layers within tolerance {tolerance!r} explain; try tolerance='strict'"
-            + (", or fold=False" if folded else "")
+    def _denormals(self, trial: Trial) -> bool:
+        worst = max(trial.layers, key=lambda la: la.denormal, default=None)
+        if worst is None or worst.denormal < _DENORMAL:
+            return False
+        self.notes.append(
+            f"denormal numbers: {worst.denormal:.0%} of the nonzero numbers at {worst.name} are below the smallest normal "
+            "one, on which a processor is up to a hundred times slower; both sides were timed with such numbers taken for zero. "
+            "Load trained weights, or give batch normalisations the statistics of data"
         )
-    return difference, before, after
+        return True
+
+    def _key(self, trial: Trial) -> str:
+        """Return what a choice among whole networks depends on: the layers, what they run, and the options."""
+        problems = [(la.name, sorted(plan.problem.key for plan in la.plans.values())) for la in trial.layers]
+        text = repr((type(self.model).__qualname__, problems, trial.fused, self.train, self.fold, astuple(self.options)))
+        return "network " + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def _remembered(self, trial: Trial) -> "_Choice | None":
+        """Return what an earlier call has found out about whole networks like this."""
+        text = plan_cache().recall(self._key(trial))
+        return None if text is None else _Choice(*json.loads(text))
+
+    def _report(
+        self,
+        original: Module,
+        first: Trial,
+        chosen: Trial,
+        times: Times | None,
+        folds: Folds,
+        fields: dict[str, tuple[int, ...] | None],
+        accuracy: Accuracy,
+        changed: bool,
+    ) -> Report:
+        given = {(la.name, la.bound.form, la.bound.batch): la for la in first.layers}
+        rows = tuple(_row(la, given.get((la.name, la.bound.form, la.bound.batch), la), fields) for la in chosen.layers)
+        return Report(
+            "training" if self.train else "inference",
+            rows,
+            None if times is None else times.before,
+            None if times is None else times.after[0] if changed else times.before,
+            None if times is None else times.outside,
+            chosen.format,
+            accuracy.difference,
+            accuracy.before,
+            accuracy.after,
+            unconverted(original),
+            tuple(folds.into.values()),
+            folds.left,
+            chosen.fused,
+            changed,
+            (*self.notes, *accuracy.notes),
+        )
 
 
-def _doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    def double(x: Any) -> Any:
-        return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+@contextmanager
+def _noting(notes: list[str], what: str) -> Iterator[None]:
+    """Take a note of what a network cannot be run in; an error of ninefold's own is none of the network's."""
+    try:
+        yield
+    except NinefoldError:
+        raise
+    except Exception as error:  # noqa: BLE001  the network is somebody else's
+        notes.append(f"{what}: left out, for the network does not run so ({first_line(error)})")
 
-    return tuple(tree_map(double, inputs))
+
+def _lazy(model: Module) -> bool:
+    return any(is_lazy(x) for x in (*model.parameters(), *model.buffers()))
 
 
-def _row(layer: _Layer, given: _Layer, fields: dict[str, tuple[int, ...] | None], rates: tuple[float, float]) -> Row:
+def _row(layer: Layer, given: Layer, fields: dict[str, tuple[int, ...] | None]) -> Row:
     """Describe a layer: before is PyTorch's own in the format given, after is what was chosen."""
     form, batch = layer.bound.form, layer.bound.batch
-    product, stream = rates
-    problem = layer.bound.problem(layer.map)
+    problem, kept = layer.bound.problem(layer.map), layer.kept
+    machine = machine_for(problem)
     mixing = form.channels.connections * prod(form.n_out) * batch
-    floor = len(layer.plans) * max(problem.bytes / stream, mixing / product)
-    kept = layer.kept
     return Row(
         layer.name,
         _what(layer),
@@ -383,13 +357,14 @@ def _row(layer: _Layer, given: _Layer, fields: dict[str, tuple[int, ...] | None]
         {m: "aten" if kept else p.engine for m, p in layer.plans.items()},
         given.native(),
         layer.native() if kept else layer.seconds(),
-        floor,
+        len(layer.plans) * max(problem.bytes / machine.stream, mixing / machine.product),
         None if kept else layer.error,
         kept,
+        min(given.best(), layer.best()),
     )
 
 
-def _what(layer: _Layer) -> str:
+def _what(layer: Layer) -> str:
     form = layer.bound.form
     ends = (form.channels.inputs, form.channels.outputs)
     ends = ends[::-1] if layer.map == "h" else ends
@@ -404,7 +379,7 @@ def _what(layer: _Layer) -> str:
     return text + ("" if set(form.dilation) == {1} else f", dilation {max(form.dilation)}")
 
 
-def _transplant(model: Module, chosen: _Trial, folds: Folds, fuses: Fuses, options: Options, train: bool) -> Module:
+def _transplant(model: Module, chosen: Trial, folds: Folds, fuses: Fuses, options: Options, train: bool) -> Module:
     """Give the user's own model the folded parameters, the classes and the memory format that were chosen."""
     folds.carry(chosen.model, model)
     modules = dict(model.named_modules())
@@ -415,6 +390,6 @@ def _transplant(model: Module, chosen: _Trial, folds: Folds, fuses: Fuses, optio
             modules[name].plan_options = replace(options, mode="estimate")
     fuses.carry(chosen.model, model)
     if chosen.format == "channels_last":
-        _to_channels_last(model)
+        to_channels_last(model)
     model.train(train)
     return model if train else freeze(model)

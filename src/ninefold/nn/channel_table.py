@@ -100,7 +100,7 @@ class _ChannelTableConv(Planned):
         """Convolve; shapes as those of torch's convolutions, batched or not."""
         if torch.compiler.is_compiling():
             return call_traced(input, self.weight, self.bias, None, self._fields(), self.plan_options)
-        return self.site(input, self.weight, self.bias)
+        return self.site(input, self.current_weight(), self.bias)
 
     def extra_repr(self) -> str:
         """Return the arguments that make this layer, the table by its number of edges."""

@@ -4,6 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ninefold.engines.base import EPILOGUES
 from ninefold.engines.separable import numerical_rank
@@ -31,6 +34,8 @@ _SPEC_FIELDS = frozenset(
     )
 )
 _TORCH_MODES = ("zeros", "reflect", "replicate", "circular")
+_WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
+"""What ``torch.nn.utils`` hangs before a call to compute the weight: deterministic in evaluation mode."""
 
 
 class Planned(torch.nn.Module):
@@ -63,25 +68,49 @@ class Planned(torch.nn.Module):
         return known
 
     def freeze(self) -> None:
-        """Declare the weight final: prepared forms of it may be kept.
+        """Declare the weight final: prepared forms of it may be kept; one that a parametrization or a hook computes is so once.
 
         Undone by ``train()``, ``load_state_dict``, moves to another device or dtype, and `unfreeze`.
         """
-        self.__dict__.pop("_site", None)
+        self.unfreeze()
         self.frozen = True
+        self._let_hooks_rest()
 
     def unfreeze(self) -> None:
         """Take `freeze` back: every call sees the weight as it then is."""
-        self.__dict__.pop("_site", None)
-        self.__dict__.pop("frozen", None)
+        for name in ("_site", "_final", "frozen"):
+            self.__dict__.pop(name, None)
+        for key, hook in self.__dict__.pop("_resting", {}).items():
+            self._forward_pre_hooks[key] = hook
+
+    def current_weight(self) -> Tensor:
+        """Return the weight that a call uses: a frozen one that is computed, as it was when it was first needed."""
+        held: dict[str, Any] = self._parameters
+        if "weight" in held:
+            return held["weight"]  # type: ignore[no-any-return]
+        if not self.frozen:
+            return self.weight  # type: ignore[no-any-return]
+        if "_final" not in self.__dict__:
+            with torch.no_grad():
+                self.__dict__["_final"] = self.weight.detach()
+        return self.__dict__["_final"]  # type: ignore[no-any-return]
+
+    def _let_hooks_rest(self) -> None:
+        """Run the hooks of torch that compute the weight before each call once more, and keep them aside."""
+        hooks = {key: hook for key, hook in self._forward_pre_hooks.items() if isinstance(hook, _WEIGHT_HOOKS)}
+        with torch.no_grad():
+            for key, hook in hooks.items():
+                hook(self, ())
+                del self._forward_pre_hooks[key]
+        if hooks:
+            self.__dict__["_resting"] = hooks
 
     def _make_site(self) -> Site:
         spec = ConvSpec.from_module(_Bare(self)).replace(flip_kernel=self.flip_kernel)
         if not self.frozen:
             return Site(spec, self.plan_options, epilogue=self.epilogue)
-        weight: Tensor = self._parameters.get("weight")  # type: ignore[assignment]
-        rank = None if weight is None else numerical_rank(spec, weight)
-        return Site(spec, self.plan_options, weight, rank, self.epilogue)
+        weight = self.current_weight()
+        return Site(spec, self.plan_options, weight, numerical_rank(spec, weight), self.epilogue)
 
     def _fields(self) -> tuple[Any, ...]:
         """Return the spec as plain values, which a compiler can read."""
@@ -95,7 +124,7 @@ class Planned(torch.nn.Module):
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_site"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_site", "_final")}
 
     def finished(self, out: Tensor) -> Tensor:
         """Apply the epilogue, if there is one, where no call site does."""
@@ -189,7 +218,7 @@ class _Conv(Planned):
         if torch.compiler.is_compiling():  # what is remembered may not exist yet, and cannot be made while tracing
             return self.finished(call_traced(input, self.weight, self.bias, None, self._fields(), self.plan_options))
         held: dict[str, Any] = self._parameters  # a quarter of the time of self.weight
-        weight = held["weight"] if "weight" in held else self.weight  # noqa: SIM401  a default would be looked up each time
+        weight = held["weight"] if "weight" in held else self.current_weight()
         bias = held["bias"] if "bias" in held else self.bias  # noqa: SIM401
         return (self.__dict__.get("_site") or self.site)(input, weight, bias)
 
@@ -268,7 +297,7 @@ class _ConvTranspose(Planned):
         size = None if output_size is None else tuple(output_size)[-self._ndim :]
         if torch.compiler.is_compiling():
             return self.finished(call_traced(input, self.weight, self.bias, size, self._fields(), self.plan_options))
-        return self.site(input, self.weight, self.bias, size)
+        return self.site(input, self.current_weight(), self.bias, size)
 
 
 _AT_SITE = (_Conv.forward, _ConvTranspose.forward)

@@ -88,7 +88,7 @@ class _Tiled(Planned):
         if torch.compiler.is_compiling():
             out = call_traced(input, self.weight, None, None, self._fields(), self.plan_options)
         else:
-            out = self.site(input, self.weight)
+            out = self.site(input, self.current_weight())
         return out if self.bias is None else out + self._spread(out)
 
     def _check_size(self, x: Tensor) -> None:

@@ -62,7 +62,7 @@ class _TiledTranspose(_Tiled):
         if torch.compiler.is_compiling():
             out = call_traced(input, self.weight, None, size, self._fields(), self.plan_options)
         else:
-            out = self.site(input, self.weight, None, size)
+            out = self.site(input, self.current_weight(), None, size)
         if self.bias is None:
             return out
         if any(n not in (1, m) for n, m in zip(self.bias.shape[1:], out.shape[-self._ndim :], strict=True)):

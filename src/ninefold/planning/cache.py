@@ -36,6 +36,7 @@ _T = TypeVar("_T")
 LIMIT = 20_000
 _FORMAT = "ninefold-plans-1"
 _PLANS = "CREATE TABLE IF NOT EXISTS plans (key TEXT PRIMARY KEY, engine TEXT, seconds TEXT, problem TEXT, used REAL)"
+_NOTES = "CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, value TEXT, used REAL)"
 _RATES = """CREATE TABLE IF NOT EXISTS rates (machine TEXT, threads INTEGER, product REAL, stream REAL, transform REAL, call REAL,
 measured REAL, PRIMARY KEY (machine, threads))"""
 _CALIBRATION = 1  # of how rates are measured: a change makes them be measured anew
@@ -80,6 +81,7 @@ class PlanCache:
         self._loaded_rates: dict[int, Machine] = {}
         self._rates: dict[int, Machine] | None = None
         self._memory: dict[str, tuple[str, dict[str, float]]] = {}
+        self._notes: dict[str, str] = {}
         self._lock = threading.Lock()
         self._broken = False
 
@@ -116,6 +118,30 @@ class PlanCache:
             db.execute("DELETE FROM plans WHERE key IN (SELECT key FROM plans ORDER BY used DESC LIMIT -1 OFFSET ?)", (LIMIT,))
 
         self._transact(insert, None)
+
+    def recall(self, key: str) -> str | None:
+        """Return what `remember` was told under a key on this machine, or None."""
+
+        def find(db: sqlite3.Connection) -> str | None:
+            sql = "SELECT value FROM notes WHERE key = ?"
+            row = db.execute(sql, (self._here(key),)).fetchone() if _has(db, "notes") else None
+            return None if row is None else str(row[0])
+
+        return self._notes.get(key) or (self._transact(find, None) if self.path.exists() else None)
+
+    def remember(self, key: str, value: str) -> None:
+        """Remember a line of text under a key; bounded as plans are, oldest out first."""
+        self._notes[key] = value
+
+        def insert(db: sqlite3.Connection) -> None:
+            _make_tables(db)
+            db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (self._here(key), value, time.time()))
+            db.execute("DELETE FROM notes WHERE key IN (SELECT key FROM notes ORDER BY used DESC LIMIT -1 OFFSET ?)", (LIMIT,))
+
+        self._transact(insert, None)
+
+    def _here(self, key: str) -> str:
+        return f"{key}@{fingerprint()}"
 
     def rates(self) -> dict[int, Machine]:
         """Return what this machine was measured to do, by number of threads: read once, and the same for the whole process.
@@ -174,6 +200,7 @@ class PlanCache:
         """Forget everything, rates and disk too (a damaged file is removed); return how many plans that were."""
         count = len(self.rows())
         self._memory.clear()
+        self._notes.clear()
         self.loaded.clear()
         self._loaded_rates.clear()
         self._rates = None
@@ -220,7 +247,7 @@ class PlanCache:
         return len(data["plans"])
 
     def _key(self, problem: Problem) -> str:
-        return f"{problem.key}@{fingerprint()}"
+        return self._here(problem.key)
 
     def _remember(self, problem: Problem, engine: str, seconds: dict[str, float]) -> None:
         with self._lock:
@@ -249,6 +276,7 @@ class PlanCache:
 
 def _make_tables(db: sqlite3.Connection) -> None:
     db.execute(_PLANS)
+    db.execute(_NOTES)
     db.execute(_RATES)
 
 

@@ -18,7 +18,8 @@ _HOPELESS = 30.0  # times the best estimate: an engine estimated this slow is no
 _MARGIN = 1.03  # an earlier engine of the list keeps its place unless another beats it by this factor
 _ROUNDS = 200
 _MOMENT = 0.3  # seconds that a second try may take even of an engine that seems slow: PyTorch prepares at a first call
-_CLOSE = 1.25  # times the best: who came this close meets the best once more
+_SURE = ((8, 1.05), (3, 1.15))  # (rounds, times the fastest): slower than that in every one of so many rounds, and one is out
+_LEAST_ROUNDS, _ALIKE_ROUNDS = 5, 12  # after which a single one that is left, and several within the margin, are told
 
 
 def measure(problem: Problem, weight: Tensor | None = None, seconds: float = 0.25) -> Plan:
@@ -30,8 +31,7 @@ def measure(problem: Problem, weight: Tensor | None = None, seconds: float = 0.2
     weight : Tensor, optional
         The frozen weight, for engines that derive from it.
     seconds : float
-        How long to go on, about, and once more for those that came close; every candidate runs at least three times unless its
-        first run took five times the best.
+        How long to go on at most, about: who is clearly slower is dropped, and where the rest is alike, it stops.
     """
     estimated = choose(problem)
     fastest = estimated.chosen.cost
@@ -45,9 +45,6 @@ def measure(problem: Problem, weight: Tensor | None = None, seconds: float = 0.2
             runner = engine_named(c.engine).prepare(problem, weight)
             runs[c.engine] = lambda runner=runner: runner(a, b, None)  # type: ignore[misc]
         times = {name: median(t) for name, t in interleaved(runs, seconds).items()}
-        close = {name: runs[name] for name, t in times.items() if t <= _CLOSE * min(times.values())}
-        if len(close) > 1:
-            times |= {name: median(t) for name, t in interleaved(close, seconds).items()}
     candidates = tuple(replace(c, measured=times.get(c.engine)) for c in estimated.candidates)
     return _prefer_earlier(best(problem, _only_timed(candidates), "measure"), candidates)
 
@@ -61,21 +58,47 @@ def _prefer_earlier(plan: Plan, candidates: tuple[Candidate, ...]) -> Plan:
     return Plan(plan.problem, close.engine, candidates, plan.source)
 
 
-def interleaved(runs: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
-    """Return the times of each function, called in turn for about `seconds` in all.
+def interleaved(runs: dict[str, Callable[[], object]], seconds: float, *, always: str | None = None) -> dict[str, list[float]]:
+    """Return the times of each function, called in turn until the order is certain, for about `seconds` at most.
 
-    What warms up is dropped; a function five times slower than the fastest in both of its first two calls is not called again.
+    What warms up is dropped; a function five times slower than the fastest in both of its first two calls is not called again,
+    nor one that was clearly slower in every round, but for `always`. All stop where those that are left are alike.
     """
     warm = {name: _time(run) for name, run in runs.items()}
     least = min(warm.values())
     first = {name: min(t, _time(runs[name])) if t < max(_MOMENT, 5 * least) else t for name, t in warm.items()}
-    alive = {name: run for name, run in runs.items() if first[name] <= 5 * min(first.values()) or len(runs) == 1}
-    rounds = max(3, min(_ROUNDS, int(seconds / max(sum(first[name] for name in alive), 1e-6))))
-    times: dict[str, list[float]] = {name: [] for name in alive}
-    for _ in range(rounds):
-        for name, run in alive.items():
-            times[name].append(_time(run))
+    hopeless = {name for name, t in first.items() if t > 5 * min(first.values()) and name != always and len(runs) > 1}
+    times: dict[str, list[float]] = {name: [] for name in runs if name not in hopeless}
+    alive, spent = dict.fromkeys(times), 0.0
+    for done in range(1, _ROUNDS + 1):
+        for name in alive:
+            times[name].append(_time(runs[name]))
+            spent += times[name][-1]
+        if spent >= seconds or (len(runs) > 1 and _settled(times, list(alive), done)):
+            break
+        for name in _clearly_slower(times, list(alive), done):
+            if name != always:
+                del alive[name]
     return {name: times.get(name, [first[name]]) for name in runs}
+
+
+def _fastest(times: dict[str, list[float]], alive: list[str]) -> list[float]:
+    return min((times[name] for name in alive), key=median)
+
+
+def _clearly_slower(times: dict[str, list[float]], alive: list[str], done: int) -> list[str]:
+    """Return those that each of a few rounds found slower than the fastest."""
+    best = _fastest(times, alive)
+    sure = next((factor for rounds, factor in _SURE if done >= rounds), None)
+    return [] if sure is None else [n for n in alive if min(t / b for t, b in zip(times[n], best, strict=True)) > sure]
+
+
+def _settled(times: dict[str, list[float]], alive: list[str], done: int) -> bool:
+    """Whether nothing is left to be told apart."""
+    if done < _ALIKE_ROUNDS or len(alive) < 2:
+        return done >= _LEAST_ROUNDS and len(alive) < 2
+    best = median(_fastest(times, alive))
+    return all(median(times[name]) <= _MARGIN * best for name in alive)
 
 
 def _time(run: Callable[[], object]) -> float:
