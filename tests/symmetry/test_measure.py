@@ -312,7 +312,7 @@ def test_what_does_not_apply_is_refused_in_words():
         nf.equivariance(conv, x, Flip(1))
     with pytest.raises(ArgumentTypeError, match=r"'turn' is no transform: give one of \['shift', 'flip'"):
         nf.equivariance(conv, x, "turn")
-    with pytest.raises(ArgumentTypeError, match="must be a tensor"):
+    with pytest.raises(ArgumentTypeError, match="no tensor in the example"):
         nf.equivariance(conv, 3)
     with pytest.raises(ShapeError, match="spatial=5"):
         nf.equivariance(conv, x, spatial=5)
@@ -320,3 +320,23 @@ def test_what_does_not_apply_is_refused_in_words():
         nf.equivariance(conv, x, "shift")["Flip(0)"]
     with pytest.raises(ArgumentError, match="factor=0 must be above 0"):
         Scale(0)
+
+
+class ByName(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv1d(1, 2, 3, padding=1, padding_mode="circular")
+
+    def forward(self, *, given):
+        return self.conv(input=given["signal"])
+
+
+def test_examples_are_any_nest_of_arguments():
+    x = torch.randn(1, 1, 16)
+    named = {"given": {"signal": x}}
+    for measure in (nf.equivariance, nf.invariance):
+        plain, nested = measure(ByName().conv, x, "shift"), measure(ByName(), named, "shift")
+        assert [t.error for t in nested.tests] == [t.error for t in plain.tests]
+    with pytest.raises(ArgumentTypeError, match="no tensor in the example"):
+        nf.equivariance(ByName(), {"given": 3})

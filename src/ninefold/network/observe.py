@@ -82,6 +82,10 @@ def observe(model: Module, example: Any, watched: dict[str, Module]) -> Flow:
 
 
 class _Watch(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as in Follow
+
     def __init__(self, watched: dict[str, Module]) -> None:
         super().__init__()
         self.flow = Flow({name: [] for name in watched})

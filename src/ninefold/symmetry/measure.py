@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from ninefold.network.fields import quiet
 from ninefold.network.reach import Reach
+from ninefold.network.running import tensors_in
 from ninefold.spec.parse import number
 from ninefold.symmetry.report import Finding, Symmetry, Tested
 from ninefold.symmetry.trace import Grid, first_tensor, fresh, opened, outputs_of, traced
@@ -33,8 +34,9 @@ def equivariance(
     ----------
     module : torch.nn.Module
         Run in evaluation mode, without gradients.
-    example : Tensor or tuple
-        What it is called with. The errors are those of this example: a symmetric or constant one hides what breaks.
+    example : Tensor, tuple, mapping or other
+        What it is called with, as `optimize` takes it. The errors are those of this example: a symmetric or constant one hides
+        what breaks.
     transforms : optional
         One or a sequence of ``"shift"``, ``"flip"``, ``"rot90"``, ``"rotate"``, ``"scale"``, the objects of `ninefold.symmetry`
         (``Shift(1, 0)``, ``Flip()``, ``Rot90()``, ``Rotate(20)``, ``Scale(1.2)``, ``Custom(on_input, on_output)``), or functions
@@ -68,9 +70,9 @@ def equivariance(
     >>> found.holds("Shift(2)"), found.holds("Shift(1)"), found["Shift(1)"].layer
     (True, False, '2')
     """
-    inputs, axes = opened(example, spatial)
-    grids = _input_grids(inputs, axes)
-    whole = _Subject(module, inputs, {}, grids)
+    args, kwargs, axes = opened(example, spatial)
+    grids = _input_grids((args, kwargs), axes)
+    whole = _Subject(module, args, kwargs, grids)
     limit = _tolerance(whole.out) if tolerance is None else number(tolerance, "tolerance")
     placed = [call for call in whole.calls if any(grid.there for grid in call.grids.values())]
     subjects = [_Subject(call.module, call.args, call.kwargs, call.grids, call.name) for call in placed]
@@ -115,14 +117,13 @@ def invariance(
     >>> found.holds("Shift(1)"), found["Shift(1)"].layer
     (True, '2')
     """
-    inputs, axes = opened(example, spatial)
-    grids = _input_grids(inputs, axes)
-    whole = _Subject(module, inputs, {}, grids)
+    args, kwargs, axes = opened(example, spatial)
+    grids = _input_grids((args, kwargs), axes)
+    whole = _Subject(module, args, kwargs, grids)
     limit = _tolerance(whole.out) if tolerance is None else number(tolerance, "tolerance")
     tests = []
     for transform in transforms_for(transforms, whole.coarsest, whole.sizes):
-        args, _ = _moved(transform, inputs, {}, grids)
-        *outputs, out = outputs_of(module, args)
+        *outputs, out = outputs_of(module, *_moved(transform, args, kwargs, grids))
         layers = tuple(
             Finding(call.name, type(call.module).__name__, _change(new, call.out))
             for call, new in zip(whole.calls, outputs, strict=True)
@@ -161,8 +162,8 @@ def error_map(module: nn.Module, example: Any, transform: Any, *, spatial: int |
     >>> nf.symmetry.error_map(conv, torch.arange(1.0, 7).reshape(1, 1, 6), "shift").tolist()
     [4.0, 6.0, 0.0, 0.0, 0.0, 6.0]
     """
-    inputs, axes = opened(example, spatial)
-    subject = _Subject(module, inputs, {}, _input_grids(inputs, axes))
+    args, kwargs, axes = opened(example, spatial)
+    subject = _Subject(module, args, kwargs, _input_grids((args, kwargs), axes))
     chosen = transforms_for(transform, subject.coarsest, subject.sizes)[0]
     best, _, known = min(subject.differences(chosen), key=lambda d: float(d[0][d[2]].max()) if d[2].any() else inf)
     return best.masked_fill(~known, torch.nan)
@@ -248,8 +249,8 @@ def _eroded(mask: Tensor, reach: Sequence[Reach | None], sizes: Sequence[int]) -
     return mask
 
 
-def _input_grids(inputs: tuple[Any, ...], axes: int) -> dict[int, Grid]:
-    tensors = [t for t in inputs if isinstance(t, Tensor)]
+def _input_grids(given: Any, axes: int) -> dict[int, Grid]:
+    tensors = tensors_in(given)
     same = [t for t in tensors if t.shape[-axes:] == tensors[0].shape[-axes:]]
     return {id(t): Grid(tuple(range(t.dim() - axes, t.dim())), (Fraction(1),) * axes, (Reach(),) * axes) for t in same}
 

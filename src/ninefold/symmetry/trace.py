@@ -17,6 +17,7 @@ from ninefold.network.fields import Watch, quiet
 from ninefold.network.follow import Follow
 from ninefold.network.follow_rules import Places
 from ninefold.network.reach import Reach
+from ninefold.network.running import Call as Arguments
 from ninefold.spec.parse import integer
 from ninefold.symmetry.transforms import Steps
 
@@ -80,17 +81,17 @@ class Call:
     out: Tensor
 
 
-def opened(example: Any, spatial: int | None) -> tuple[tuple[Any, ...], int]:
-    """Return an example as arguments, and how many of its last dimensions are spatial."""
-    inputs = example if isinstance(example, tuple) else (example,)
-    tensors = [t for t in inputs if isinstance(t, Tensor)]
+def opened(example: Any, spatial: int | None) -> tuple[tuple[Any, ...], dict[str, Any], int]:
+    """Return an example as arguments, positional and by name, and how many of its last dimensions are spatial."""
+    call = Arguments.of(example)
+    tensors = call.tensors()
     if not tensors:
-        raise ArgumentTypeError(f"example must be a tensor, or a tuple with one, not {type(example).__name__}")
+        raise ArgumentTypeError(f"there is no tensor in the example {call}")
     rank = tensors[0].dim()
     axes = max(rank - 2, 1) if spatial is None else integer(spatial, "spatial")
     if not 1 <= axes <= rank:
         raise ShapeError(f"spatial={axes} must be between 1 and the {rank} dimensions of an example of {tuple(tensors[0].shape)}")
-    return inputs, axes
+    return call.args, call.kwargs, axes
 
 
 def leaves(module: nn.Module) -> dict[str, nn.Module]:
@@ -168,7 +169,7 @@ def traced(
     return out, grid(out) or Grid((None,) * len(dims), (Fraction(0),) * len(dims), (None,) * len(dims)), calls
 
 
-def outputs_of(module: nn.Module, args: tuple[Any, ...]) -> list[Tensor]:
+def outputs_of(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """Return what each layer gives, in the order in which they run, and what the whole gives at the end."""
     outputs: list[Tensor] = []
 
@@ -176,7 +177,7 @@ def outputs_of(module: nn.Module, args: tuple[Any, ...]) -> list[Tensor]:
         outputs.append(first_tensor(call[-1]).detach().clone())
 
     with quiet(module), hooked(module, after), torch.no_grad():
-        whole = first_tensor(module(*args))
+        whole = first_tensor(module(*args, **kwargs))
     return [*outputs, whole]
 
 
