@@ -35,3 +35,38 @@ def test_every_engine_has_a_page():
 def test_files_stay_small():
     long = {p.name: n for p in SOURCE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 450}
     assert not long
+
+
+# What torch makes on the default device, and in the default dtype unless the values are whole numbers.
+OF_A_DEFAULT_DTYPE = {"empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randn", "scalar_tensor", "tensor", "zeros"}
+ON_A_DEFAULT_DEVICE = OF_A_DEFAULT_DTYPE | {
+    *("arange", "as_tensor", "asarray", "empty_permuted", "empty_strided", "randint", "randperm", "range", "Tensor"),
+    *("tril_indices", "triu_indices", "sparse_coo_tensor", "sparse_csr_tensor", "nested_tensor", "fftfreq", "rfftfreq"),
+    *(f"{kind}_window" for kind in ("bartlett", "blackman", "hamming", "hann", "kaiser")),
+}
+# Entries of the chapter run where the defaults are the CPU and float32 (`ninefold.chapter.entry`); what they are given does not.
+RUN_BY_ENTRIES = {p for p in (SOURCE / "chapter").glob("*.py") if p.stem not in ("data", "given", "training")}
+
+
+def test_every_tensor_names_its_device_and_dtype():
+    left = []
+    for path in set(SOURCE.rglob("*.py")) - RUN_BY_ENTRIES:
+        for call in (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)):
+            name = ast.unparse(call.func)
+            if (
+                not name.startswith("torch.")
+                or name.startswith("torch.ops.")
+                or name.rpartition(".")[2] not in ON_A_DEFAULT_DEVICE
+            ):
+                continue
+            named = {k.arg for k in call.keywords}
+            wanted = {"device", "dtype"} if name.rpartition(".")[2] in OF_A_DEFAULT_DTYPE else {"device"}
+            if not wanted <= named:
+                left.append(f"{path.relative_to(SOURCE)}:{call.lineno} {ast.unparse(call)[:80]} lacks {sorted(wanted - named)}")
+    assert not left, "\n".join(left)
+
+
+def test_every_address_goes_through_the_check():
+    asked = [p.relative_to(SOURCE).as_posix() for p in SOURCE.rglob("*.py") for part in ("engines", "ops") if part in p.parts
+             and ".data_ptr(" in p.read_text()]  # fmt: skip
+    assert asked == ["engines/native.py"]

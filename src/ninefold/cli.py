@@ -229,7 +229,7 @@ def _example(model: "Module", shape: str | None, image: Path | None) -> "Tensor"
         raise ArgumentError("this model does not say what it takes; give --input, like --input 1x3x224x224")
     sizes = shape_from_text(shape) if shape is not None else (1, *tuple(own or ()))
     torch.manual_seed(0)
-    return torch.randn(sizes) if image is None else _picture(image, sizes)
+    return torch.randn(sizes, dtype=torch.float32, device="cpu") if image is None else _picture(image, sizes)
 
 
 def _picture(path: Path, sizes: tuple[int, ...]) -> "Tensor":

@@ -50,7 +50,7 @@ def tie_map(layer: Any, input_size: Any) -> Tensor:
     spec = layer if isinstance(layer, ConvSpec) else ConvSpec.from_module(layer)
     form = _form(spec, input_size)
     outputs, inputs, weights = map(torch.from_numpy, reference.terms(form))
-    ties = torch.full((_units(form.output_shape(1)), _units(form.input_shape(1))), -1)
+    ties = torch.full((_units(form.output_shape(1)), _units(form.input_shape(1))), -1, dtype=torch.int64, device="cpu")
     if len(torch.unique(outputs * ties.shape[1] + inputs)) < len(outputs):
         raise UnsupportedError(
             f"the border ({form.mode}) of {form.n_in} lets several weights share one of the {ties.numel()} entries; a tie map is "

@@ -1,7 +1,9 @@
 """Every layer of `ninefold.nn`, on a tiny example: what ``docs/layers.md`` says of it holds."""
 
 import copy
+import dataclasses
 import importlib.util
+import inspect
 import pickle
 import re
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from torch.func import functional_call
 
 from ninefold import nn, reference
 from ninefold.spec import PoolSpec
+from ninefold.testing import elsewhere
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 SIZES = {1: (7,), 2: (6, 5), 3: (4, 3, 5)}
@@ -395,3 +398,28 @@ def test_the_memory_format_of_the_input_is_kept(name):
         assert not want.is_contiguous(memory_format=torch.channels_last)
     else:
         assert out.ndim == 2
+
+
+def run_and_derived(name, dtype):
+    """Return what a new layer on the CPU gives, and its gradients."""
+    torch.manual_seed(0)
+    example, n = EXAMPLES[family(name)], axes(name)
+    named = dict(example.named(n))
+    own = [key for key in ("device", "dtype") if key in inspect.signature(getattr(nn, name)).parameters]
+    layer = getattr(nn, name)(*example.args(n), **named | {key: {"device": "cpu", "dtype": dtype}[key] for key in own})
+    given = example.inputs(n)
+    given = given if isinstance(given, tuple) else (given,)
+    leaves = [x.to(dtype).requires_grad_() if x.is_floating_point() else x for x in given]
+    out = layer(*leaves)
+    return [out, *torch.autograd.grad(out.square().sum(), [*leaves[:1], *layer.parameters()])]
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+@pytest.mark.parametrize("name", [name for name in NAMES if family(name) != "ConvStage"])  # whose stages the caller makes
+def test_what_tensors_are_made_with_by_default_changes_nothing(name, dtype, monkeypatch):
+    inputs = EXAMPLES[family(name)].inputs(axes(name))
+    monkeypatch.setitem(EXAMPLES, family(name), dataclasses.replace(EXAMPLES[family(name)], inputs=lambda _: inputs))
+    want = run_and_derived(name, dtype)
+    with elsewhere(dtype=torch.bfloat16):
+        got = run_and_derived(name, dtype)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))

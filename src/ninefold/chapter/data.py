@@ -35,9 +35,9 @@ __all__ = [
 SIDE = 12  # of the pictures of all made tasks
 
 # Two shapes of as many pixels, and a mouth that smiles: upside down it does not.
-PLUS = torch.tensor([[0.0, 1, 0], [1, 1, 1], [0, 1, 0]])
-TIMES = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 0, 1]])
-MOUTH = torch.tensor([[1.0, 0, 0, 0, 1], [0, 1, 1, 1, 0]])
+PLUS = torch.from_numpy(np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.float32))
+TIMES = torch.from_numpy(np.array([[1, 0, 1], [0, 1, 0], [1, 0, 1]], np.float32))
+MOUTH = torch.from_numpy(np.array([[1, 0, 0, 0, 1], [0, 1, 1, 1, 0]], np.float32))
 
 
 class Labelled(NamedTuple):
@@ -61,7 +61,7 @@ def anywhere(count: int, seed: int, noise: float = 0.25) -> Labelled:
     >>> sorted(anywhere(50, seed=0).labels.unique().tolist())
     [0, 1]
     """
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator("cpu").manual_seed(seed)
     pictures, labels = _empty(count, noise, draw)
     tops, lefts = _below(SIDE - 2, count, draw), _below(SIDE - 2, count, draw)
     mark(pictures, torch.stack((PLUS, TIMES))[labels], tops, lefts)
@@ -79,7 +79,7 @@ def half(count: int, seed: int, noise: float = 0.2, *, alone: bool = False) -> L
     >>> sorted(half(50, seed=0).labels.unique().tolist())
     [0, 1]
     """
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator("cpu").manual_seed(seed)
     pictures, labels = _empty(count, noise, draw)
     tops, lefts = _below(SIDE // 2 - 1, 2 * count, draw), _below(SIDE - 4, 2 * count, draw)
     lower = SIDE // 2
@@ -98,10 +98,10 @@ def column(count: int, seed: int, noise: float = 0.1) -> Labelled:
     >>> int(told.pictures.flatten().argmax()) % 12 % 2 == int(told.labels)
     True
     """
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator("cpu").manual_seed(seed)
     pictures, labels = _empty(count, noise, draw)
     rows, pairs = _below(SIDE, count, draw), _below(SIDE // 2, count, draw)
-    mark(pictures, torch.ones(1, 1), rows, 2 * pairs + labels)
+    mark(pictures, pictures.new_ones(1, 1), rows, 2 * pairs + labels)
     return Labelled(pictures, labels)
 
 
@@ -115,12 +115,12 @@ def apart(count: int, seed: int, gap: int = 4, noise: float = 0.1) -> Labelled:
     >>> (second - first == 4) == bool(told.labels)
     True
     """
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator("cpu").manual_seed(seed)
     pictures, labels = _empty(count, noise, draw)
     wrong = 2 * _below(2, count, draw) - 1
     rows, starts = _below(SIDE, count, draw), _below(SIDE - gap - 1, count, draw)
-    mark(pictures, torch.ones(1, 1), rows, starts)
-    mark(pictures, torch.ones(1, 1), rows, starts + gap + wrong * (1 - labels))
+    mark(pictures, pictures.new_ones(1, 1), rows, starts)
+    mark(pictures, pictures.new_ones(1, 1), rows, starts + gap + wrong * (1 - labels))
     return Labelled(pictures, labels)
 
 
@@ -144,7 +144,7 @@ def mark(pictures: Tensor, shapes: Tensor, tops: Tensor, lefts: Tensor) -> None:
     >>> pictures[0, 0].tolist()
     [[0.0, 0.0, 0.0], [0.0, 1.0, 1.0]]
     """
-    each = torch.arange(len(pictures))
+    each = torch.arange(len(pictures), device=pictures.device)
     for down in range(shapes.shape[-2]):
         for across in range(shapes.shape[-1]):
             pictures[each, 0, tops + down, lefts + across] += shapes[..., down, across]
@@ -175,7 +175,8 @@ def halves_of(told: Labelled, learnt: float = 0.6) -> Callable[[int, int], Label
     """
 
     def task(count: int, seed: int) -> Labelled:
-        order = torch.randperm(len(told.labels), generator=torch.Generator().manual_seed(seed // 2))
+        draw = torch.Generator("cpu").manual_seed(seed // 2)
+        order = torch.randperm(len(told.labels), generator=draw, device="cpu")
         cut = int(learnt * len(order))
         part = order[:cut] if seed % 2 == 0 else order[cut:]
         if count > len(part):
@@ -245,9 +246,9 @@ def textures(count: int, seed: int, side: int = 16) -> Labelled:
     >>> told.pictures.shape, told.labels.tolist()
     (torch.Size([6, 1, 16, 16]), [0, 1, 2, 0, 1, 2])
     """
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator("cpu").manual_seed(seed)
     sources = [photograph(name) for name in ("brick", "grass", "gravel")]
-    labels = torch.arange(count) % len(sources)
+    labels = torch.arange(count, device="cpu") % len(sources)
     squares = []
     for label in labels.tolist():
         source = sources[label]
@@ -260,9 +261,10 @@ def textures(count: int, seed: int, side: int = 16) -> Labelled:
 
 
 def _empty(count: int, noise: float, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    labels = torch.arange(count) % 2
-    return noise * torch.randn(count, 1, SIDE, SIDE, generator=draw), labels[torch.randperm(count, generator=draw)]
+    labels = torch.arange(count, device="cpu") % 2
+    pictures = noise * torch.randn(count, 1, SIDE, SIDE, generator=draw, dtype=torch.float32, device="cpu")
+    return pictures, labels[torch.randperm(count, generator=draw, device="cpu")]
 
 
 def _below(end: int, count: int, draw: torch.Generator) -> Tensor:
-    return torch.randint(end, (count,), generator=draw)
+    return torch.randint(end, (count,), generator=draw, device="cpu")

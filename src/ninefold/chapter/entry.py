@@ -3,8 +3,12 @@
 import inspect
 import textwrap
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
+
+import torch
 
 from ninefold.errors import ArgumentError
 
@@ -122,6 +126,24 @@ def entry(key: str, title: str, term: str, **told: Any) -> Callable[[Callable[..
     """
 
     def make(run: Callable[..., Finding]) -> Entry:
-        return Entry(key, title, term, run=run, **told)
+        picture = told.pop("picture", None)
+        return Entry(key, title, term, run=_in_plain_torch(run), picture=picture and _in_plain_torch(picture), **told)
 
     return make
+
+
+def _in_plain_torch(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Run an entry on the CPU and in single precision, whatever device and dtype its caller's tensors are made in by default."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        dtype = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            there = torch.get_default_device().type == "cpu"  # the mode costs time at every call of torch
+            with nullcontext() if there else torch.device("cpu"):
+                return function(*args, **kwargs)
+        finally:
+            torch.set_default_dtype(dtype)
+
+    return run

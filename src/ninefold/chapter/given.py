@@ -16,7 +16,7 @@ def integers(*shape: int, seed: int = 0) -> Tensor:
     >>> integers(2, 3).shape, integers(2, 3).dtype
     (torch.Size([2, 3]), torch.float64)
     """
-    return torch.randint(-4, 5, shape, generator=torch.Generator().manual_seed(seed)).double()
+    return torch.randint(-4, 5, shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu").double()
 
 
 def differing(a: Tensor, b: Tensor) -> int:

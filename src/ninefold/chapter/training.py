@@ -164,10 +164,10 @@ def fit(
     model.train()
     adam = torch.optim.Adam(model.parameters(), rate)
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-    order = torch.empty(0, dtype=torch.long)
+    order = torch.empty(0, dtype=torch.long, device="cpu")
     for _ in range(steps):
         if len(order) < min(batch, len(pictures)):
-            order = torch.randperm(len(pictures))
+            order = torch.randperm(len(pictures), device="cpu")
         chosen, order = order[:batch], order[batch:]
         cost = loss(model(pictures[chosen]), targets[chosen]) + prior()
         adam.zero_grad()

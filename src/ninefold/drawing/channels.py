@@ -91,7 +91,7 @@ def _moved(layer: Any, count: int | None) -> list[int]:
 
     if count is None:
         raise ArgumentError(f"{type(layer).__name__} alone tells no number of channels; put a convolution before it")
-    order = [int(k) for k in layer(torch.arange(count).reshape(1, count, 1)).flatten()]
+    order = [int(k) for k in layer(torch.arange(count, device="cpu").reshape(1, count, 1)).flatten()]
     if sorted(order) != list(range(count)):
         raise ArgumentError(
             f"{type(layer).__name__} is neither one convolution nor a permutation of {count} channels; give its parts"

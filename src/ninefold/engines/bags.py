@@ -110,9 +110,10 @@ def _table(form: Form, batch: int, rows: slice) -> tuple[Tensor, Tensor]:
     """Return the row numbers, per output and position of a block, in the table of kernels, and per example in that of patches."""
     outs, groups = form.channels.outputs, form.channels.groups
     inner = prod(form.n_out[1:])
-    here = torch.arange(rows.start * inner, rows.stop * inner)
-    kernel = torch.arange(outs)[:, None] * prod(form.n_out) + here
-    group = torch.arange(batch)[:, None] * groups + torch.arange(outs) // (outs // groups)
+    here = torch.arange(rows.start * inner, rows.stop * inner, device="cpu")
+    channel = torch.arange(outs, device="cpu")
+    kernel = channel[:, None] * prod(form.n_out) + here
+    group = torch.arange(batch, device="cpu")[:, None] * groups + channel // (outs // groups)
     return kernel, group[:, :, None] * len(here) + (here - here[:1])
 
 
@@ -145,7 +146,7 @@ def _bags_c(problem: Problem) -> Runner:
         Z = empty(V, form.output_shape(batch), problem.channels_last)
         for rows, kernel, patch in chosen:
             columns = gather(X, rows).flatten(0, 2)
-            products = _row_products(columns, table, kernel, torch.arange(len(columns)), patch, 0)
+            products = _row_products(columns, table, kernel, torch.arange(len(columns), device=columns.device), patch, 0)
             Z[:, :, rows] = products.view(outs, -1, batch).movedim(-1, 0).unflatten(2, (-1, *form.n_out[1:]))
         return add_bias(Z, bias)
 
@@ -203,7 +204,7 @@ def _bags_g(problem: Problem) -> Runner:
 def _sums(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted sums of the rows of a table, along the last dimension of `index`."""
     bags, each = prod(index.shape[:-1]), index.shape[-1]
-    offsets = torch.arange(0, bags * each, max(each, 1), dtype=torch.int64)
+    offsets = torch.arange(0, bags * each, max(each, 1), device=table.device)
     flat, scale = _flat(index), _flat(weights)
     out: Tensor = embedding_bag(flat, table, offsets, mode="sum", per_sample_weights=scale)
     return out

@@ -307,7 +307,7 @@ def _taken(V: Tensor, dim: int, at: tuple[int, ...]) -> Tensor:
     """Return ``V`` at these positions: nearly always consecutive ones, one way or the other."""
     step = _step(at)
     if step == 0:
-        return V.index_select(dim, torch.tensor(at, device=V.device))
+        return V.index_select(dim, torch.tensor(at, dtype=torch.int64, device=V.device))
     part = V.narrow(dim, min(at, default=0), len(at))
     return part if step > 0 else part.flip(dim)
 
@@ -316,7 +316,7 @@ def _add_to(V: Tensor, dim: int, at: tuple[int, ...], slab: Tensor) -> None:
     """Add a slab at these positions: the adjoint of `_taken`."""
     step = _step(at)
     if step == 0:
-        V.index_add_(dim, torch.tensor(at, device=V.device), slab)
+        V.index_add_(dim, torch.tensor(at, dtype=torch.int64, device=V.device), slab)
     else:
         V.narrow(dim, min(at, default=0), len(at)).add_(slab if step > 0 else slab.flip(dim))
 

@@ -104,10 +104,10 @@ def _run_pair(h: Problem, g: Problem, many: int) -> PairRunner:
     def run(K: Tensor, V: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
         K, V, G = native.plain(K), native.plain(V, last), native.plain(G, last)
         R, D = empty(G, form.input_shape(batch), last), K.new_empty((len(parts), *form.weight_shape))
-        data, up, to_data, to_weight = V.data_ptr(), G.data_ptr(), R.data_ptr(), D.data_ptr()
+        data, up, to_data, to_weight = native.address(V), native.address(G), native.address(R), native.address(D)
         for k, (first, n) in enumerate(parts):
             to_h, to_g = plans[n]
-            to_h(up + first * step_out, K.data_ptr(), 0, to_data + first * step_in)
+            to_h(up + first * step_out, native.address(K), 0, to_data + first * step_in)
             to_g(data + first * step_in, up + first * step_out, 0, to_weight + k * step_weight)
         return R, D.sum(0)
 
@@ -178,7 +178,7 @@ def _run_c(problem: Problem, relu: bool) -> Runner:
         K, V = native.plain(K), native.plain(V, last)
         out = empty(V, form.output_shape(problem.batch), last)
         bias = None if bias is None else native.plain(bias)
-        plan(V.data_ptr(), K.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr(), relu)
+        plan(native.address(V), native.address(K), 0 if bias is None else native.address(bias), native.address(out), relu)
         return out
 
     return run
@@ -194,7 +194,7 @@ def _run_h(problem: Problem, relu: bool) -> Runner:
         out = empty(G, inner.input_shape(problem.batch), last)
         fused = bias if border is None else None
         fused = None if fused is None else native.plain(fused)
-        plan(G.data_ptr(), K.data_ptr(), 0 if fused is None else fused.data_ptr(), out.data_ptr(), relu)
+        plan(native.address(G), native.address(K), 0 if fused is None else native.address(fused), native.address(out), relu)
         return out if border is None else add_bias(native.plain(border(out), last), bias)
 
     return run
@@ -207,7 +207,7 @@ def _run_g(problem: Problem) -> Runner:
     def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
         V, G = native.plain(V, last), native.plain(G, last)
         D = V.new_empty(form.weight_shape) if whole else V.new_zeros(form.weight_shape)  # kernels that no output uses stay 0
-        plan(V.data_ptr(), G.data_ptr(), 0, D.data_ptr())
+        plan(native.address(V), native.address(G), 0, native.address(D))
         return D
 
     return run

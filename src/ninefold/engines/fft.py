@@ -357,7 +357,7 @@ def _kernel_map(problem: Problem) -> Runner:
     def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
         D = V.new_empty(form.weight_shape).unflatten(0, (groups, outs))
         for chunk in chunks:
-            total: Tensor | int = 0
+            total = V.new_zeros(())
             held: tuple[slice, Tensor, Tensor] | None = None
             for n, lines in plan:
                 if held is None or held[0] != n:
@@ -368,7 +368,7 @@ def _kernel_map(problem: Problem) -> Runner:
                 X = spectrum(held[1], tiling.length, lines, ins)
                 total = total + _correlate(X, spectrum(held[2], tiling.step, lines, outs))
                 del X  # before the next tiles are made
-            taps = spectra.inverse(torch.as_tensor(total))
+            taps = spectra.inverse(total)
             taps = taps[(..., *(slice(0, a.extent, a.dilation) for a in form.axes))]
             D[chunk] = taps.flip(spectra.dims) if form.flip else taps
         kernels: Tensor = D.flatten(0, 1)

@@ -12,7 +12,6 @@ from itertools import product
 from math import gcd, prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ninefold.engines import native
@@ -205,8 +204,8 @@ def _data_map(problem: Problem, weight: Tensor | None, *, relu: bool) -> Runner:
         K, kept_last = native.either(weight.detach())
         plan = _fitting(problem, kernel_last=kept_last)
         if plan.kernel_bytes():  # otherwise the weight is read where it lies
-            kept = torch.empty(plan.kernel_bytes(), dtype=torch.uint8)
-            plan.prepare(K.data_ptr(), kept.data_ptr())
+            kept = native.scratch(plan.kernel_bytes())
+            plan.prepare(native.address(K), native.address(kept))
 
     def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
         x = native.plain(x, last)
@@ -214,14 +213,8 @@ def _data_map(problem: Problem, weight: Tensor | None, *, relu: bool) -> Runner:
         out = empty(x, shape, last)
         plan = _fitting(problem, kernel_last=k_last)
         added = None if bias is None or fold is not None else native.plain(bias)
-        plan.run(
-            x.data_ptr(),
-            K.data_ptr() if kept is None else 0,
-            0 if kept is None else kept.data_ptr(),
-            0 if added is None else added.data_ptr(),
-            out.data_ptr(),
-            relu,
-        )
+        given = (native.address(K), 0) if kept is None else (0, native.address(kept))
+        plan.run(native.address(x), *given, 0 if added is None else native.address(added), native.address(out), relu)
         return out if fold is None else add_bias(native.plain(fold(out), last), bias)
 
     return run
@@ -304,7 +297,7 @@ def _weight_map(problem: Problem) -> Runner:
     def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
         V, G = native.plain(V, last), native.plain(G, last)
         D = V.new_empty(shape)
-        plan.weigh(V.data_ptr(), G.data_ptr(), D.data_ptr())
+        plan.weigh(native.address(V), native.address(G), native.address(D))
         return D
 
     return run

@@ -76,7 +76,7 @@ class Local(Engine):
             def gradient(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
                 V, G = native.plain(V, last), native.plain(G, last)
                 D = V.new_empty(form.weight_shape)
-                plan(V.data_ptr(), G.data_ptr(), 0, D.data_ptr())
+                plan(native.address(V), native.address(G), 0, native.address(D))
                 return D
 
             return gradient
@@ -86,7 +86,7 @@ class Local(Engine):
             K, X = native.plain(K), native.plain(X, last)
             out = empty(X, shape, last)
             bias = None if bias is None else native.plain(bias)
-            plan(K.data_ptr(), X.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr())
+            plan(native.address(K), native.address(X), 0 if bias is None else native.address(bias), native.address(out))
             return out
 
         return run

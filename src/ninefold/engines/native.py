@@ -10,7 +10,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ninefold.errors import ArgumentError
+from ninefold.errors import ArgumentError, DeviceError
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
@@ -23,7 +23,18 @@ except ImportError as error:  # built without a compiler, or for another Python
 else:
     _missing = ""
 
-__all__ = ["TYPES", "blockless", "either", "extension_module", "flushed_denormals", "instruction_set", "plain", "unavailable"]
+__all__ = [
+    "TYPES",
+    "address",
+    "blockless",
+    "either",
+    "extension_module",
+    "flushed_denormals",
+    "instruction_set",
+    "plain",
+    "scratch",
+    "unavailable",
+]
 
 TYPES = {"float32": 0, "float64": 1, "bfloat16": 2}
 """Numbers that the kernels know the dtypes by."""
@@ -98,6 +109,24 @@ def blockless(form: Form, what: str) -> str | None:
     if form.ndim > 3:
         return f"kernels have up to 3 axes, this one has {form.ndim}"
     return None
+
+
+def address(x: Tensor) -> int:
+    """Return where an operand lies, for native code: every address that a kernel is given comes from here.
+
+    Raises
+    ------
+    DeviceError
+        If it is not in the memory of the CPU; the address would be of nothing, or of another device's memory.
+    """
+    if not x.is_cpu:
+        raise DeviceError(f"native kernels read the memory of the CPU; a tensor {tuple(x.shape)} is on {x.device}: call .cpu()")
+    return x.data_ptr()
+
+
+def scratch(size: int) -> Tensor:
+    """Return uninitialised memory of the CPU, in bytes, for what native code keeps."""
+    return torch.empty(size, dtype=torch.uint8, device="cpu")
 
 
 def plain(x: Tensor, channels_last: bool = False) -> Tensor:

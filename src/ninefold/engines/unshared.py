@@ -38,9 +38,10 @@ def patch_index(form: Form, rows: int, groups: int) -> Tensor:
     """Return where the patches of so many rows of outputs lie in an extended input, flat: (groups, *outputs, inputs, *kernel)."""
     d, counts, each = form.ndim, (rows, *form.n_out[1:]), form.channels.inputs // form.channels.groups
     spans = [a.span for a in form.axes]
-    index = torch.arange(groups * each).view(groups, *(1,) * d, each, *(1,) * d) * prod(spans)
+    index = torch.arange(groups * each, device="cpu").view(groups, *(1,) * d, each, *(1,) * d) * prod(spans)
     for k, (a, n) in enumerate(zip(form.axes, counts, strict=True)):
-        reads = torch.arange(n)[:, None] * a.stride + torch.arange(a.kernel) * a.dilation
+        taps = torch.arange(a.kernel, device="cpu") * a.dilation
+        reads = torch.arange(n, device="cpu")[:, None] * a.stride + taps
         shape = [n if i == 1 + k else a.kernel if i == 2 + d + k else 1 for i in range(2 + 2 * d)]
         index = index + reads.view(shape) * prod(spans[k + 1 :])
     return index.flatten()

@@ -23,7 +23,6 @@ from itertools import product
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ninefold.engines import native
@@ -277,8 +276,8 @@ def _data_map(problem: Problem, weight: Tensor | None, *, relu: bool) -> Runner:
     if weight is not None:
         K, k_last = native.either(weight.detach())
         plan = _fitting(problem, (False, False, k_last))
-        kept = torch.empty(plan.kernel_bytes(), dtype=torch.uint8)
-        plan.prepare(K.data_ptr(), kept.data_ptr())
+        kept = native.scratch(plan.kernel_bytes())
+        plan.prepare(native.address(K), native.address(kept))
 
     def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
         x, x_last = native.either(x)
@@ -286,10 +285,9 @@ def _data_map(problem: Problem, weight: Tensor | None, *, relu: bool) -> Runner:
         out = empty(x, (x.shape[0], channels, *outputs), last)
         plan = _fitting(problem, (x_last, last, k_last))
         added = None if bias is None else bias.to(x.dtype).contiguous().resolve_neg()
-        early = 0 if added is None or folded else added.data_ptr()
-        plan.run(
-            x.data_ptr(), K.data_ptr() if kept is None else 0, 0 if kept is None else kept.data_ptr(), early, out.data_ptr(), relu
-        )
+        early = 0 if added is None or folded else native.address(added)
+        given = (native.address(K), 0) if kept is None else (0, native.address(kept))
+        plan.run(native.address(x), *given, early, native.address(out), relu)
         if fold is None:
             return out
         out = in_format(fold(out), last)
@@ -305,7 +303,7 @@ def _weight_map(problem: Problem) -> Runner:
         V, v_last = native.either(V)
         G, g_last = native.either(G)
         D = V.new_empty(shape)
-        _fitting(problem, (v_last, g_last, False)).weigh(V.data_ptr(), G.data_ptr(), D.data_ptr())
+        _fitting(problem, (v_last, g_last, False)).weigh(native.address(V), native.address(G), native.address(D))
         return D
 
     return run

@@ -201,7 +201,7 @@ def _gathered(x: Tensor, axes: Sequence[Axis]) -> Tensor:
             x = torch.constant_pad_nd(x, [0, 0] * (-dim - 1) + [axis.lo, axis.hi])
         else:
             places = [axis.source(i - axis.lo) for i in range(axis.span)]
-            x = x.index_select(dim, torch.tensor(places, device=x.device))
+            x = x.index_select(dim, torch.tensor(places, dtype=torch.int64, device=x.device))
     return x
 
 

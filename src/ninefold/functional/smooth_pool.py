@@ -216,7 +216,7 @@ def _gaussian_pool(
 
 def _bell(axis: Axis, sigma: float) -> Tensor:
     """Return the weights of every output's taps, of shape ``(n_out, kernel)``: zero outside, and of sum 1."""
-    steps = torch.arange(axis.kernel, dtype=torch.double) * axis.dilation
+    steps = torch.arange(axis.kernel, dtype=torch.double, device="cpu") * axis.dilation
     outside = ~inside(axis, "cpu")
     further = (steps - steps.mean()).square().expand_as(outside).masked_fill(outside, inf)
     nearest = further.amin(1, keepdim=True)

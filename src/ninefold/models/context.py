@@ -76,9 +76,9 @@ def _split_evenly(layer: nn.Conv2d, channels: int, noise: float) -> None:
     outputs, inputs = layer.weight.shape[:2]
     share, middle = channels / outputs, layer.kernel_size[0] // 2
     nn.init.normal_(layer.weight, std=noise * share)
-    kept = torch.arange(outputs)[:, None] * channels // outputs == torch.arange(inputs) * channels // inputs
     centre = layer.weight[:, :, middle, middle]
-    centre.copy_(torch.where(kept.to(centre.device), share, centre))
+    of_output, of_input = (torch.arange(n, device=centre.device) * channels // n for n in (outputs, inputs))
+    centre.copy_(torch.where(of_output[:, None] == of_input, share, centre))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 

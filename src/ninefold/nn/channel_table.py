@@ -67,8 +67,8 @@ class _ChannelTableConv(Planned):
         with torch.no_grad():
             for parameter, outputs in ((self.weight, [o for o, _ in self.table]), (self.bias, range(self.out_channels))):
                 if parameter is not None:
-                    bounds = torch.tensor([(fan_in[o] * taps) ** -0.5 if fan_in[o] else 0.0 for o in outputs])
-                    parameter.uniform_(-1, 1).mul_(bounds.to(parameter).view(-1, *(1,) * (parameter.ndim - 1)))
+                    bounds = parameter.new_tensor([(fan_in[o] * taps) ** -0.5 if fan_in[o] else 0.0 for o in outputs])
+                    parameter.uniform_(-1, 1).mul_(bounds.view(-1, *(1,) * (parameter.ndim - 1)))
 
     def to_dense(self) -> Conv1d | Conv2d | Conv3d:
         """Return the dense layer that computes the same: zeros where the table has no edge, parameters copied."""
@@ -77,7 +77,7 @@ class _ChannelTableConv(Planned):
         how = (self.bias is not None, self.padding_mode, own.device, own.dtype)
         layer: Any = _DENSE[self._ndim - 1](*ends, *how, flip_kernel=self.flip_kernel)
         with torch.no_grad():
-            outputs, inputs = torch.tensor(self.table, device=own.device).unbind(1)
+            outputs, inputs = torch.tensor(self.table, dtype=torch.int64, device=own.device).unbind(1)
             layer.weight.zero_()[outputs, inputs] = own
             if self.bias is not None:
                 layer.bias.copy_(self.bias)

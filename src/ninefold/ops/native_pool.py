@@ -156,7 +156,7 @@ class Plan:
         """Return what is made of every window."""
         x = native.plain(x, self._last)
         z = empty(x, self._result, self._last)
-        self._kernel.forward(x.data_ptr(), z.data_ptr())
+        self._kernel.forward(native.address(x), native.address(z))
         return z
 
     def backward(self, x: Tensor | None, g: Tensor) -> Tensor:
@@ -164,5 +164,5 @@ class Plan:
         g = native.plain(g, self._last)
         dx = empty(g, self._shape, self._last)
         x = None if x is None else native.plain(x, self._last)
-        self._bare.backward(0 if x is None else x.data_ptr(), g.data_ptr(), dx.data_ptr())
+        self._bare.backward(0 if x is None else native.address(x), native.address(g), native.address(dx))
         return dx

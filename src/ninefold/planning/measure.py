@@ -116,11 +116,11 @@ def operands(problem: Problem, weight: Tensor | None = None) -> tuple[Tensor, Te
     form = problem.form
     dtype = getattr(torch, problem.dtype)
     device = problem.device.partition(":")[0]
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
 
     def make(shape: tuple[int, ...], batched: bool) -> Tensor:
         real = dtype if dtype.is_complex or dtype.is_floating_point else torch.float32
-        x = torch.randn(shape, generator=generator, dtype=real).to(device, dtype)
+        x = torch.randn(shape, generator=generator, dtype=real, device="cpu").to(device, dtype)
         if batched and problem.channels_last:
             x = x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
         return x
@@ -134,7 +134,7 @@ def operands(problem: Problem, weight: Tensor | None = None) -> tuple[Tensor, Te
 
 def measure_rates() -> tuple[float, float]:
     """Return this machine's multiply-adds per second in a matrix product, and bytes per second in a copy, as they are now."""
-    a = torch.randn(1024, 1024)
-    b = torch.randn(8 << 20)
+    a = torch.randn(1024, 1024, dtype=torch.float32, device="cpu")
+    b = torch.randn(8 << 20, dtype=torch.float32, device="cpu")
     times = interleaved({"product": lambda: a @ a, "copy": b.clone}, seconds=0.2)
     return 1024**3 / min(times["product"]), 2 * b.nbytes / min(times["copy"])

@@ -97,18 +97,22 @@ def unlikely(machine: Machine, threads: int) -> str | None:
 
 def _runs() -> dict[str, tuple[Callable[[], object], float]]:
     """Return what is run for each rate, and how much of it one run does."""
-    generator = torch.Generator().manual_seed(0)
-    a = torch.randn(1024, 1024, generator=generator)
+    generator = torch.Generator("cpu").manual_seed(0)
+
+    def numbers(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+    a = numbers(1024, 1024)
     product = torch.empty_like(a)
-    x = torch.randn(8 << 20, generator=generator)
+    x = numbers(8 << 20)
     y = torch.empty_like(x)  # written to before anything is timed: no fresh pages
-    image, signal = torch.randn(64, 64, 64, generator=generator), torch.randn(64, 4096, generator=generator)
+    image, signal = numbers(64, 64, 64), numbers(64, 4096)
 
     def transform() -> None:
         torch.fft.irfft2(torch.fft.rfft2(image), s=image.shape[1:])
         torch.fft.irfft(torch.fft.rfft(signal), n=signal.shape[1])
 
-    small = torch.randn(2, 8, 6, 10, generator=generator)
+    small = numbers(2, 8, 6, 10)
 
     def call() -> None:
         for _ in range(_CALLS):

@@ -213,11 +213,11 @@ class _Subject:
         for choice in transform.choices(self.steps):
             want = choice(before, self.steps)
             if want.shape != got.shape:
-                nothing = torch.ones((), dtype=torch.bool)
-                return [(torch.tensor(inf), nothing, nothing)]
+                nothing = torch.ones((), dtype=torch.bool, device="cpu")
+                return [(torch.tensor(inf, dtype=torch.double, device="cpu"), nothing, nothing)]
             axes = len(self.steps)
             difference = (got - want).abs().flatten(0, -axes - 1).amax(0) if got.dim() > axes else (got - want).abs()
-            everywhere = (torch.ones(difference.shape, dtype=torch.bool),) * 2
+            everywhere = (torch.ones(difference.shape, dtype=torch.bool, device="cpu"),) * 2
             masks = self._masks(transform, choice, sizes) if transform.spatial else everywhere
             result.append((difference.cpu(), *masks))
         return result
@@ -226,7 +226,7 @@ class _Subject:
         """Return which positions of the moved output see only the picture, as those they came from did, and which compare."""
         known = choice.known(sizes, self.steps)
         seen = _eroded(transform.known(self.sizes, self.own.steps), self.grid.reach, known.shape)
-        came = choice(_eroded(torch.ones(self.sizes, dtype=torch.bool), self.grid.reach, sizes), self.steps)
+        came = choice(_eroded(torch.ones(self.sizes, dtype=torch.bool, device="cpu"), self.grid.reach, sizes), self.steps)
         ring = isinstance(transform, Shift) and all(
             not s or n * s == m for n, s, m in zip(sizes, self.grid.steps, self.sizes, strict=True)
         )
@@ -238,7 +238,7 @@ def _eroded(mask: Tensor, reach: Sequence[Reach | None], sizes: Sequence[int]) -
     for axis, (field, count) in enumerate(zip(reach, sizes, strict=True)):
         lines = mask.movedim(axis, 0)
         sums = torch.cat([lines.new_zeros((1, *lines.shape[1:])), lines]).long().cumsum(0)
-        kept = torch.zeros((count, *lines.shape[1:]), dtype=torch.bool)
+        kept = torch.zeros((count, *lines.shape[1:]), dtype=torch.bool, device="cpu")
         for i in range(count):
             lo, hi = (0, len(lines) - 1) if field is None else field.at(i)
             if lo > hi:  # nothing is read

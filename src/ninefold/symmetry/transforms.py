@@ -32,7 +32,7 @@ class Transform(ABC):
 
     def known(self, sizes: Sequence[int], steps: Steps) -> Tensor:
         """Return where, on a map of these sizes, the result is the picture itself and not what has come into view."""
-        return self(torch.ones(tuple(sizes), dtype=torch.bool), steps)
+        return self(torch.ones(tuple(sizes), dtype=torch.bool, device="cpu"), steps)
 
     def fits(self, steps: Steps) -> bool:
         """Return whether a map with these steps can be moved exactly."""
@@ -78,10 +78,10 @@ class Shift(Transform):
 
     def known(self, sizes: Sequence[int], steps: Steps) -> Tensor:
         """Return where nothing has come in from the other end."""
-        mask = torch.ones(tuple(sizes), dtype=torch.bool)
+        mask = torch.ones(tuple(sizes), dtype=torch.bool, device="cpu")
         for axis, (n, move) in enumerate(zip(sizes, map(floor, self._moves(steps)), strict=True)):
             fresh = [i < move or i >= n + move for i in range(n)]
-            mask.movedim(axis, 0)[torch.tensor(fresh, dtype=torch.bool)] = False
+            mask.movedim(axis, 0)[torch.tensor(fresh, dtype=torch.bool, device="cpu")] = False
         return mask
 
     def fits(self, steps: Steps) -> bool:
@@ -167,9 +167,10 @@ class _Sampled(Transform):
     def _places(self, sizes: Sequence[int], steps: Steps) -> Tensor:
         if len(sizes) == 0:
             raise ArgumentError(f"{self.name} needs a spatial axis, got none")
-        centre = torch.tensor([(n - 1) / 2 for n in sizes], dtype=torch.double)
-        apart = torch.tensor([float(s) or 1.0 for s in steps], dtype=torch.double)
-        grid = torch.stack(torch.meshgrid(*(torch.arange(n).double() for n in sizes), indexing="ij"), dim=-1)
+        centre = torch.tensor([(n - 1) / 2 for n in sizes], dtype=torch.double, device="cpu")
+        apart = torch.tensor([float(s) or 1.0 for s in steps], dtype=torch.double, device="cpu")
+        lines = [torch.arange(n, dtype=torch.double, device="cpu") for n in sizes]
+        grid = torch.stack(torch.meshgrid(*lines, indexing="ij"), dim=-1)
         turned: Tensor = (grid - centre) * apart @ self.matrix(len(sizes)).T / apart + centre
         return turned.mul(2**20).round() / 2**20  # a position that is hit is hit, whatever the sine was
 
@@ -182,9 +183,9 @@ class _Sampled(Transform):
         low = places.floor()
         total = torch.zeros_like(x)
         for corner in product((0, 1), repeat=len(sizes)):
-            at = low.long() + torch.tensor(corner)
+            at = low.long() + low.new_tensor(corner, dtype=torch.int64)
             share = (1 - (places - at).abs()).clamp_min(0).prod(-1)
-            outside = ((at < 0) | (at >= torch.tensor(sizes))).any(-1)
+            outside = ((at < 0) | (at >= at.new_tensor(sizes))).any(-1)
             index: Any = tuple(a.clamp(0, n - 1).to(x.device) for a, n in zip(at.unbind(-1), sizes, strict=True))
             total = total + x[(..., *index)] * share.masked_fill(outside, 0).to(x)
         return total
@@ -192,7 +193,7 @@ class _Sampled(Transform):
     def known(self, sizes: Sequence[int], steps: Steps) -> Tensor:
         """Return where the place that is read lies inside."""
         places = self._places(sizes, steps)
-        inside = (places >= 0) & (places <= torch.tensor([n - 1 for n in sizes]))
+        inside = (places >= 0) & (places <= places.new_tensor([n - 1 for n in sizes]))
         return inside.all(-1)
 
 
@@ -219,8 +220,8 @@ class Rotate(_Sampled):
         if ndim < 2:
             raise ArgumentError(f"{self.name} turns a plane, which an input of {ndim} spatial axis does not have; use Flip()")
         c, s = cos(radians(self.degrees)), sin(radians(self.degrees))
-        whole = torch.eye(ndim, dtype=torch.double)
-        whole[-2:, -2:] = torch.tensor([[c, s], [-s, c]], dtype=torch.double)
+        whole = torch.eye(ndim, dtype=torch.double, device="cpu")
+        whole[-2:, -2:] = torch.tensor([[c, s], [-s, c]], dtype=torch.double, device="cpu")
         return whole
 
 
@@ -246,7 +247,7 @@ class Scale(_Sampled):
 
     def matrix(self, ndim: int) -> Tensor:
         """Return the same factor along all axes."""
-        return torch.eye(ndim, dtype=torch.double) / self.factor
+        return torch.eye(ndim, dtype=torch.double, device="cpu") / self.factor
 
 
 class Custom(Transform):

@@ -9,6 +9,7 @@ from ninefold.testing.contract import (
     Check,
     Outcome,
     check_against_reference,
+    check_defaults,
     check_dot,
     check_dtypes,
     check_epilogues,
@@ -19,6 +20,7 @@ from ninefold.testing.contract import (
     check_scratch,
     check_threads,
 )
+from ninefold.testing.defaults import elsewhere
 from ninefold.testing.dot import dot_test
 from ninefold.testing.memory import PeakMemory, Poisoned
 from ninefold.testing.shapes import Shape, load_shapes
@@ -35,6 +37,7 @@ __all__ = [
     "assert_close",
     "cases",
     "check_against_reference",
+    "check_defaults",
     "check_dot",
     "check_dtypes",
     "check_epilogues",
@@ -46,6 +49,7 @@ __all__ = [
     "check_threads",
     "defined",
     "dot_test",
+    "elsewhere",
     "error_scale",
     "load_shapes",
     "operands",

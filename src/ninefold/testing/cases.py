@@ -104,7 +104,7 @@ def operands(
     (torch.Size([3, 2, 3, 5]), torch.Size([4, 2, 7, 9]), torch.float64)
     """
     torch_dtype = getattr(torch, dtype)
-    random = torch.Generator().manual_seed(form.macs + 7 * batch)
+    random = torch.Generator("cpu").manual_seed(form.macs + 7 * batch)
 
     def draw(shape: tuple[int, ...]) -> Tensor:
         if torch_dtype.is_complex:
@@ -120,11 +120,11 @@ def operands(
 
 def _real(shape: tuple[int, ...], values: Values, random: torch.Generator) -> Tensor:
     if values == "normal":
-        return torch.randn(shape, generator=random, dtype=torch.float64)
+        return torch.randn(shape, generator=random, dtype=torch.float64, device="cpu")
     if values == "positive":
-        return torch.rand(shape, generator=random, dtype=torch.float64) / 2 + 0.5
-    whole = torch.randint(1, 5, shape, generator=random)
-    return (whole * (1 - 2 * torch.randint(0, 2, shape, generator=random))).double()
+        return torch.rand(shape, generator=random, dtype=torch.float64, device="cpu") / 2 + 0.5
+    whole = torch.randint(1, 5, shape, generator=random, device="cpu")
+    return (whole * (1 - 2 * torch.randint(0, 2, shape, generator=random, device="cpu"))).double()
 
 
 def _low_rank(form: Form, draw: Any) -> Tensor:

@@ -17,6 +17,7 @@ from ninefold.ops.layout import result_strides
 from ninefold.settings import Options
 from ninefold.spec import Form, Map
 from ninefold.testing.cases import Case, cases, operands
+from ninefold.testing.defaults import elsewhere
 from ninefold.testing.dot import dot_test
 from ninefold.testing.memory import PeakMemory, Poisoned
 from ninefold.testing.shapes import Shape
@@ -27,6 +28,7 @@ __all__ = [
     "Check",
     "Outcome",
     "check_against_reference",
+    "check_defaults",
     "check_dot",
     "check_dtypes",
     "check_epilogues",
@@ -68,7 +70,7 @@ def check_against_reference(engine: Engine, map_: Map, shape: Shape) -> Outcome:
         case.check(case.run(), "against the definition")
         outcome.runs += 1
         if map_ != "g":
-            bias = torch.arange(1.0, 1 + case.expected.shape[1], dtype=case.a.dtype)
+            bias = torch.arange(1.0, 1 + case.expected.shape[1], dtype=case.a.dtype, device=case.a.device)
             added = case.expected + bias.view(-1, *(1,) * shape.spec.ndim)
             replace(case, expected=added, scale=case.scale + bias.max()).check(case.run(bias), "with a bias")
             outcome.runs += 1
@@ -82,7 +84,7 @@ def check_epilogues(engine: Engine, map_: Map, shape: Shape) -> Outcome:
         raise AssertionError(f"{engine.name} names epilogues {sorted(unknown)} that nobody knows; there are {sorted(EPILOGUES)}")
     for case in cases(engine, map_, shape) if map_ != "g" else ():
         channels = case.expected.shape[1]
-        bias = torch.arange(channels, dtype=case.a.dtype) % 5 - 2
+        bias = torch.arange(channels, dtype=case.a.dtype, device=case.a.device) % 5 - 2
         bias[-1] = float("nan")
         added = case.expected + bias.view(-1, *(1,) * shape.spec.ndim)
         for name, epilogue in EPILOGUES.items():
@@ -314,6 +316,20 @@ def check_scratch(engine: Engine, map_: Map, shape: Shape) -> Outcome:
     return outcome
 
 
+def check_defaults(engine: Engine, map_: Map, shape: Shape) -> Outcome:
+    """Prepare and run while tensors are made elsewhere by default: the same bits."""
+    outcome = Outcome()
+    if shape.macs > SMALL_MACS:
+        return outcome
+    for case in (*cases(engine, map_, shape), *cases(engine, map_, shape, "float32")):
+        with elsewhere():
+            out = case.run()
+        if not torch.equal(out, case.run()):
+            raise AssertionError(f"{case}: another default device or dtype changes the result")
+        outcome.runs += 1
+    return outcome
+
+
 _UNCOUNTED = 4096
 """Bytes that no promise counts: index vectors, a bias."""
 
@@ -353,6 +369,7 @@ def _by_definition(map_: Map, form: Form) -> Runner:
 
 CHECKS: tuple[Check, ...] = (
     check_against_reference,
+    check_defaults,
     check_epilogues,
     check_dot,
     check_gradients,

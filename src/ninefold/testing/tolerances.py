@@ -85,7 +85,7 @@ def error_scale(map_: Map, form: Form, a: Tensor, b: Tensor) -> Tensor:
     shape = (-1, *(1,) * form.ndim)
     if map_ == "c":
         return _largest(b) * _kernel_norms(form, a, 0).view(shape)
-    folded = defined("h", form, a, torch.ones(1, *b.shape[1:]))[0]
+    folded = defined("h", form, a, torch.ones(1, *b.shape[1:], dtype=torch.double, device="cpu"))[0]
     norms = _kernel_norms(form, a, 1)
     most = folded.flatten(1).amax(1) if folded.numel() else norms
     return _largest(b) * torch.maximum(norms, most).view(shape)
@@ -102,16 +102,17 @@ def _kernel_norms(form: Form, K: Tensor, end: int) -> Tensor:
     lead = 1 + len(form.channels.weight_tail)
     per_tile = K.flatten(K.ndim - form.ndim).sum(-1)
     per_edge = per_tile.flatten(lead).amax(-1) if form.tiled else per_tile
-    channels = torch.tensor([edge[end] for edge in form.channels.edges], dtype=torch.long)
+    channels = torch.tensor([edge[end] for edge in form.channels.edges], dtype=torch.long, device=K.device)
     count = (form.channels.outputs, form.channels.inputs)[end]
-    return torch.zeros(count, dtype=K.dtype).index_add(0, channels, per_edge.flatten())
+    return K.new_zeros(count).index_add(0, channels, per_edge.flatten())
 
 
 def _of_kernel(form: Form, per_output: Tensor) -> Tensor:
     """Spread a number per output channel over the leading dimension of the weight."""
     table = isinstance(form.channels, ChannelTable)
     outputs = [o for o, _ in form.channels.edges] if table else list(range(form.channels.outputs))
-    return per_output[torch.tensor(outputs, dtype=torch.long)].view(-1, *(1,) * (len(form.weight_shape) - 1))
+    spread = per_output[torch.tensor(outputs, dtype=torch.long, device=per_output.device)]
+    return spread.view(-1, *(1,) * (len(form.weight_shape) - 1))
 
 
 def scaled_error(result: Tensor, expected: Tensor, scale: Tensor) -> float:
