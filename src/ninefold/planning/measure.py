@@ -8,6 +8,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from ninefold.engines.final import Final
 from ninefold.planning.choose import best, choose, engine_named
 from ninefold.planning.plan import Candidate, Plan
 from ninefold.spec.problem import Problem
@@ -21,13 +22,13 @@ _MOMENT = 0.3  # seconds that a second try may take even of an engine that seems
 _CLOSE = 1.25  # times the best: who came this close meets the best once more
 
 
-def measure(problem: Problem, weight: Tensor | None = None, seconds: float = 0.25) -> Plan:
+def measure(problem: Problem, weight: Final | None = None, seconds: float = 0.25) -> Plan:
     """Return the plan that the clock prefers.
 
     Parameters
     ----------
     problem : Problem
-    weight : Tensor, optional
+    weight : Final, optional
         The frozen weight, for engines that derive from it.
     seconds : float
         How long to go on, about, and once more for those that came close; every candidate runs at least three times unless its
@@ -38,7 +39,7 @@ def measure(problem: Problem, weight: Tensor | None = None, seconds: float = 0.2
     timed = [c for c in estimated.candidates if c.reason is None and c.cost < _HOPELESS * fastest and c.engine != "reference"]
     if len(timed) < 2:
         return replace(estimated, source="measure")
-    a, b = operands(problem, weight)
+    a, b = operands(problem, None if weight is None else weight.tensor)
     runs: dict[str, Callable[[], object]] = {}
     with torch.no_grad():
         for c in timed:
