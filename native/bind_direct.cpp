@@ -12,6 +12,7 @@
 #include "arena.hpp"
 #include "fork.hpp"
 #include "isa.hpp"
+#include "runs.hpp"
 
 namespace nb = nanobind;
 using namespace ninefold;
@@ -24,9 +25,8 @@ using LineOf = std::tuple<int64_t, int64_t, Ints, Ints>;  // first, count, at, w
 // A Direct and the memory that it points to.
 struct Held {
     Direct direct{};
-    Ints source_z, source_y;
     std::vector<Ints> edges;
-    std::vector<Run> runs;
+    std::vector<Run> runs[3];
     std::vector<Ints> tables;
     std::vector<Line> lines;
 
@@ -49,14 +49,12 @@ public:
 
     // channels: batch, groups, ins, outs per group; in_: strides n, c, z, y, x; out: the same, then jumps along z, y, x;
     // weight: strides of group, output, input; edges: none, or a table's first, channel, place, shared;
-    // staged: positions along z, y, x, then steps along z and y.
+    // staged: positions along z, y, x, then steps along z and y; runs: what stands at them, per axis.
     void add(const Ints& channels, const Ints& in, const Ints& out, const Ints& weight, const std::vector<Ints>& edges, const Ints& staged,
-             const Ints& source_z, const Ints& source_y, const std::vector<Ints>& runs, const LineOf& z, const LineOf& y, const std::vector<LineOf>& x, bool in_place) {
+             const std::vector<RunLists>& runs, const LineOf& z, const LineOf& y, const std::vector<LineOf>& x, bool in_place) {
         auto held = std::make_unique<Held>();
         held->tables.reserve(2 * (x.size() + 2));  // tables must not move: lines point into them
-        held->source_z = source_z;
-        held->source_y = source_y;
-        for (const Ints& run : runs) held->runs.push_back(Run{run.at(0), run.at(1), run.at(2), run.at(3)});
+        for (int k = 0; k < 3; ++k) held->runs[k] = runs_of(runs.at(k));
         Direct& d = held->direct;
         d.batch = channels.at(0), d.groups = channels.at(1), d.ins = channels.at(2), d.outs = channels.at(3);
         d.in_n = in.at(0), d.in_c = in.at(1);
@@ -75,8 +73,8 @@ public:
             d.edges = {int64_t(first.size()) - 1, 0, first.data(), held->edges.at(1).data(), held->edges.at(2).data(), held->edges.at(3).data()};
             for (size_t k = 0; k + 1 < first.size(); ++k) d.edges.most = std::max(d.edges.most, first[k + 1] - first[k]);
         }
-        d.source[0] = held->source_z.data(), d.source[1] = held->source_y.data();
-        d.runs = held->runs.data(), d.n_runs = int64_t(held->runs.size());
+        for (int k = 0; k < 2; ++k) d.source[k] = positions_of(held->runs[k]);
+        d.runs = held->runs[2].data(), d.n_runs = int64_t(held->runs[2].size());
         d.z = held->line(z), d.y = held->line(y);
         for (const LineOf& of : x) held->lines.push_back(held->line(of));
         d.x = held->lines.data(), d.n_x = int64_t(held->lines.size());

@@ -9,6 +9,7 @@
 #include "fork.hpp"
 #include "implicit.hpp"
 #include "isa.hpp"
+#include "runs.hpp"
 
 namespace nb = nanobind;
 using namespace ninefold;
@@ -19,12 +20,13 @@ using Integers = std::vector<int64_t>;
 
 class ImplicitPlan {
 public:
-    // Per axis z, y, x: how many outputs, and for each tap the positions that they read, one after the other.
-    ImplicitPlan(const std::string& isa, const Integers& sizes, const std::vector<Integers>& at, const Integers& numbers, int64_t type)
-        : kernels_(kernels_named(isa).implicit), at_(at) {
+    // Per axis z, y, x: outputs, taps, first, step, tap, every, as ImplicitAxis has them; and the runs of its source.
+    ImplicitPlan(const std::string& isa, const std::vector<Integers>& axes, const std::vector<RunLists>& runs, const Integers& numbers, int64_t type)
+        : kernels_(kernels_named(isa).implicit) {
         for (size_t d = 0; d < 3; ++d) {
-            ImplicitAxis& a = plan_.axis[d];
-            a.size = sizes.at(d), a.taps = int64_t(at_.at(d).size()) / a.size, a.at = at_[d].data();
+            const Integers& a = axes.at(d);
+            runs_[d] = runs_of(runs.at(d));
+            plan_.axis[d] = ImplicitAxis{a.at(0), a.at(1), a.at(2), a.at(3), a.at(4), a.at(5), positions_of(runs_[d])};
         }
         int64_t* fields[] = {&plan_.batch, &plan_.groups, &plan_.ins, &plan_.outs, &plan_.in_n, &plan_.in_c, plan_.in, plan_.in + 1, plan_.in + 2,
                              &plan_.out_n, &plan_.out_c, &plan_.out_p, &plan_.w_group, &plan_.w_out, &plan_.w_in, &plan_.w_tap, &plan_.flip,
@@ -59,7 +61,7 @@ private:
 
     const ImplicitKernels* kernels_;
     Implicit plan_{};
-    std::vector<Integers> at_;
+    std::vector<Run> runs_[3];
 };
 
 }  // namespace
@@ -67,7 +69,7 @@ private:
 void bind_implicit(nb::module_& m) {
     using released = nb::call_guard<nb::gil_scoped_release>;
     nb::class_<ImplicitPlan>(m, "ImplicitPlan", "Maps c and h, or g, of a layer as products of matrices.")
-        .def(nb::init<const std::string&, const Integers&, const std::vector<Integers>&, const Integers&, int64_t>())
+        .def(nb::init<const std::string&, const std::vector<Integers>&, const std::vector<RunLists>&, const Integers&, int64_t>())
         .def("kernel_bytes", &ImplicitPlan::kernel_bytes)
         .def("scratch", &ImplicitPlan::scratch)
         .def("prepare", &ImplicitPlan::prepare, released())

@@ -7,6 +7,7 @@
 #include "fork.hpp"
 #include "isa.hpp"
 #include "local.hpp"
+#include "runs.hpp"
 
 namespace nb = nanobind;
 using namespace ninefold;
@@ -18,35 +19,29 @@ using Ints = std::vector<int64_t>;
 class LocalPlan {
 public:
     // channels: batch, groups, ins, outs per group; in: strides n, c, z, y, x, then sizes; out: strides n, c, position;
-    // every other list is per axis z, y, x: outputs, where the first one starts, steps between them, the stored period.
+    // every other list is per axis z, y, x: what stands at the extended positions, how many these are, outputs, where the first one
+    // starts, steps between them, the stored period.
     LocalPlan(const std::string& isa, int map, int type, int64_t threads, int64_t cut, const Ints& channels, const Ints& in, const Ints& out,
-              const std::vector<Ints>& source, const std::vector<Ints>& runs, const Ints& outputs, const Ints& first, const Ints& step,
+              const std::vector<RunLists>& runs, const Ints& extended, const Ints& outputs, const Ints& first, const Ints& step,
               const Ints& period, const Ints& taps, const Ints& dilation)
-        : kernels_(kernels_named(isa)), source_(source) {
+        : kernels_(kernels_named(isa)) {
         Local& d = local_;
         d.map = LocalMap(map), d.type = Type(type), d.threads = threads, d.cut = cut;
         d.batch = channels.at(0), d.groups = channels.at(1), d.ins = channels.at(2), d.outs = channels.at(3);
         d.in_n = in.at(0), d.in_c = in.at(1);
-        for (int k = 0; k < 3; ++k) d.in[k] = in.at(2 + k), d.space[k] = in.at(5 + k), d.extended[k] = int64_t(source_.at(k).size());
+        for (int k = 0; k < 3; ++k) {
+            d.in[k] = in.at(2 + k), d.space[k] = in.at(5 + k), d.extended[k] = extended.at(k);
+            d.outputs[k] = outputs.at(k), d.first[k] = first.at(k), d.step[k] = step.at(k), d.period[k] = period.at(k);
+            runs_[k] = runs_of(runs.at(k));
+        }
         d.out_n = out.at(0), d.out_c = out.at(1), d.out_p = out.at(2);
-        for (const Ints& run : runs) runs_.push_back(Run{run.at(0), run.at(1), run.at(2), run.at(3)});
         const int64_t row = d.extended[2], plane = row * d.extended[1];
-        const auto each = [](const Ints& n, auto&& visit) {
-            for (int64_t z = 0; z < n.at(0); ++z)
-                for (int64_t y = 0; y < n.at(1); ++y)
-                    for (int64_t x = 0; x < n.at(2); ++x) visit(z, y, x);
-        };
-        each(outputs, [&](int64_t z, int64_t y, int64_t x) {
-            base_.push_back((first.at(0) + z * step.at(0)) * plane + (first.at(1) + y * step.at(1)) * row + first.at(2) + x * step.at(2));
-            kernel_.push_back((z % period.at(0) * period.at(1) + y % period.at(1)) * period.at(2) + x % period.at(2));
-        });
-        each(taps, [&](int64_t z, int64_t y, int64_t x) {
-            at_.push_back(z * dilation.at(0) * plane + y * dilation.at(1) * row + x * dilation.at(2));
-        });
-        d.positions = int64_t(base_.size()), d.taps = int64_t(at_.size());
+        for (int64_t z = 0; z < taps.at(0); ++z)
+            for (int64_t y = 0; y < taps.at(1); ++y)
+                for (int64_t x = 0; x < taps.at(2); ++x) at_.push_back(z * dilation.at(0) * plane + y * dilation.at(1) * row + x * dilation.at(2));
+        d.positions = outputs.at(0) * outputs.at(1) * outputs.at(2), d.taps = int64_t(at_.size());
         d.kernels = period.at(0) * period.at(1) * period.at(2);
         d.run = dilation.at(2) == 1 ? taps.at(2) : 1;
-        sort_positions();
         scratch_ = kernels_.local_scratch(view());
     }
 
@@ -68,27 +63,16 @@ private:
     // Made at every call, so that a plan may be moved.
     Local view() const {
         Local d = local_;
-        d.source[0] = source_[0].data(), d.source[1] = source_[1].data();
-        d.runs = runs_.data(), d.n_runs = int64_t(runs_.size());
-        d.base = base_.data(), d.at = at_.data(), d.kernel = kernel_.data();
-        d.start = start_.data(), d.list = list_.data();
+        for (int k = 0; k < 2; ++k) d.source[k] = positions_of(runs_[k]);
+        d.runs = runs_[2].data(), d.n_runs = int64_t(runs_[2].size());
+        d.at = at_.data();
         return d;
-    }
-
-    void sort_positions() {
-        start_.assign(size_t(local_.kernels) + 1, 0);
-        for (int64_t k : kernel_) ++start_[size_t(k) + 1];
-        for (size_t k = 1; k < start_.size(); ++k) start_[k] += start_[k - 1];
-        Ints next(start_.begin(), start_.end() - 1);
-        list_.resize(base_.size());
-        for (size_t p = 0; p < kernel_.size(); ++p) list_[size_t(next[size_t(kernel_[p])]++)] = int64_t(p);
     }
 
     const Kernels& kernels_;
     Local local_{};
-    std::vector<Ints> source_;
-    std::vector<Run> runs_;
-    Ints base_, at_, kernel_, start_, list_;
+    std::vector<Run> runs_[3];
+    Ints at_;
     size_t scratch_ = 0;
 };
 
@@ -96,8 +80,7 @@ private:
 
 void bind_local(nb::module_& m) {
     nb::class_<LocalPlan>(m, "LocalPlan", "One map of a layer with kernels of its own at every position.")
-        .def(nb::init<const std::string&, int, int, int64_t, int64_t, const Ints&, const Ints&, const Ints&, const std::vector<Ints>&,
-                      const std::vector<Ints>&, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&>())
+        .def(nb::init<const std::string&, int, int, int64_t, int64_t, const Ints&, const Ints&, const Ints&, const std::vector<RunLists>&, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&>())
         .def_prop_ro("scratch", &LocalPlan::scratch)
         .def("__call__", &LocalPlan::call, nb::call_guard<nb::gil_scoped_release>());
 }

@@ -17,19 +17,21 @@ using Ints = std::vector<int64_t>;
 
 class PoolPlan {
 public:
-    // axes: kernel, stride, dilation, lo, n_in, n_out along z, y, x; how: join, before, after; divide: one list per axis, or empty.
+    // axes: kernel, stride, dilation, lo, n_in, n_out, and counts, from, to as PoolAxis has them, along z, y, x; how: join, before, after.
     PoolPlan(const std::string& isa, int type, int64_t threads, int64_t outer, int64_t inner, const std::vector<Ints>& axes, const Ints& how,
-             std::vector<std::vector<double>> divide)
-        : kernels_(kernels_named(isa)), divide_(std::move(divide)) {
+             double divisor)
+        : kernels_(kernels_named(isa)) {
         pool_.type = Type(type);
         pool_.threads = threads;
+        pool_.divisor = divisor;
         pool_.outer = outer;
         pool_.inner = inner;
         pool_.join = Join(how.at(0)), pool_.before = Before(how.at(1)), pool_.after = After(how.at(2));
         for (int k = 0; k < 3; ++k) {
             const Ints& a = axes.at(k);
-            pool_.axis[k] = PoolAxis{a.at(0), a.at(1), a.at(2), a.at(3), a.at(4), a.at(5)};
-            pool_.divide[k] = divide_.at(k).empty() ? nullptr : divide_[k].data();
+            PoolAxis& to = pool_.axis[k];
+            int64_t* fields[] = {&to.kernel, &to.stride, &to.dilation, &to.lo, &to.n_in, &to.n_out, &to.counts, &to.from, &to.to};
+            for (size_t i = 0; i < std::size(fields); ++i) *fields[i] = a.at(i);
         }
     }
     PoolPlan(const PoolPlan&) = delete;
@@ -56,7 +58,6 @@ private:
     }
 
     const Kernels& kernels_;
-    std::vector<std::vector<double>> divide_;
     Pool pool_{};
 };
 
@@ -64,7 +65,7 @@ private:
 
 void bind_pool(nb::module_& m) {
     nb::class_<PoolPlan>(m, "PoolPlan", "Windows over a tensor, and what is made of each.")
-        .def(nb::init<const std::string&, int, int64_t, int64_t, int64_t, const std::vector<Ints>&, const Ints&, std::vector<std::vector<double>>>())
+        .def(nb::init<const std::string&, int, int64_t, int64_t, int64_t, const std::vector<Ints>&, const Ints&, double>())
         .def("forward", &PoolPlan::forward, nb::call_guard<nb::gil_scoped_release>())
         .def("backward", &PoolPlan::backward, nb::call_guard<nb::gil_scoped_release>());
 }

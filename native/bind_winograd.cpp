@@ -10,6 +10,7 @@
 #include "arena.hpp"
 #include "fork.hpp"
 #include "isa.hpp"
+#include "runs.hpp"
 #include "winograd.hpp"
 
 namespace nb = nanobind;
@@ -71,16 +72,17 @@ private:
         const Integers sizes = nb::cast<Integers>(given[0]);
         int64_t* fields[] = {&a.m, &a.r, &a.n, &a.taps, &a.pieces, &a.shift, &a.tiles, &a.size};
         for (size_t k = 0; k < std::size(fields); ++k) *fields[k] = sizes.at(k);
-        for (size_t k = 0; k < 2; ++k) tables_[d][k] = nb::cast<Integers>(given[k + 1]);
-        for (size_t k = 0; k < 5; ++k) matrices_[d][k] = nb::cast<Numbers>(given[k + 3]);
-        a.source = tables_[d][0].data(), a.target = tables_[d][1].data();
+        runs_[d][0] = runs_of(nb::cast<RunLists>(given[1]));
+        runs_[d][1] = {Run{0, 0, a.size, 1}};
+        for (size_t k = 0; k < 5; ++k) matrices_[d][k] = nb::cast<Numbers>(given[k + 2]);
+        a.source = positions_of(runs_[d][0]), a.target = positions_of(runs_[d][1]);
         a.data = matrices_[d][0].data();
         for (size_t k = 0; k < 2; ++k) a.spread[k] = matrices_[d][1 + k].data(), a.collect[k] = matrices_[d][3 + k].data();
     }
 
     const WinogradKernels* kernels_;
     Winograd plan_;
-    Integers tables_[3][2];
+    std::vector<Run> runs_[3][2];
     Numbers matrices_[3][5];
 };
 

@@ -4,10 +4,18 @@
 
 namespace ninefold {
 
-// One axis: the position at[tap * size + j] of what is read stands under output j and a tap, -1 for zeros.
+// One axis: under output j and tap t lies position first + j * step + t * tap, which is a multiple of `every` or nothing; divided by
+// that, `source` says what of the axis that is read stands there.
 struct ImplicitAxis {
     int64_t size, taps;
-    const int64_t* at;
+    int64_t first, step, tap, every;
+    Positions source;
+
+    int64_t under(int64_t t, int64_t j) const {
+        const int64_t at = first + j * step + t * tap;
+        if (every == 1) return source[at];
+        return at < 0 || at % every ? -1 : source[at / every];
+    }
 };
 
 struct Implicit {

@@ -83,17 +83,30 @@ struct Ahead {
 NINEFOLD_INLINE int64_t positions(const Implicit& p) { return p.axis[0].size * p.axis[1].size * p.axis[2].size; }
 NINEFOLD_INLINE int64_t taps(const Implicit& p) { return p.axis[0].taps * p.axis[1].taps * p.axis[2].taps; }
 
-// Calls visit(at, count, base, xs) for each row of outputs [first, first + count) of the whole batch: under the tap, the row's outputs read
-// the elements base + xs[k] * in[2], and xs is null where all of them are zeros.
-template <class Visit> NINEFOLD_INLINE void each_row(const Implicit& p, int64_t tap, int64_t first, int64_t count, Visit visit) {
+// Calls visit(piece) for the pieces of outputs [first, first + count) of the whole batch, in order: what they read under a tap. Along x
+// positions follow one another (`every` is 1), so that there is a piece for each run that a row of outputs reads.
+template <class Visit> NINEFOLD_INLINE void each_piece(const Implicit& p, int64_t tap, int64_t first, int64_t count, Visit visit) {
     const ImplicitAxis &az = p.axis[0], &ay = p.axis[1], &ax = p.axis[2];
     const int64_t tx = tap % ax.taps, ty = tap / ax.taps % ay.taps, tz = tap / ax.taps / ay.taps;
     int64_t x = first % ax.size, y = first / ax.size, z = y / ay.size, n = z / az.size;
     y %= ay.size, z %= az.size;
     for (int64_t done = 0; done < count;) {
-        const int64_t here = least(ax.size - x, count - done), sz = az.at[tz * az.size + z], sy = ay.at[ty * ay.size + y];
-        const bool inside = sz >= 0 && sy >= 0;
-        visit(done, here, n * p.in_n + sz * p.in[0] + sy * p.in[1], inside ? ax.at + tx * ax.size + x : nullptr);
+        const int64_t here = least(ax.size - x, count - done), sz = az.under(tz, z), sy = ay.under(ty, y);
+        if (sz < 0 || sy < 0) {
+            visit(Piece{done, -1, here, 0});
+        } else {
+            const int64_t base = n * p.in_n + sz * p.in[0] + sy * p.in[1];
+            int64_t at = ax.first + x * ax.step + tx * ax.tap;
+            const Run *run = ax.source.of(at), *end = ax.source.runs + ax.source.n_runs;
+            for (int64_t k = 0; k < here;) {
+                const int64_t until = at < 0 ? 0 : run == end ? at + here * ax.step : run->to + run->count;  // where another run begins
+                const int64_t many = least(here - k, ceil_div(until - at, ax.step));
+                const bool zeros = at < 0 || run == end || run->from < 0;
+                visit(Piece{done + k, zeros ? -1 : base + (run->from + (at - run->to) * run->step) * p.in[2], many, zeros ? 0 : ax.step * run->step * p.in[2]});
+                k += many, at += many * ax.step;
+                while (run != end && at >= run->to + run->count) ++run;
+            }
+        }
         done += here, x = 0;
         if (++y == ay.size) {
             y = 0;
@@ -114,29 +127,14 @@ NINEFOLD_INLINE int64_t pieces_of(const Implicit& p, int64_t tap, int64_t first,
         }
         return made;
     }
-    each_row(p, tap, first, count, [&](int64_t at, int64_t here, int64_t base, const int64_t* xs) __attribute__((always_inline)) {
-        for (int64_t k = 0; k < here;) {
-            int64_t run = 1, step = 0;
-            if (xs == nullptr) {
-                run = here;
-            } else if (xs[k] < 0) {
-                while (k + run < here && xs[k + run] < 0) ++run;
-            } else if (k + 1 < here && xs[k + 1] >= 0) {
-                step = xs[k + 1] - xs[k];
-                while (k + run < here && xs[k + run] >= 0 && xs[k + run] - xs[k + run - 1] == step) ++run;
-            }
-            const bool zeros = xs == nullptr || xs[k] < 0;
-            to[made++] = {at + k, zeros ? -1 : base + xs[k] * p.in[2], run, step * p.in[2]};
-            k += run;
-        }
-    });
+    each_piece(p, tap, first, count, [&](const Piece& piece) __attribute__((always_inline)) { to[made++] = piece; });
     return made;
 }
 
 // Where the channels of each pixel begin that outputs [first, first + count) read under a tap; at `zeros` where it is outside.
 template <class T> NINEFOLD_INLINE void pixels_of(const Implicit& p, int64_t tap, int64_t first, int64_t count, const T* in, const T* zeros, const T** to) {
-    each_row(p, tap, first, count, [&](int64_t at, int64_t here, int64_t base, const int64_t* xs) __attribute__((always_inline)) {
-        for (int64_t k = 0; k < here; ++k) to[at + k] = xs == nullptr || xs[k] < 0 ? zeros : in + base + xs[k] * p.in[2];
+    each_piece(p, tap, first, count, [&](const Piece& piece) __attribute__((always_inline)) {
+        for (int64_t k = 0; k < piece.count; ++k) to[piece.at + k] = piece.from < 0 ? zeros : in + piece.from + k * piece.step;
     });
 }
 

@@ -37,7 +37,7 @@ template <class T> struct Few {
     int64_t under(int64_t at, int64_t t) const {
         const ImplicitAxis &az = p.axis[0], &ay = p.axis[1], &ax = p.axis[2];
         const int64_t x = at % ax.size, y = at / ax.size % ay.size, z = at / ax.size / ay.size;
-        const int64_t sx = ax.at[t % ax.taps * ax.size + x], sy = ay.at[t / ax.taps % ay.taps * ay.size + y], sz = az.at[t / ax.taps / ay.taps * az.size + z];
+        const int64_t sx = ax.under(t % ax.taps, x), sy = ay.under(t / ax.taps % ay.taps, y), sz = az.under(t / ax.taps / ay.taps, z);
         return sx < 0 || sy < 0 || sz < 0 ? -1 : sz * p.in[0] + sy * p.in[1] + sx * p.in[2];
     }
 

@@ -12,6 +12,25 @@ struct Run {
     int64_t to, from, count, step;
 };
 
+// What stands at the positions of an axis: runs, one behind the other, that begin at 0. There are few, however long the axis is: one
+// inside, and those of the border.
+struct Positions {
+    const Run* runs = nullptr;
+    int64_t n_runs = 0;
+
+    // The run that position k lies in; behind the last one there is nothing.
+    const Run* of(int64_t k) const {
+        const Run *run = runs, *end = runs + n_runs;
+        while (run != end && k >= run->to + run->count) ++run;
+        return run;
+    }
+    // The source element at position k, -1 for zeros.
+    int64_t operator[](int64_t k) const {
+        const Run* run = of(k);
+        return k < 0 || run == runs + n_runs || run->from < 0 ? -1 : run->from + (k - run->to) * run->step;
+    }
+};
+
 // The taps of one residue of outputs along one axis: output q (the first + jump * q -th of the tensor) reads the staged
 // positions q * step + at[t] and multiplies with the kernel elements at weight[t].
 struct Line {
@@ -37,7 +56,7 @@ struct Direct {
     int64_t w_group, w_out, w_in;
     Edges edges;                // with a table there is one group, of all channels
     int64_t staged[3];          // staged positions per axis
-    const int64_t* source[2];   // along z and y: source position of a staged one, -1 for zeros
+    Positions source[2];        // along z and y
     const Run* runs;            // along x
     int64_t n_runs;
     Line z, y;

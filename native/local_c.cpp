@@ -103,10 +103,10 @@ template <class T> struct Run_c {
     T* out;             // at the first example of the cut
     int64_t examples;
 
-    const T* weights(int64_t o, int64_t p) const { return K + (o * d.kernels + d.kernel[p]) * s.row; }
+    const T* weights(int64_t o, int64_t row) const { return K + (o * d.kernels + row) * s.row; }
 
     // Many examples: a tile of [block][output][position] vectors, then exchanged into the output's own order.
-    void wide(Range ps, int64_t g, Range os, T* tile) const {
+    void wide(Range ps, const Places& at, int64_t g, Range os, T* tile) const {
         const int64_t lanes = kLanes<T>, step = d.kernels * s.row, channel = s.channel, block = s.inputs * channel;
         const int64_t blocks = ceil_div(examples, lanes), most_rows = wide_rows<T>(s), parts = ceil_div(os.size(), most_rows);
         const T* x = X + g * d.ins * channel;
@@ -116,12 +116,12 @@ template <class T> struct Run_c {
             for (int64_t r = 0; r < count; ++r)
                 if (d.out_p == 1) expect<T, true>(out + (o + r) * d.out_c + ps.begin, d.out_n, examples, ps.size());
             Wide<T> one = wide_named<T, 1, kWide1>(count), two = wide_named<T, 2, kWide2>(count);
-            for (int64_t p = ps.begin; p < ps.end; ++p) {
-                T* to = tile + (p - ps.begin) * lanes;
-                const T* here = x + d.base[p] * lanes;
+            for (int64_t p = 0; p < ps.size(); ++p) {
+                T* to = tile + p * lanes;
+                const T *here = x + at.base[p] * lanes, *k = weights(o, at.row[p]);
                 int64_t b = 0;
-                for (; b + 1 < blocks; b += 2) two(d, weights(o, p), step, here + b * block, block, channel, to + b * to_v, to_r, to_v);
-                if (b < blocks) one(d, weights(o, p), step, here + b * block, block, channel, to + b * to_v, to_r, to_v);
+                for (; b + 1 < blocks; b += 2) two(d, k, step, here + b * block, block, channel, to + b * to_v, to_r, to_v);
+                if (b < blocks) one(d, k, step, here + b * block, block, channel, to + b * to_v, to_r, to_v);
             }
             for (int64_t b = 0; b < blocks; ++b)
                 for (int64_t r = 0; r < count; ++r)
@@ -131,10 +131,10 @@ template <class T> struct Run_c {
     }
 
     // Few examples: rows of patches [example][position], shared by all outputs.
-    void few(Range ps, int64_t g, Range os, T* patches) const {
+    void few(Range ps, const Places& at, int64_t g, Range os, T* patches) const {
         const int64_t step = d.kernels * s.row;
         for (int64_t b = 0; b < examples; ++b)
-            gather_patches(d, X + (b * s.inputs + g * d.ins) * s.channel, s.channel, d.base + ps.begin, ps.size(), s.row, s.pitch,
+            gather_patches(d, X + (b * s.inputs + g * d.ins) * s.channel, s.channel, at.base, ps.size(), s.row, s.pitch,
                            patches + b * n.place * s.pitch);
         const int64_t parts_b = ceil_div(examples, 4), most_rows = kFew[ceil_div(examples, parts_b)];
         const int64_t parts = ceil_div(os.size(), most_rows);
@@ -145,7 +145,7 @@ template <class T> struct Run_c {
                 for (int64_t q = 0; q < parts_b; ++q) {
                     Range bs = part(examples, q, parts_b);
                     T sums[32];
-                    few_named<T>(rows.size(), bs.size())(weights(o, p), step, patches + (bs.begin * n.place + p - ps.begin) * s.pitch,
+                    few_named<T>(rows.size(), bs.size())(weights(o, at.row[p - ps.begin]), step, patches + (bs.begin * n.place + p - ps.begin) * s.pitch,
                                                          s.row, n.place * s.pitch, sums);
                     const T* from = sums;
                     for (int64_t r = 0; r < rows.size(); ++r)
@@ -159,10 +159,11 @@ template <class T> struct Run_c {
         Range os = part(d.outs, k % n.parts_o, n.parts_o);
         int64_t g = k / n.parts_o % d.groups, q = k / n.parts_o / d.groups;
         Range ps{q * n.place, least(d.positions, (q + 1) * n.place)};
+        const Places at(d, ps);
         if (s.wide)
-            wide(ps, g, os, reinterpret_cast<T*>(mine));
+            wide(ps, at, g, os, reinterpret_cast<T*>(mine));
         else
-            few(ps, g, os, reinterpret_cast<T*>(mine));
+            few(ps, at, g, os, reinterpret_cast<T*>(mine));
     }
 };
 

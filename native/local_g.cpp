@@ -95,22 +95,28 @@ template <class T> struct Run_g {
     int64_t examples;
     bool first, whole;  // whole: row k belongs to position k and to no other
 
-    // The j-th position of row k, or -1.
-    int64_t position(int64_t k, int64_t j) const { return d.start[k] + j < d.start[k + 1] ? d.list[d.start[k] + j] : -1; }
-
-    void gather(Range ks, int64_t g, int64_t j, Range bs, T* patches) const {
-        int64_t base[kMostPlaces];
-        for (int64_t k = ks.begin; k < ks.end; ++k) {
-            int64_t p = position(k, j);
-            base[k - ks.begin] = d.base[p < 0 ? 0 : p];  // what is read for no position is not used
+    // The j-th position of each of some rows, or -1, and what it reads from.
+    struct Jth {
+        int64_t position[kMostPlaces], base[kMostPlaces];
+    };
+    void find(Range ks, int64_t j, Jth& at) const {
+        int64_t row[kMostPlaces];
+        if (whole) d.places(ks.begin, ks.size(), at.base, row);
+        for (int64_t k = 0; k < ks.size(); ++k) {
+            const int64_t p = whole ? ks.begin + k : j < d.sharing(ks.begin + k) ? d.shared(ks.begin + k, j) : -1;
+            at.position[k] = p;
+            if (!whole) at.base[k] = d.base(p < 0 ? 0 : p);  // what is read for no position is not used
         }
+    }
+
+    void gather(Range ks, const int64_t* base, int64_t g, Range bs, T* patches) const {
         for (int64_t b = bs.begin; b < bs.end; ++b)
             gather_patches(d, X + (b * s.inputs + g * d.ins) * s.channel, s.channel, base, ks.size(), s.row, s.pitch,
                            patches + (b - bs.begin) * n.place * s.pitch);
     }
 
     // The gradients of a few outputs, dense, so that examples do not meet in the same places of the cache.
-    void collect(Range ks, int64_t o, int64_t rows, int64_t j, Range bs, T* given) const {
+    void collect(Range ks, const int64_t* position, int64_t o, int64_t rows, Range bs, T* given) const {
         constexpr int64_t lanes = kLanes<T>;
         const int64_t count = ks.size(), whole_lanes = count / lanes * lanes, rest = count - whole_lanes;
         for (int64_t b = bs.begin; b < bs.end; ++b)
@@ -124,18 +130,17 @@ template <class T> struct Run_g {
                     continue;
                 }
                 for (int64_t k = 0; k < count; ++k) {
-                    int64_t p = position(ks.begin + k, j);
-                    if (p >= 0) to[k] = from[p * d.out_p];
+                    if (position[k] >= 0) to[k] = from[position[k] * d.out_p];
                 }
             }
     }
     int64_t given_pitch() const { return round_up(n.place, kLanes<T>); }
 
-    void weigh(Range ks, int64_t o, int64_t rows, int64_t j, Range bs, bool add, const T* patches, const T* given) const {
+    void weigh(Range ks, const int64_t* position, int64_t o, int64_t rows, Range bs, bool add, const T* patches, const T* given) const {
         const int64_t step = d.kernels * s.row, given_b = given_pitch();
         for (int64_t k = ks.begin; k < ks.end; ++k) {
             T* to = D + (o * d.kernels + k) * s.row;
-            if (position(k, j) < 0) {
+            if (position[k - ks.begin] < 0) {
                 if (!add)
                     for (int64_t r = 0; r < rows; ++r)
                         for (int64_t l = 0; l < s.row; ++l) to[r * step + l] = 0;
@@ -160,22 +165,25 @@ template <class T> struct Run_g {
         int64_t g = q / n.parts_o % d.groups, first_k = q / n.parts_o / d.groups * n.place;
         Range ks{first_k, least(d.kernels, first_k + n.place)};
         int64_t shared = 1;
-        for (int64_t k = ks.begin; k < ks.end; ++k) shared = most(shared, d.start[k + 1] - d.start[k]);
+        for (int64_t k = ks.begin; k < ks.end && !whole; ++k) shared = most(shared, d.sharing(k));
         T* patches = reinterpret_cast<T*>(mine);
         T* given = patches + n.place * n.examples * s.pitch + kLanes<T>;
         const int64_t parts_b = ceil_div(examples, n.examples), parts = ceil_div(os.size(), kRows);
         bool add = !first;
-        for (int64_t j = 0; j < shared; ++j)
+        Jth at;
+        for (int64_t j = 0; j < shared; ++j) {
+            find(ks, j, at);
             for (int64_t h = 0; h < parts_b; ++h, add = true) {
                 Range bs = part(examples, h, parts_b);
-                gather(ks, g, j, bs, patches);
+                gather(ks, at.base, g, bs, patches);
                 for (int64_t k = 0; k < parts; ++k) {
                     Range rows = part(os.size(), k, parts);
                     int64_t o = g * d.outs + os.begin + rows.begin;
-                    collect(ks, o, rows.size(), j, bs, given);
-                    weigh(ks, o, rows.size(), j, bs, add, patches, given);
+                    collect(ks, at.position, o, rows.size(), bs, given);
+                    weigh(ks, at.position, o, rows.size(), bs, add, patches, given);
                 }
             }
+        }
     }
 };
 
@@ -192,8 +200,7 @@ template <class T> void run(const Local& d, const T* V, const T* G, T* D, char* 
     T* X = reinterpret_cast<T*>(scratch);
     char* own = scratch + staged_bytes<T>(s);
     const int64_t each = own_bytes<T>(d, s), threads = d.threads;
-    bool whole = d.kernels == d.positions;
-    for (int64_t p = 0; p < d.positions && whole; ++p) whole = d.kernel[p] == p;
+    const bool whole = d.period[0] == d.outputs[0] && d.period[1] == d.outputs[1] && d.period[2] == d.outputs[2];
     for (int64_t first = 0; first < d.batch; first += d.cut) {
         const int64_t examples = least(d.cut, d.batch - first);
         const Run_g<T> r{d, s, n, X, G + first * d.out_n, D, examples, first == 0, whole};

@@ -26,7 +26,7 @@ struct Slab {
 };
 template <class T> Slab slab_of(const Local& d, const Shape& s, int64_t t) {
     Range ps = part(d.positions, t, s.parts);
-    int64_t a = d.base[ps.begin], b = d.base[ps.end - 1];  // bases rise throughout, or fall
+    int64_t a = d.base(ps.begin), b = d.base(ps.end - 1);  // bases rise throughout, or fall
     int64_t low = least(a, b), high = most(a, b) + d.at[d.taps - 1] + 1;
     return Slab{low, high, apart<T>((high - low) * s.deep)};
 }
@@ -105,10 +105,10 @@ template <class T> struct Run_h {
     const T *K, *G;     // G at the first example of the cut
     int64_t examples;
 
-    const T* weights(int64_t o, int64_t p) const { return K + (o * d.kernels + d.kernel[p]) * s.row; }
+    const T* weights(int64_t o, int64_t row) const { return K + (o * d.kernels + row) * s.row; }
 
     // Gradients come into a tile of [block][output][position] vectors.
-    void wide(Range ps, int64_t g, const Slab& slab, T* sums, T* tile) const {
+    void wide(Range ps, const Places& at, int64_t g, const Slab& slab, T* sums, T* tile) const {
         const int64_t lanes = kLanes<T>, step = d.kernels * s.row, channel = slab.channel, block = s.inputs * channel;
         const int64_t blocks = ceil_div(examples, lanes), parts = ceil_div(d.outs, wide_rows(s));
         T* x = sums + g * d.ins * channel;
@@ -120,18 +120,18 @@ template <class T> struct Run_h {
                     stage_run(tile + b * to_v + r * to_r, G + b * lanes * d.out_n + (o + r) * d.out_c + ps.begin * d.out_p, d.out_p, d.out_n,
                               ps.size(), least(lanes, examples - b * lanes));
             Wide<T> one = wide_named<T, 1, kWide1>(count), two = wide_named<T, 2, kWide2>(count);
-            for (int64_t p = ps.begin; p < ps.end; ++p) {
-                const T* given = tile + (p - ps.begin) * lanes;
-                T* here = x + (d.base[p] - slab.low) * lanes;
+            for (int64_t p = 0; p < ps.size(); ++p) {
+                const T *given = tile + p * lanes, *k = weights(o, at.row[p]);
+                T* here = x + (at.base[p] - slab.low) * lanes;
                 int64_t b = 0;
-                for (; b + 1 < blocks; b += 2) two(d, weights(o, p), step, given + b * to_v, to_r, to_v, here + b * block, block, channel);
-                if (b < blocks) one(d, weights(o, p), step, given + b * to_v, to_r, to_v, here + b * block, block, channel);
+                for (; b + 1 < blocks; b += 2) two(d, k, step, given + b * to_v, to_r, to_v, here + b * block, block, channel);
+                if (b < blocks) one(d, k, step, given + b * to_v, to_r, to_v, here + b * block, block, channel);
             }
         }
     }
 
     // Rows of the patches' gradients, [position][example], first over all outputs, then to their places.
-    void few(Range ps, int64_t g, const Slab& slab, T* sums, T* patches) const {
+    void few(Range ps, const Places& at, int64_t g, const Slab& slab, T* sums, T* patches) const {
         const int64_t step = d.kernels * s.row, channel = slab.channel;
         const int64_t parts_b = ceil_div(examples, 4), most_rows = kFew[ceil_div(examples, parts_b)];
         const int64_t parts = ceil_div(d.outs, most_rows);
@@ -145,14 +145,14 @@ template <class T> struct Run_h {
                     T* to = given;
                     for (int64_t r = 0; r < rows.size(); ++r)
                         for (int64_t b = bs.begin; b < bs.end; ++b) *to++ = G[b * d.out_n + (o + r) * d.out_c + p * d.out_p];
-                    few_named<T>(rows.size(), bs.size())(weights(o, p), step, given, s.row, s.pitch, k == 0,
+                    few_named<T>(rows.size(), bs.size())(weights(o, at.row[p - ps.begin]), step, given, s.row, s.pitch, k == 0,
                                                          patches + ((p - ps.begin) * examples + bs.begin) * s.pitch);
                 }
         }
         for (int64_t p = ps.begin; p < ps.end; ++p)
             for (int64_t b = 0; b < examples; ++b)
                 scatter_patch(d, patches + ((p - ps.begin) * examples + b) * s.pitch,
-                              sums + (b * s.inputs + g * d.ins) * channel + d.base[p] - slab.low, channel);
+                              sums + (b * s.inputs + g * d.ins) * channel + at.base[p - ps.begin] - slab.low, channel);
     }
 
     void part_of(int64_t t, T* sums, char* mine) const {
@@ -162,11 +162,12 @@ template <class T> struct Run_h {
         const int64_t items = ceil_div(all.size(), place);
         for (int64_t k = 0; k < items; ++k) {
             Range ps{all.begin + k * place, least(all.end, all.begin + (k + 1) * place)};
+            const Places at(d, ps);
             for (int64_t g = 0; g < d.groups; ++g) {
                 if (s.wide)
-                    wide(ps, g, slab, sums, reinterpret_cast<T*>(mine));
+                    wide(ps, at, g, slab, sums, reinterpret_cast<T*>(mine));
                 else
-                    few(ps, g, slab, sums, reinterpret_cast<T*>(mine));
+                    few(ps, at, g, slab, sums, reinterpret_cast<T*>(mine));
             }
         }
     }

@@ -269,6 +269,12 @@ NINEFOLD_INLINE Range part(int64_t total, int64_t k, int64_t n) {
     return Range{begin, begin + each + (k < more)};
 }
 
+// What some positions read from, and their rows of weights.
+struct Places {
+    int64_t base[kMostPlaces], row[kMostPlaces];
+    Places(const Local& d, Range ps) { d.places(ps.begin, ps.size(), base, row); }
+};
+
 NINEFOLD_INLINE int64_t bytes_of(int64_t elements, int64_t size) { return round_up(elements * size + 128, 128) + 64; }
 
 }  // namespace

@@ -242,7 +242,7 @@ template <class S> struct Piece {
     }
 
     bool finishing() const {
-        return sizeof(S) != sizeof(T) || p.after != After::none || p.divide[0] || p.divide[1] || p.divide[2];
+        return sizeof(S) != sizeof(T) || p.after != After::none || p.divides();
     }
     S* output(int64_t oz, int64_t j) const {
         return result + ((oz * p.axis[1].n_out + j) * p.axis[2].n_out + i0) * p.inner;
@@ -310,8 +310,8 @@ template <class S> struct Piece {
     // Divide, take the root, write.
     void finish(const T* row, int64_t n, int64_t oz, int64_t j, S* out) {
         constexpr int L = kLanes<T>;
-        const T share = T((p.divide[0] ? p.divide[0][oz] : 1.0) * (p.divide[1] ? p.divide[1][j] : 1.0));
-        const bool each = p.divide[2] != nullptr, root = p.after == After::root;
+        const T share = T(p.share(oz, j));
+        const bool each = p.axis[2].counts, root = p.after == After::root;
         const bool all = each || share != T(1);
         const Vec<T> whole = broadcast<T>(share);
         int64_t v = 0;
@@ -326,9 +326,9 @@ template <class S> struct Piece {
     }
 
     void expand_divisors() {
-        if (!p.divide[2]) return;
+        if (!p.axis[2].counts) return;
         fill<T>(room.divide, cut.out, T(1));
-        for (int64_t i = 0; i < i1 - i0; ++i) fill<T>(room.divide + i * p.inner, p.inner, T(p.divide[2][i0 + i]));
+        for (int64_t i = 0; i < i1 - i0; ++i) fill<T>(room.divide + i * p.inner, p.inner, T(p.axis[2].divisor(i0 + i)));
     }
 };
 

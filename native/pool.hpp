@@ -10,6 +10,20 @@ namespace ninefold {
 // Output j reads the positions j * stride + m * dilation - lo, m < kernel; outside of [0, n_in) there is nothing.
 struct PoolAxis {
     int64_t kernel, stride, dilation, lo, n_in, n_out;
+    int64_t counts, from, to;  // whether a sum is divided by how many of its taps lie in [from, to), or by 1 where none does
+
+    double divisor(int64_t j) const {
+        if (!counts) return 1;
+        const int64_t first = j * stride - lo;
+        const int64_t many = before(to - first) - before(from - first);
+        return many > 1 ? double(many) : 1;
+    }
+
+private:
+    int64_t before(int64_t distance) const {
+        const int64_t taps = distance > 0 ? (distance - 1) / dilation + 1 : 0;
+        return taps < kernel ? taps : kernel;
+    }
 };
 
 enum class Join : int32_t { largest = 0, total = 1 };
@@ -23,9 +37,13 @@ struct Pool {
     Join join;
     Before before;
     After after;
-    const double* divide[3];  // by the product of these, one per output along each axis, or null for 1
+    double divisor;           // of every sum, beside what its axes count
     Type type;
     int64_t threads;
+
+    bool divides() const { return divisor != 1 || axis[0].counts || axis[1].counts || axis[2].counts; }
+    // Along z and y, and for all outputs alike.
+    double share(int64_t z, int64_t y) const { return axis[0].divisor(z) * (divisor * axis[1].divisor(y)); }
 };
 
 }  // namespace ninefold

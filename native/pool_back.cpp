@@ -219,11 +219,13 @@ template <class S, bool Max> struct Piece {
             for (int64_t oy = y.j0; oy < y.j1; ++oy) {
                 const S* from = grad + (oz * yy.n_out + oy) * x.n_out * p.inner;
                 T* to = room.up + ((oz - z.j0) * outs_y() + oy - y.j0) * c.n;
-                const T share = T((p.divide[0] ? p.divide[0][oz] : 1.0) * (p.divide[1] ? p.divide[1][oy] : 1.0));
+                const T share = T(p.share(oz, oy));
                 int64_t v = 0;
-                if (p.divide[2]) {
-                    for (int64_t i = 0; i < x.n_out; ++i)
-                        for (int64_t k = 0; k < p.inner; ++k, ++v) to[v] = wide(from[v]) / (share * T(p.divide[2][i]));
+                if (x.counts) {
+                    for (int64_t i = 0; i < x.n_out; ++i) {
+                        const T each = share * T(x.divisor(i));
+                        for (int64_t k = 0; k < p.inner; ++k, ++v) to[v] = wide(from[v]) / each;
+                    }
                     continue;
                 }
                 if (share == T(1)) {

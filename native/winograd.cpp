@@ -145,18 +145,18 @@ template <class T> struct Engine {
     }
 
     // A line of `columns` positions of one vector of channels; zeros where there is none.
-    NINEFOLD_INLINE static void stage_line(const T* from, int64_t step, int64_t channel, int64_t lanes, const int64_t* at, int64_t columns, T* to) {
-        int64_t c = 0;
-        while (c < columns) {
-            if (at[c] < 0) {
-                store(to + c++ * L, Vec<T>{});
-                continue;
+    NINEFOLD_INLINE static void stage_line(const T* from, int64_t step, int64_t channel, int64_t lanes, const Positions& at, int64_t first, int64_t columns, T* to) {
+        const Run *run = at.of(first), *end = at.runs + at.n_runs;
+        for (int64_t c = 0; c < columns; ++run) {
+            const int64_t behind = run == end ? columns : least(columns, run->to + run->count - first);
+            if (run == end || run->from < 0) {
+                for (; c < behind; ++c) store(to + c * L, Vec<T>{});
+            } else if (run->step == 1) {
+                gather<T>(from + (run->from + first + c - run->to) * step, channel, lanes, step, behind - c, to + c * L, L);
+                c = behind;
+            } else {
+                for (; c < behind; ++c) gather<T>(from + (run->from + (first + c - run->to) * run->step) * step, channel, lanes, step, 1, to + c * L, L);
             }
-            // steps are never more than one upwards, so that equal ends mean a run
-            int64_t run = 1;
-            while (c + run < columns && at[c + run] == at[c] + run) ++run;
-            gather<T>(from + at[c] * step, channel, lanes, step, run, to + c * L, L);
-            c += run;
         }
     }
 
@@ -182,11 +182,13 @@ template <class T> struct Engine {
         const int64_t channels = grad ? p.outs : p.ins, row = grad ? g_row : x_row, plane = grad ? g_plane : x_plane;
         const int64_t *stride = grad ? p.out : p.in, channel = grad ? p.out_c : p.in_c, image = grad ? p.out_n : p.in_n;
         Shape count;
-        const int64_t* table[3];
+        const Positions* table[3];
+        int64_t start[3];
         for (int d = 0; d < 3; ++d) {
             const ToomAxis& a = p.axis[d];
             count.n[d] = b.count[d + 1] + (grad ? 0 : (a.pieces - 1) * a.shift);
-            table[d] = (grad ? a.target : a.source) + b.first[d + 1] * a.m;
+            table[d] = grad ? &a.target : &a.source;
+            start[d] = b.first[d + 1] * a.m;
         }
         const int64_t columns = (count.n[2] - 1) * p.axis[2].m + size.n[2];
         const int64_t in_stride[3] = {size.n[1] * columns * L, columns * L, L};
@@ -199,16 +201,18 @@ template <class T> struct Engine {
                     for (int64_t i = 0; i < channels; i += L) {
                         const int64_t lanes = least(L, channels - i);
                         const T* base = group + n * image + i * channel;
-                        for (int64_t dz = 0; dz < size.n[0]; ++dz)
+                        for (int64_t dz = 0; dz < size.n[0]; ++dz) {
+                            const int64_t sz = (*table[0])[start[0] + z * p.axis[0].m + dz];
                             for (int64_t dy = 0; dy < size.n[1]; ++dy) {
-                                const int64_t sz = table[0][z * p.axis[0].m + dz], sy = table[1][y * p.axis[1].m + dy];
+                                const int64_t sy = (*table[1])[start[1] + y * p.axis[1].m + dy];
                                 T* line = staged + (dz * size.n[1] + dy) * columns * L;
                                 if (sz < 0 || sy < 0) {
                                     for (int64_t c = 0; c < columns; ++c) store(line + c * L, Vec<T>{});
                                 } else {
-                                    stage_line(base + sz * stride[0] + sy * stride[1], stride[2], channel, lanes, table[2], columns, line);
+                                    stage_line(base + sz * stride[0] + sy * stride[1], stride[2], channel, lanes, *table[2], start[2], columns, line);
                                 }
                             }
+                        }
                         for (int64_t x = 0; x < count.n[2]; ++x)
                             one(all, grad ? 1 : 0, size, point, true, staged + x * p.axis[2].m * L, in_stride, X + (at + x) * row + i, to_stride, room);
                     }

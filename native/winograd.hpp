@@ -9,8 +9,8 @@ struct ToomAxis {
     int64_t m, r, n;
     int64_t taps, pieces, shift;
     int64_t tiles, size;        // tiles that cover the outputs, and outputs
-    const int64_t* source;      // input position of each staged one, -1 for zeros
-    const int64_t* target;      // output position of each tile's outputs, -1 past the last
+    Positions source;           // of the input, at each staged position
+    Positions target;           // of the output, at each output of the tiles
     const double* data;         // n x n
     const double* spread[2];    // n x r for kernels, n x m for outputs (map g)
     const double* collect[2];   // m x n for outputs, r x n for kernels (map g)

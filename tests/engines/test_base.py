@@ -16,6 +16,8 @@ PADS = {
     "one element": ((1, 0), (1, 1)),
     "only the border": ((9, -9), (0, 0)),
     "wider than the input": ((9, 4), (0, 8)),
+    "twice as wide": ((8, 15), (13, 11)),
+    "wider by little": ((8, 0), (6, 7)),
 }
 
 

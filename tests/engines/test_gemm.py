@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from ninefold.engines.columns import blocks_of, column_bytes, row_length
+from ninefold.engines.base import blocks
+from ninefold.engines.columns import blocks_of, column_bytes, count_blocks, row_length
 from ninefold.engines.gemm import Gemm
-from ninefold.engines.unshared import rows_of
+from ninefold.engines.unshared import most_rows
 from ninefold.spec import ConvSpec, Problem
 
 SPECS = {
@@ -41,6 +42,7 @@ def test_blocks_cover_every_example_and_output_once(spec, cap):
         for n in range(block.batch.start, block.batch.stop):
             seen[n][outputs_of(block, problem.form)] += 1
     assert (seen == 1).all()
+    assert count_blocks(problem) == len(list(blocks_of(problem)))
 
 
 @pytest.mark.parametrize("spec", SHARED.values(), ids=SHARED)
@@ -53,10 +55,10 @@ def test_a_block_is_under_its_share_of_the_cap_or_a_singlerow_length(spec):
 
 
 @pytest.mark.parametrize("cap", CAPS)
-def testrows_of_an_unshared_layer_are_cut_under_the_cap(cap):
+def test_rows_of_an_unshared_layer_are_cut_under_the_cap(cap):
     problem = Problem("c", SPECS["unshared"].form((13, 8)), 3, max_scratch=cap)
     seen = np.zeros(problem.form.n_out[0], int)
-    for rows in rows_of(problem):
+    for rows in blocks(problem.form.n_out[0], most_rows(problem)):
         seen[rows] += 1
         assert (
             rows.stop - rows.start == 1

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ninefold.engines.final import Final
 from ninefold.engines.separable import Separable, numerical_rank
 from ninefold.spec import ConvSpec, Problem
 
@@ -66,7 +67,7 @@ def test_a_zero_kernel_has_a_pass_and_gives_zeros():
     spec = ConvSpec(1, 2, (5, 4))
     assert numerical_rank(spec, torch.zeros(2, 1, 5, 4)) == 1
     problem = Problem("c", spec.form((9, 8)), 1, rank=1, frozen=True)
-    out = Separable().prepare(problem, torch.zeros(2, 1, 5, 4))(torch.zeros(2, 1, 5, 4), torch.randn(1, 1, 9, 8), None)
+    out = Separable().prepare(problem, Final(torch.zeros(2, 1, 5, 4)))(torch.zeros(2, 1, 5, 4), torch.randn(1, 1, 9, 8), None)
     assert not out.any()
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ninefold.engines import aten
+from ninefold.engines.final import Final
 from ninefold.engines.widened import Widened
 from ninefold.planning.choose import choose
 from ninefold.spec import ConvSpec, Problem
@@ -34,7 +35,7 @@ def test_the_result_is_the_float32_one_rounded_once(dtype):
     wide = torch.conv2d(torch.nn.functional.pad(x.float(), (2, 1, 1, 0)), w.float(), b.float())
     assert out.dtype == half
     torch.testing.assert_close(out, wide.to(half), rtol=2**-7, atol=1e-2)
-    kept = Widened().prepare(problem, w)
+    kept = Widened().prepare(problem, Final(w))
     torch.testing.assert_close(kept(torch.zeros_like(w), x, b), out)  # what is kept is the weight that was given
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 
 from ninefold.errors import ArgumentError, ShapeError
 from ninefold.spec import Axis
+from ninefold.spec.padding import MODES
 
 NUMPY_MODE = {
     "zeros": "constant",
@@ -105,3 +108,13 @@ def test_reflect_of_one_element():
     with pytest.raises(ArgumentError, match=r"'reflect' needs at least 2 elements .* got 1 \(index -1\); use 'symmetric'"):
         axis.reads(0)
     assert Axis(3, 1, 1, 1, 1, 1, mode="symmetric").reads(0) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_reached_and_what_reads_is_counted(mode):
+    for kernel, stride, dilation, lo, (n_in, n_out) in itertools.product(
+        (1, 2, 5), (1, 2, 4), (1, 3, 7), (-2, 0, 3, 9), ((2, 9), (11, 1), (7, 5), (13, 3))
+    ):
+        axis = Axis(kernel, stride, dilation, lo, n_in, n_out, mode=mode)
+        assert axis.reached() == sum(count > 0 for count in axis.overlap()), axis
+        assert axis.reading() == sum(any(i is not None for i in axis.reads(j)) for j in range(n_out)), axis

@@ -26,6 +26,7 @@ from ninefold.engines.base import (
     folding,
     in_format,
 )
+from ninefold.engines.final import Final
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
@@ -73,7 +74,7 @@ class Aten(Engine):
         data += prod(form.output_shape(problem.batch)) * _widened(problem, form.channels.outputs)
         return border + max(columns if unfolds else 0, int(2 * size + data * problem.itemsize))
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         run = {"c": _forward, "h": _transposed, "g": _weight}[problem.map](problem.form)
         last = problem.channels_last and problem.map != "g"
         bordered = not (_unfolded if problem.map == "h" else _symmetric)(problem.form)
@@ -178,7 +179,7 @@ class AtenBackward(Aten):
         named = 0 if _symmetric(form) else prod(a.span for a in form.axes) * form.channels.inputs * problem.batch
         return super().scratch(problem) + named * problem.itemsize  # a shape is stated by memory of that size, never touched
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         form = problem.form
         plain, border, none = _symmetric(form), folding(form), [0] * form.ndim
         padding = [a.lo for a in form.axes] if plain else none
@@ -222,7 +223,7 @@ class AtenPadded(Aten):
         extended = prod(a.span for a in problem.form.axes) * problem.form.channels.inputs * problem.batch * problem.itemsize
         return super().scratch(problem) + extended
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         form = problem.form
         run, border = super().prepare(replace(problem, form=_written_out(form))), extension(form)
 
@@ -268,7 +269,7 @@ class AtenOther(Aten):
     def scratch(self, problem: Problem) -> int:
         return super().scratch(replace(problem, channels_last=not problem.channels_last)) + problem.bytes
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         lifted = problem.form.ndim == 1
         form = problem.form
         if lifted:
@@ -348,16 +349,11 @@ def _weight(form: Form) -> Runner:
     plain, border = _symmetric(form), extension(form)
     padding = [a.lo for a in form.axes] if plain else [0] * form.ndim
 
-    shape_only: list[
-        Tensor
-    ] = []  # never read, nor written; made once, for PyTorch takes a weight of no strides for channels-last
-
     def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
         V = V if plain else border(V)
-        if not shape_only:
-            shape_only.append(V.new_empty(form.weight_shape))
+        shape_only = V.new_empty(form.weight_shape)  # never read, nor written; PyTorch takes one of no strides for channels-last
         D = torch.ops.aten.convolution_backward(
-            G, V, shape_only[0], None, stride, padding, dilation, False, [0] * form.ndim, groups, [False, True, False]
+            G, V, shape_only, None, stride, padding, dilation, False, [0] * form.ndim, groups, [False, True, False]
         )[1]
         return _kernel(form, D)
 

@@ -11,7 +11,7 @@ spends most of its time before it begins. ``c`` is the gradient of a bag with re
 was summed and the gradient of the sum, here a kernel row and a patch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import prod
 
 import torch
@@ -32,6 +32,8 @@ from ninefold.engines.base import (
     folding,
 )
 from ninefold.engines.columns import budget, column_bytes, finish, is_unshared, straight
+from ninefold.engines.final import Final
+from ninefold.engines.held import Held
 from ninefold.engines.unshared import from_row, patch_index
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
@@ -69,7 +71,7 @@ class Bags(Engine):
     def cost(self, problem: Problem, machine: Machine) -> float:
         form = problem.form
         columns = column_bytes(problem) * prod(form.n_out) * problem.batch
-        calls = len(_blocks(problem)) * 12
+        calls = -(-form.n_out[0] // _rows(problem)) * 12
         moved = problem.bytes / machine.stream + 3 * columns / machine.stream
         if problem.map == "c":
             moved += _ROW * problem.batch * prod(form.output_shape(1))
@@ -80,12 +82,12 @@ class Bags(Engine):
 
     def scratch(self, problem: Problem) -> int:
         form = problem.form
-        block: int = _row_bytes(problem) * max(rows.stop - rows.start for rows in _blocks(problem))
+        block: int = _row_bytes(problem) * min(form.n_out[0], _rows(problem))
         indices: int = (16 + 2 * problem.itemsize) * problem.batch * prod(form.output_shape(1))
         extended: int = prod(a.span for a in form.axes) * form.channels.inputs * problem.batch * problem.itemsize
         return 4 * block + indices + 2 * extended
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         return {"c": _bags_c, "h": _bags_h, "g": _bags_g}[problem.map](problem)
 
 
@@ -101,9 +103,17 @@ def _whole(problem: Problem) -> bool:
     return column_bytes(problem) * prod(problem.form.n_out) * problem.batch <= budget(problem)
 
 
-def _blocks(problem: Problem) -> list[slice]:
-    """Cut the first output axis into blocks under the budget, where one row allows it."""
-    return list(blocks(problem.form.n_out[0], max(1, 2 * budget(problem) // max(1, _row_bytes(problem)))))
+def _rows(problem: Problem) -> int:
+    """Return how many rows of the first output axis a block under the budget has, where one row allows it."""
+    return max(1, 2 * budget(problem) // max(1, _row_bytes(problem)))
+
+
+def _blocks(problem: Problem) -> Iterator[slice]:
+    return blocks(problem.form.n_out[0], _rows(problem))
+
+
+_INDICES: Held[tuple[Tensor, ...]] = Held(64 << 20, lambda index: sum(x.nbytes for x in index))
+"""Row numbers, as large as what is computed: those of the last calls are remembered, whatever runners there are."""
 
 
 def _table(form: Form, batch: int, rows: slice) -> tuple[Tensor, Tensor]:
@@ -117,14 +127,18 @@ def _table(form: Form, batch: int, rows: slice) -> tuple[Tensor, Tensor]:
     return kernel, group[:, :, None] * len(here) + (here - here[:1])
 
 
+def _patches(form: Form, count: int) -> Tensor:
+    """Return `patch_index` of so many rows of outputs, remembered."""
+    return _INDICES.get((form, count), lambda: (patch_index(form, count, form.channels.groups),))[0]
+
+
 def _gatherer(problem: Problem) -> Callable[[Tensor, slice], Tensor]:
     """Return what copies the patches of some rows to (batch, groups, positions, inputs / groups * taps)."""
     form, groups = problem.form, problem.form.channels.groups
-    index = {n: patch_index(form, n, groups) for n in {rows.stop - rows.start for rows in _blocks(problem)}}
 
     def gather(X: Tensor, rows: slice) -> Tensor:
         count = rows.stop - rows.start
-        found = from_row(X, form, rows.start).index_select(1, index[count])
+        found = from_row(X, form, rows.start).index_select(1, _patches(form, count))
         return found.view(len(X), groups, count * prod(form.n_out[1:]), -1)
 
     return gather
@@ -134,17 +148,17 @@ def _bags_c(problem: Problem) -> Runner:
     """Return the runner of c: the products of every kernel row and the batch's patches."""
     form, batch, outs = problem.form, problem.batch, problem.form.channels.outputs
     border, gather = extension(form), _gatherer(problem)
-    chosen = []
-    for rows in _blocks(problem):
+
+    def chosen(rows: slice) -> tuple[Tensor, Tensor]:
         kernel, patch = _table(form, batch, rows)
-        kernel = kernel[:, :, None].expand(-1, -1, batch)
-        chosen.append((rows, _flat(kernel), _flat(patch.permute(1, 2, 0))))
+        return _flat(kernel[:, :, None].expand(-1, -1, batch)), _flat(patch.permute(1, 2, 0))
 
     def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
         X = border(V).contiguous()
         table = straight(form, K).contiguous().view(outs * prod(form.n_out), -1)
         Z = empty(V, form.output_shape(batch), problem.channels_last)
-        for rows, kernel, patch in chosen:
+        for rows in _blocks(problem):
+            kernel, patch = _INDICES.get(("c", form, batch, rows.start, rows.stop), lambda rows=rows: chosen(rows))  # type: ignore[misc]
             columns = gather(X, rows).flatten(0, 2)
             products = _row_products(columns, table, kernel, torch.arange(len(columns), device=columns.device), patch, 0)
             Z[:, :, rows] = products.view(outs, -1, batch).movedim(-1, 0).unflatten(2, (-1, *form.n_out[1:]))
@@ -157,16 +171,16 @@ def _bags_h(problem: Problem) -> Runner:
     """Return the runner of h: a bag per patch, of the kernel rows of its group."""
     form, batch, groups = problem.form, problem.batch, problem.form.channels.groups
     border = folding(form)
-    chosen = []
-    for rows in _blocks(problem):
-        kernel = _table(form, batch, rows)[0].unflatten(0, (groups, -1)).movedim(1, -1)
-        patch = patch_index(form, rows.stop - rows.start, groups)
-        chosen.append((rows, kernel.unsqueeze(2).expand(-1, -1, batch, -1), patch))
+
+    def chosen(rows: slice) -> tuple[Tensor, ...]:
+        return (_table(form, batch, rows)[0].unflatten(0, (groups, -1)).movedim(1, -1).unsqueeze(2),)
 
     def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
         table = straight(form, K).contiguous().view(form.channels.outputs * prod(form.n_out), -1)
         R = G.new_zeros(batch, form.channels.inputs, *(a.span for a in form.axes))
-        for rows, kernel, patch in chosen:
+        for rows in _blocks(problem):
+            (kernel,) = _INDICES.get(("h", form, batch, rows.start, rows.stop), lambda rows=rows: chosen(rows))  # type: ignore[misc]
+            kernel, patch = kernel.expand(-1, -1, batch, -1), _patches(form, rows.stop - rows.start)
             each = G[:, :, rows].flatten(2).unflatten(1, (groups, -1)).permute(1, 3, 0, 2)
             sums = _sums(table, kernel, each).view(groups, -1, batch, table.shape[1])
             from_row(R, form, rows.start).index_add_(1, patch, sums.movedim(2, 0).reshape(batch, -1))
@@ -179,19 +193,22 @@ def _bags_g(problem: Problem) -> Runner:
     """Return the runner of g: a bag per kernel row, of the batch's patches; of a single example, a product."""
     form, batch, outs, groups = problem.form, problem.batch, problem.form.channels.outputs, problem.form.channels.groups
     border, gather = extension(form), _gatherer(problem)
-    chosen = [(rows, _table(form, batch, rows)[1].permute(1, 2, 0)) for rows in _blocks(problem)]
+
+    def chosen(rows: slice) -> tuple[Tensor, ...]:
+        return (_table(form, batch, rows)[1].permute(1, 2, 0),)
 
     def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
         X = border(V).contiguous()
         D: Tensor | None = None
-        for rows, index in chosen:
+        for rows in _blocks(problem):
+            (index,) = _INDICES.get(("g", form, batch, rows.start, rows.stop), lambda rows=rows: chosen(rows))  # type: ignore[misc]
             columns, given = gather(X, rows), G[:, :, rows].flatten(2)
             if batch == 1:
                 sums = given.unflatten(1, (groups, -1)).unsqueeze(-1) * columns.unsqueeze(2)
             else:
                 sums = _sums(columns.flatten(0, 2), index, given.permute(1, 2, 0))
             sums = sums.view(outs, rows.stop - rows.start, *form.weight_shape[2:])
-            if len(chosen) == 1:
+            if rows.stop - rows.start == form.n_out[0]:
                 D = sums
             else:
                 D = V.new_empty(form.weight_shape) if D is None else D

@@ -1,16 +1,16 @@
 """What every engine promises: refuse in words, state cost, error and scratch, prepare once, then run without thinking."""
 
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ninefold.engines.final import Final
+from ninefold.engines.gather import runs
 from ninefold.spec.axis import Axis
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
@@ -28,6 +28,7 @@ __all__ = [
     "blocks",
     "direct_error",
     "empty",
+    "extended_along",
     "extension",
     "folding",
     "in_format",
@@ -146,10 +147,10 @@ class Engine(ABC):
         """Return the bytes held beside operands and result during a run, under the problem's cap where that is possible."""
 
     @abstractmethod
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
-        """Return the runner; a `weight` that is given is final, and whatever derives from it may be kept."""
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
+        """Return the runner; whatever derives from a `weight` that is given may be kept, as a form of it."""
 
-    def prepare_with(self, problem: Problem, weight: Tensor | None, epilogue: str) -> Runner:
+    def prepare_with(self, problem: Problem, weight: Final | None, epilogue: str) -> Runner:
         """Return a runner whose result has gone through an epilogue: by default in place, when all of it is there."""
         run, apply_ = self.prepare(problem, weight), EPILOGUES[epilogue].apply_
 
@@ -224,7 +225,7 @@ def extension(form: Form) -> Callable[[Tensor], Tensor]:
         if mode is not None and V.numel() and not torch.are_deterministic_algorithms_enabled():
             return torch.nn.functional.pad(V, pads, mode)
         for dim, axis in enumerate(form.axes, start=2):
-            V = _extended(V, dim, axis)
+            V = extended_along(V, dim, axis)
         return V
 
     return extend
@@ -264,13 +265,13 @@ def _mode_of_torch(form: Form) -> str | None:
     return mode if reach and all(n <= reach(axis.n_in) for n, axis in zip(most, form.axes, strict=True)) else None
 
 
-def _extended(V: Tensor, dim: int, axis: Axis) -> Tensor:
-    """Write out the border along one axis: kept in the middle, repeated on both sides."""
+def extended_along(V: Tensor, dim: int, axis: Axis) -> Tensor:
+    """Write out the border along one axis: kept in the middle, repeated on both sides. `extension` does so along all."""
     first, start, stop = _kept(axis)
     kept = V.narrow(dim, first, stop - start)
     if axis.mode == "zeros":
         return torch.constant_pad_nd(kept, [0, 0] * (V.ndim - 1 - dim) + [start, axis.span - stop])
-    parts = [_taken(V, dim, _sources(axis, 0, start)), kept, _taken(V, dim, _sources(axis, stop, axis.span))]
+    parts = [*_taken(V, dim, axis, 0, start), kept, *_taken(V, dim, axis, stop, axis.span)]
     return torch.cat([x for x in parts if x.shape[dim]], dim) if axis.border else kept
 
 
@@ -282,7 +283,7 @@ def _folded(R: Tensor, dim: int, axis: Axis) -> Tensor:
         V = torch.constant_pad_nd(V, [0, 0] * (R.ndim - 1 - dim) + [first, axis.n_in - first - (stop - start)])
     if axis.mode != "zeros":
         for begin, end in ((0, start), (stop, axis.span)):
-            _add_to(V, dim, _sources(axis, begin, end), R.narrow(dim, begin, end - begin))
+            _add_to(V, dim, axis, R.narrow(dim, begin, end - begin), begin)
     return V
 
 
@@ -292,33 +293,27 @@ def _kept(axis: Axis) -> tuple[int, int, int]:
     return min(max(start - axis.lo, 0), axis.n_in), start, stop
 
 
-@lru_cache(maxsize=1024)
-def _sources(axis: Axis, begin: int, end: int) -> tuple[int, ...]:
-    """Return the input positions that extended positions of the border repeat."""
-    return tuple(i for k in range(begin, end) if (i := axis.source(k - axis.lo)) is not None)
+def _taken(V: Tensor, dim: int, axis: Axis, begin: int, end: int) -> list[Tensor]:
+    """Return what extended positions of the border repeat: some at even steps, one way or the other, or one many times."""
+    parts = []
+    for _, first, count, step in runs(axis, [(begin - axis.lo, end - begin, 1)]):
+        part, repeated = _at_steps(V, dim, first, count, step), (*V.shape[:dim], count, *V.shape[dim + 1 :])
+        parts.append(part.expand(repeated) if step == 0 else part if step > 0 else part.flip(dim))
+    return parts
 
 
-def _step(at: tuple[int, ...]) -> int:
-    """Return 1 or -1 where positions are consecutive, upwards or downwards, and 0 elsewhere."""
-    return next((step for step in (1, -1) if all(b - a == step for a, b in itertools.pairwise(at))), 0)
+def _at_steps(V: Tensor, dim: int, first: int, count: int, step: int) -> Tensor:
+    """View positions of a piece of the border, the lowest first."""
+    lowest, highest = sorted((first, first + (count - 1) * step))
+    return V[(slice(None),) * dim + (slice(lowest, highest + 1, abs(step) or 1),)]
 
 
-def _taken(V: Tensor, dim: int, at: tuple[int, ...]) -> Tensor:
-    """Return ``V`` at these positions: nearly always consecutive ones, one way or the other."""
-    step = _step(at)
-    if step == 0:
-        return V.index_select(dim, torch.tensor(at, dtype=torch.int64, device=V.device))
-    part = V.narrow(dim, min(at, default=0), len(at))
-    return part if step > 0 else part.flip(dim)
-
-
-def _add_to(V: Tensor, dim: int, at: tuple[int, ...], slab: Tensor) -> None:
-    """Add a slab at these positions: the adjoint of `_taken`."""
-    step = _step(at)
-    if step == 0:
-        V.index_add_(dim, torch.tensor(at, dtype=torch.int64, device=V.device), slab)
-    else:
-        V.narrow(dim, min(at, default=0), len(at)).add_(slab if step > 0 else slab.flip(dim))
+def _add_to(V: Tensor, dim: int, axis: Axis, slab: Tensor, begin: int) -> None:
+    """Add a slab of the border, from an extended position on, to what it repeats: the adjoint of `_taken`."""
+    for to, first, count, step in runs(axis, [(begin - axis.lo, slab.shape[dim], 1)]):
+        part = slab.narrow(dim, to, count)
+        added = part.sum(dim, keepdim=True) if step == 0 else part if step > 0 else part.flip(dim)
+        _at_steps(V, dim, first, count, step).add_(added)
 
 
 def blocks(total: int, size: int) -> Iterator[slice]:

@@ -21,6 +21,7 @@ __all__ = [
     "columns_c",
     "columns_g",
     "columns_h",
+    "count_blocks",
     "finish",
     "is_unshared",
     "kernel_bytes",
@@ -81,7 +82,7 @@ def kernel_bytes(problem: Problem) -> int:
     """Return the bytes of the kernels of a block, copied to be multiplied; 0 where the tile has one, which is used in place."""
     if not problem.form.tiled or is_unshared(problem.form):
         return 0
-    most = max((prod(b.many) for b in blocks_of(problem)), default=0)
+    most = max((prod(cut.sizes) for cut in _cuts(problem)), default=0)
     copies = 1 if problem.itemsize >= 4 else 2
     return copies * most * column_bytes(problem) * problem.form.channels.outputs // problem.form.channels.groups
 
@@ -99,8 +100,19 @@ def budget(problem: Problem) -> int:
     return block if problem.max_scratch is None else min(block, max(problem.max_scratch // 4, 1))
 
 
-def blocks_of(problem: Problem) -> Iterator[_Block]:
-    """Cut the outputs into blocks under the budget, where one row of one kernel allows it."""
+class _Cut(NamedTuple):
+    """Kernels from `first` on, `many` per axis, with so many outputs each; and what a block has: kernels, rows, examples."""
+
+    first: tuple[int, ...]
+    many: tuple[int, ...]
+    outputs: tuple[int, ...]
+    sizes: tuple[int, ...]
+    rows: int
+    batch: int
+
+
+def _cuts(problem: Problem) -> Iterator[_Cut]:
+    """Yield how the outputs are cut into blocks under the budget, where one row of one kernel allows it."""
     allowed = max(1, budget(problem) // max(1, place_bytes(problem)))
     for parts in product(*(_runs(a) for a in problem.form.axes)):
         first, many, count = zip(*parts, strict=True)
@@ -109,12 +121,27 @@ def blocks_of(problem: Problem) -> Iterator[_Block]:
         for size in many:
             sizes.append(max(1, min(size, allowed // max(1, row * prod(sizes)))))
         rows = max(1, allowed // max(1, row * prod(sizes)))
-        for starts in product(*(range(0, m, s) for m, s in zip(many, sizes, strict=True))):
-            here = tuple(f + s for f, s in zip(first, starts, strict=True))
-            some = tuple(min(size, m - s) for size, m, s in zip(sizes, many, starts, strict=True))
-            for n in blocks(problem.batch, max(1, rows // count[0])):
-                for part in blocks(count[0], rows):
-                    yield _Block(here, some, count, n, part)
+        yield _Cut(first, many, count, tuple(sizes), rows, max(1, rows // count[0]))
+
+
+def blocks_of(problem: Problem) -> Iterator[_Block]:
+    """Yield the blocks, while they are worked on: there are as many as a budget goes into what they hold."""
+    for cut in _cuts(problem):
+        for starts in product(*(range(0, m, s) for m, s in zip(cut.many, cut.sizes, strict=True))):
+            here = tuple(f + s for f, s in zip(cut.first, starts, strict=True))
+            some = tuple(min(size, m - s) for size, m, s in zip(cut.sizes, cut.many, starts, strict=True))
+            for n in blocks(problem.batch, cut.batch):
+                for part in blocks(cut.outputs[0], cut.rows):
+                    yield _Block(here, some, cut.outputs, n, part)
+
+
+def count_blocks(problem: Problem) -> int:
+    """Return how many `blocks_of` yields."""
+    found = 0
+    for cut in _cuts(problem):
+        wholes, parts = (*cut.many, problem.batch, cut.outputs[0]), (*cut.sizes, cut.batch, cut.rows)
+        found += prod(-(-whole // part) for whole, part in zip(wholes, parts, strict=True))
+    return found
 
 
 def _runs(axis: Axis) -> Iterator[tuple[int, int, int]]:
@@ -214,13 +241,12 @@ def _like(result: Tensor, x: Tensor, form: Form) -> Tensor:
 def columns_c(problem: Problem) -> Runner:
     """Return the runner of c."""
     form = problem.form
-    plan = list(blocks_of(problem))
     border = extension(form)
     if taps_inside(problem):
 
         def run_inside(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
             X, Z = border(V), empty(V, form.output_shape(len(V)), problem.channels_last)
-            for b in plan:
+            for b in blocks_of(problem):
                 out = _outputs(Z, form, b)
                 out.copy_(_like(torch.bmm(_rows(_windows(X, form, b), form), _weights(K, form).transpose(1, 2)), out, form))
             return add_bias(Z, bias)
@@ -231,7 +257,7 @@ def columns_c(problem: Problem) -> Runner:
         wide = accumulator(V.dtype)
         K, X = straight(form, K), _channels_inside(border(V), form)
         Z = empty(V, form.output_shape(len(V)), problem.channels_last)
-        for b in plan:
+        for b in blocks_of(problem):
             columns = _matrices(_windows(X, form, b), form, wide)
             out = _outputs(Z, form, b)
             out.copy_(_like(torch.bmm(columns, _kernels(K, form, b, wide).transpose(1, 2)), out, form))
@@ -253,13 +279,12 @@ def _channels_inside(X: Tensor, form: Form) -> Tensor:
 def columns_h(problem: Problem) -> Runner:
     """Return the runner of h."""
     form = problem.form
-    plan = list(blocks_of(problem))
     border = folding(form)
     if taps_inside(problem):
 
         def run_inside(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
             R = G.new_zeros((len(G), form.channels.inputs, *(a.span for a in form.axes)))
-            for b in plan:
+            for b in blocks_of(problem):
                 windows = _inside(_windows(R, form, b), form)
                 columns = torch.bmm(_matrices(_outputs(G, form, b), form, G.dtype), _weights(K, form))
                 columns = columns.view(-1, *windows.shape[: 1 + 2 * form.ndim], *windows.shape[2 + 2 * form.ndim :])
@@ -272,7 +297,7 @@ def columns_h(problem: Problem) -> Runner:
         wide = accumulator(G.dtype)
         K = straight(form, K)
         R = G.new_zeros((len(G), *(a.span for a in form.axes), form.channels.inputs), dtype=wide).movedim(-1, 1)
-        for b in plan:
+        for b in blocks_of(problem):
             given = _matrices(_outputs(G, form, b), form, wide)
             windows = _windows(R, form, b)
             scatter(windows, _like(torch.bmm(given, _kernels(K, form, b, wide)), windows, form), 1 + 2 * form.ndim, form)
@@ -304,16 +329,15 @@ def finish(R: Tensor, like: Tensor, problem: Problem) -> Tensor:
 def columns_g(problem: Problem) -> Runner:
     """Return the runner of g."""
     form = problem.form
-    plan = list(blocks_of(problem))
     border = extension(form)
     if taps_inside(problem):
 
         def run_inside(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
             X, D = border(V), V.new_empty(form.weight_shape)
-            for k, b in enumerate(plan):
+            for k, b in enumerate(blocks_of(problem)):
                 given = _matrices(_outputs(G, form, b), form, V.dtype)
                 _weights(D, form).baddbmm_(given.transpose(1, 2), _rows(_windows(X, form, b), form), beta=min(k, 1))
-            return D if plan else D.zero_()
+            return D if count_blocks(problem) else D.zero_()
 
         return run_inside
 
@@ -321,7 +345,7 @@ def columns_g(problem: Problem) -> Runner:
         wide = accumulator(V.dtype)
         X = _channels_inside(border(V), form)
         D = V.new_zeros(form.weight_shape, dtype=wide)
-        for b in plan:
+        for b in blocks_of(problem):
             given = _matrices(_outputs(G, form, b), form, wide)
             columns = _matrices(_windows(X, form, b), form, wide)
             tile = _tile(D, form, b)

@@ -11,7 +11,7 @@ Kernels are in ``native/direct.cpp`` and ``weigh.cpp``; where channels are neigh
 ``grouped.cpp`` (groups whose channels fill a vector, or of which several do).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate, product
@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ninefold.engines import native
 from ninefold.engines.base import Engine, Error, Machine, PairRunner, Runner, Traits, add_bias, direct_error, empty, folding
-from ninefold.engines.gather import Reads, Residue, gather_c, gather_h, runs, staged, strides, without_border
+from ninefold.engines.final import Final
+from ninefold.engines.gather import Reads, Residue, Span, gather_c, gather_h, read_c, read_h, staged, strides, without_border
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
@@ -74,10 +75,10 @@ class Direct(Engine):
         extended = problem.batch * form.channels.inputs * prod(a.span for a in form.axes) * problem.itemsize if folded else 0
         return int(_plan(problem).scratch) + 2 * extended
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         return _run_g(problem) if problem.map == "g" else _runner(problem, relu=False)
 
-    def prepare_with(self, problem: Problem, weight: Tensor | None, epilogue: str) -> Runner:
+    def prepare_with(self, problem: Problem, weight: Final | None, epilogue: str) -> Runner:
         if epilogue not in self.epilogues or problem.map == "g" or (problem.map == "h" and problem.form.mode != "zeros"):
             return super().prepare_with(problem, weight, epilogue)
         return _runner(problem, relu=True)
@@ -235,35 +236,34 @@ def _plan(problem: Problem) -> Any:
         weight = [per_group, element.out, element.inner]
     axes = (_ONE,) * (3 - form.ndim) + form.axes
     reads = [(gather_h if transposed else gather_c)(axis) for axis in axes]
-    sources = [_source_h(axis) if transposed else _source_c(axis) for axis in axes]
+    standing = [(read_h if transposed else read_c)(axis) for axis in axes]
     in_strides, out_strides = strides(read, problem.channels_last), strides(written, problem.channels_last)
     out_strides += [r.jump for r in reads]
     plan = native.extension_module().DirectPlan(
         native.instruction_set(), native.TYPES[problem.dtype], _threads(problem), problem.map == "g"
     )
+    side = staged(reads[2].residues, reads[2].step, unit=True)
+    at_x = standing[2](side.spans)
+    lines = [
+        (r.first, r.count, list(at), [element.of(2)(w) for w in r.weights])
+        for r, at in zip(reads[2].residues, side.at, strict=True)
+    ]
     for z, y in product(reads[0].residues, reads[1].residues):
-        along = [_Along(z, reads[0], sources[0], element.of(0)), _Along(y, reads[1], sources[1], element.of(1))]
-        side = staged(reads[2].residues, reads[2].step, unit=True)
-        lines = [
-            (r.first, r.count, list(at), [element.of(2)(w) for w in r.weights])
-            for r, at in zip(reads[2].residues, side.at, strict=True)
-        ]
-        at_x = [sources[2](i) for i in side.sources]
+        along = [_Along(z, reads[0], standing[0], element.of(0)), _Along(y, reads[1], standing[1], element.of(1))]
         fed = bool(z.starts and y.starts and any(r.starts for r in reads[2].residues))  # else nothing is read
+        pieces = [along[0].pieces, along[1].pieces, at_x]
         plan.add(
             [problem.batch, groups, ins, outs],
             in_strides,
             out_strides,
             weight,
             edges,
-            [len(along[0].sources), len(along[1].sources), len(at_x), along[0].step, along[1].step],
-            along[0].sources,
-            along[1].sources,
-            runs(at_x),
+            [along[0].count, along[1].count, side.count, along[0].step, along[1].step],
+            pieces,
             along[0].line,
             along[1].line,
             lines,
-            in_strides[4] == 1 and fed and all(_in_place(s) for s in (along[0].sources, along[1].sources, at_x)),
+            in_strides[4] == 1 and fed and all(map(_in_place, pieces)),
         )
     return plan
 
@@ -305,33 +305,26 @@ class _Elements:
 
 
 class _Along:
-    """One residue along z or y: where its staged rows come from, and its line."""
+    """One residue along z or y: what stands at its staged rows, how many these are, and its line."""
 
-    __slots__ = ("line", "sources", "step")
+    __slots__ = ("count", "line", "pieces", "step")
 
     def __init__(
-        self, residue: Residue, reads: Reads, source: Callable[[int], int], place: Callable[[tuple[int, int]], int]
+        self,
+        residue: Residue,
+        reads: Reads,
+        standing: Callable[[Iterable[Span]], list[list[int]]],
+        place: Callable[[tuple[int, int]], int],
     ) -> None:
         side = staged((residue,), reads.step, unit=False)
-        self.sources = [source(i) for i in side.sources]
-        self.step = side.step
+        self.pieces, self.count, self.step = standing(side.spans), side.count, side.step
         self.line = (residue.first, residue.count, list(side.at[0]), [place(w) for w in residue.weights])
 
 
-def _source_c(axis: Axis) -> Callable[[int], int]:
-    def source(i: int) -> int:
-        found = axis.source(i)
-        return -1 if found is None else found
-
-    return source
-
-
-def _source_h(axis: Axis) -> Callable[[int], int]:
-    return lambda j: j if 0 <= j < axis.n_out else -1
-
-
-def _in_place(sources: list[int]) -> bool:
-    return sources[0] >= 0 and all(i == sources[0] + k for k, i in enumerate(sources))
+def _in_place(pieces: list[list[int]]) -> bool:
+    """Whether all positions are neighbours in the axis itself."""
+    _, first, count, step = pieces[0]
+    return len(pieces) == 1 and first >= 0 and (count == 1 or step == 1)
 
 
 def _threads(problem: Problem) -> int:

@@ -12,7 +12,7 @@ Source: literature on overlap-save is classical; sharing transforms over maps an
 Rounding spreads over a tile, and so do NaN and infinity: the result is within the stated error of the definition.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -36,6 +36,7 @@ from ninefold.engines.base import (
     in_format,
     unit_roundoff,
 )
+from ninefold.engines.final import Final
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.problem import Problem
 
@@ -85,7 +86,7 @@ class FFT(Engine):
     def scratch(self, problem: Problem) -> int:
         return _layout(problem).bytes
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         if problem.map == "g":
             return _kernel_map(problem)
         return _data_map(problem, weight)
@@ -115,21 +116,39 @@ def _good(n: int) -> int:
     return best
 
 
-def _axis_tiling(total: int, extent: int) -> list[tuple[int, int, int]]:
-    """Return candidates (length, step, count): one tile, and powers of two from twice the extent on."""
-    whole = _good(total + extent - 1)
-    options = [(whole, whole - extent + 1, 1)]
-    length = _good(max(2 * extent, 16))
-    while length < whole:
+def _coarse(n: int) -> int:
+    """Return the smallest of five lengths an octave that is not below n: so few that most sizes share them.
+
+    Examples
+    --------
+    >>> [_coarse(n) for n in (16, 17, 21, 25, 31, 33)]
+    [16, 18, 24, 30, 32, 36]
+    """
+    octave = 1 << max(1, n.bit_length() - 4)
+    return next(part * octave for part in (8, 9, 10, 12, 15, 16) if part * octave >= n)
+
+
+_WIDEST = 64  # times the kernel's extent: a longer tile saves less than a part in so many, whatever the length of the axis
+
+
+def _axis_tiling(total: int, extent: int, fit: Callable[[int], int]) -> list[tuple[int, int, int]]:
+    """Return candidates (length, step, count): one tile, and from twice the extent on each half as long again as the last."""
+    whole, widest = fit(total + extent - 1), max(256, _WIDEST * extent)
+    options = [(whole, whole - extent + 1, 1)] if whole <= widest else []
+    length = fit(max(2 * extent, 16))
+    while length < whole and (length <= widest or not options):
         step = length - extent + 1
         options.append((length, step, -(-total // step)))
-        length = _good(length + length // 2)
+        length = fit(length + length // 2)
     return options
 
 
 @lru_cache(maxsize=4096)
 def _tiling(problem: Problem) -> _Tiling:
-    """Choose the tiling with the fewest operations; a tile that outgrows the cache counts double."""
+    """Choose the tiling with the fewest operations; a tile that outgrows the cache counts double.
+
+    The spectrum of a final kernel is kept, so that its lengths are of few kinds.
+    """
     form = problem.form
     totals, extents = _correlation(problem)
     kernels = 0 if problem.frozen or problem.map == "g" else form.channels.connections
@@ -141,7 +160,8 @@ def _tiling(problem: Problem) -> _Tiling:
         slow = 1.0 + (points * problem.itemsize > 1 << 19) + 0.5 * (points * problem.itemsize > 1 << 23)
         return points * (log2(points) + 6) * slow * (tiles * ends + kernels) + 2 * points * tiles * form.channels.connections
 
-    options = [_axis_tiling(t, e) for t, e in zip(totals, extents, strict=True)]
+    fit = _coarse if problem.frozen else _good
+    options = [_axis_tiling(t, e, fit) for t, e in zip(totals, extents, strict=True)]
     best = min(product(*options), key=work)
     length, step, count = zip(*best, strict=True)
     return _Tiling(length, step, count, totals)
@@ -269,14 +289,13 @@ def _correlate(X: Tensor, G: Tensor) -> Tensor:
     return torch.matmul(a.conj_physical(), b).permute(0, 2, 3, 1)
 
 
-def _data_map(problem: Problem, weight: Tensor | None) -> Runner:
+def _data_map(problem: Problem, weight: Final | None) -> Runner:
     """Prepare c or h: the kernel against tiles of the data."""
     form, tiling, layout, spectra = problem.form, _tiling(problem), _layout(problem), _Spectra(problem)
     groups, forward = form.channels.groups, problem.map == "c"
     ends = (form.channels.inputs, form.channels.outputs)
     ins, outs = (n // groups for n in (ends if forward else ends[::-1]))
     chunks = list(blocks(groups, layout.groups))
-    plan = [(n, lines) for n in blocks(problem.batch, layout.batch) for lines in blocks(tiling.count[0], layout.lines)]
     source, border = _source(problem), folding(form)
 
     def kernel(K: Tensor, chunk: slice) -> Tensor:
@@ -285,17 +304,23 @@ def _data_map(problem: Problem, weight: Tensor | None) -> Runner:
         part = part.flip(spectra.dims) if form.flip == forward else part
         return spectra.forward(_stuff(_wide(part).conj(), form.dilation)).conj_physical()  # the pairing is bilinear
 
-    kept = None if weight is None else [kernel(weight, chunk) for chunk in chunks]
+    def spectrum(K: Tensor) -> Tensor:
+        """Return the spectra of all groups; the parts of a call may differ from size to size, the whole does not."""
+        parts = [kernel(K, chunk) for chunk in chunks]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    key = ("fft", problem.map, tiling.length, form.dilation, form.flip)
+    kept = None if weight is None else weight.form(key, lambda: spectrum(weight.tensor))
 
     def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
         folded = not forward and form.mode != "zeros"
         shape = (form.output_shape if forward else form.input_shape)(len(x))
         out = empty(_wide(x[:0]), (*shape[:2], *tiling.total)) if folded else empty(x, shape, problem.channels_last)
-        for k, chunk in enumerate(chunks):
-            Kf = kernel(K, chunk) if kept is None else kept[k]
+        for chunk in chunks:
+            Kf = kernel(K, chunk) if kept is None else kept[chunk]
             channels = slice(chunk.start * outs, chunk.stop * outs)
             held: tuple[slice, Tensor] | None = None
-            for n, lines in plan:
+            for n, lines in _steps(problem):
                 if held is None or held[0] != n:
                     held = None  # before the next is made
                     held = n, source(x[n, chunk.start * ins : chunk.stop * ins])
@@ -308,6 +333,14 @@ def _data_map(problem: Problem, weight: Tensor | None) -> Runner:
         return add_bias(out, bias)
 
     return run
+
+
+def _steps(problem: Problem) -> Iterator[tuple[slice, slice]]:
+    """Yield examples and lines of tiles that are in flight together."""
+    layout = _layout(problem)
+    for n in blocks(problem.batch, layout.batch):
+        for lines in blocks(_tiling(problem).count[0], layout.lines):
+            yield n, lines
 
 
 def _source(problem: Problem) -> Callable[[Tensor], Tensor]:
@@ -346,7 +379,6 @@ def _kernel_map(problem: Problem) -> Runner:
     groups = form.channels.groups
     ins, outs = form.channels.inputs // groups, form.channels.outputs // groups
     chunks = list(blocks(groups, layout.groups))
-    plan = [(n, lines) for n in blocks(problem.batch, layout.batch) for lines in blocks(tiling.count[0], layout.lines)]
     source = _source(problem)
     covered = tuple(c * b for c, b in zip(tiling.count, tiling.step, strict=True))
 
@@ -359,7 +391,7 @@ def _kernel_map(problem: Problem) -> Runner:
         for chunk in chunks:
             total = V.new_zeros(())
             held: tuple[slice, Tensor, Tensor] | None = None
-            for n, lines in plan:
+            for n, lines in _steps(problem):
                 if held is None or held[0] != n:
                     held = None  # before the next is made
                     data = source(V[n, chunk.start * ins : chunk.stop * ins])

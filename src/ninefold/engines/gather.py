@@ -10,13 +10,31 @@ Either way the outputs of one residue read at ``start + step * q``, with a fixed
 stride once every ``step``-th element lies beside the next. Over several axes there are as many correlations as residues in all.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import prod
 
 from ninefold.spec.axis import Axis
 from ninefold.spec.form import Form
 
-__all__ = ["Reads", "Residue", "Staged", "gather_c", "gather_h", "runs", "staged", "strides", "without_border"]
+__all__ = [
+    "Reads",
+    "Residue",
+    "Span",
+    "Staged",
+    "backwards",
+    "gather_c",
+    "gather_h",
+    "read_c",
+    "read_h",
+    "runs",
+    "staged",
+    "strides",
+    "without_border",
+]
+
+Span = tuple[int, int, int]
+"""Indices of an axis, which may lie outside of it: the first, how many, the step between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +65,21 @@ class Staged:
 
     Parameters
     ----------
-    sources : tuple of int
-        The position that each one copies; it may lie outside of the axis.
+    spans : tuple of Span
+        The indices that are laid side by side, one span after the other.
     at : tuple of tuple of int
         For each residue, where its first output reads with each tap.
     step : int
     """
 
-    sources: tuple[int, ...]
+    spans: tuple[Span, ...]
     at: tuple[tuple[int, ...], ...]
     step: int
+
+    @property
+    def count(self) -> int:
+        """How many positions there are."""
+        return sum(count for _, count, _ in self.spans)
 
 
 def gather_c(axis: Axis) -> Reads:
@@ -92,15 +115,16 @@ def gather_h(axis: Axis) -> Reads:
     """
     period = min(axis.period, axis.n_out)
     cycle = axis.stride * period
-    residues = []
-    for r in range(min(cycle, axis.n_in)):
-        fed = []
-        for m in range(axis.kernel):
-            j, rest = divmod(r + axis.lo - m * axis.dilation, axis.stride)
-            if rest == 0:
-                fed.append((j, (j % period, m)))
-        fed.sort()
-        residues.append(Residue(r, -(-(axis.n_in - r) // cycle), tuple(j for j, _ in fed), tuple(w for _, w in fed)))
+    fed: list[list[tuple[int, tuple[int, int]]]] = [[] for _ in range(min(cycle, axis.n_in))]
+    for m in range(axis.kernel):
+        reached = m * axis.dilation - axis.lo  # by output 0
+        for r in range(reached % axis.stride, len(fed), axis.stride):
+            j = (r - reached) // axis.stride
+            fed[r].append((j, (j % period, m)))
+    residues = [
+        Residue(r, -(-(axis.n_in - r) // cycle), tuple(j for j, _ in by), tuple(w for _, w in by))
+        for r, by in enumerate(map(sorted, fed))
+    ]
     return Reads(tuple(residues), cycle, period)
 
 
@@ -111,45 +135,104 @@ def staged(residues: tuple[Residue, ...], step: int, *, unit: bool) -> Staged:
     --------
     >>> axis = Axis(kernel=3, stride=2, dilation=1, lo=1, n_in=7, n_out=3)
     >>> staged(gather_c(axis).residues, 2, unit=True)
-    Staged(sources=(-1, 1, 3, 5, 0, 2, 4), at=((0, 4, 1),), step=1)
+    Staged(spans=((-1, 4, 2), (0, 3, 2)), at=((0, 4, 1),), step=1)
     >>> staged(gather_c(axis).residues, 2, unit=False)
-    Staged(sources=(-1, 0, 1, 2, 3, 4, 5), at=((0, 1, 2),), step=2)
+    Staged(spans=((-1, 7, 1),), at=((0, 1, 2),), step=2)
     """
-    reads = [(start, r.count) for r in residues for start in r.starts]
-    if not reads:
-        return Staged((0,), tuple(() for _ in residues), 1 if unit else step)
     apart = step if unit else 1
-    sources: list[int] = []
+    ends: dict[int, tuple[int, int]] = {}
+    for r in residues:
+        for start in r.starts:
+            first, last = ends.get(start % apart, (start, start))
+            ends[start % apart] = min(first, start), max(last, start + step * (r.count - 1))
+    if not ends:
+        return Staged(((0, 1, 1),), tuple(() for _ in residues), 1 if unit else step)
+    spans: list[Span] = []
     base: dict[int, int] = {}
-    for phase in dict.fromkeys(start % apart for start, _ in reads):
-        here = [(start, start + step * (count - 1)) for start, count in reads if start % apart == phase]
-        first, last = min(a for a, _ in here), max(b for _, b in here)
-        base[phase] = len(sources) - first // apart
-        sources += range(first, last + 1, apart)
+    total = 0
+    for phase, (first, last) in ends.items():
+        base[phase] = total - first // apart
+        spans.append((first, (last - first) // apart + 1, apart))
+        total += spans[-1][1]
     at = tuple(tuple(base[start % apart] + start // apart for start in r.starts) for r in residues)
-    return Staged(tuple(sources), at, 1 if unit else step)
+    return Staged(tuple(spans), at, 1 if unit else step)
 
 
-def runs(sources: list[int]) -> list[list[int]]:
-    """Return consecutive pieces as (to, from, count, step); zeros come from -1.
+def read_c(axis: Axis) -> Callable[[Iterable[Span]], list[list[int]]]:
+    """Return what describes, as `runs` does, what of the input stands at indices that outputs read."""
+    return lambda spans: runs(axis, spans)
+
+
+def read_h(axis: Axis) -> Callable[[Iterable[Span]], list[list[int]]]:
+    """Return the same of the output, at indices that feed inputs."""
+    return lambda spans: runs(replace(axis, n_in=axis.n_out, mode="zeros"), spans)
+
+
+def runs(axis: Axis, spans: Iterable[Span]) -> list[list[int]]:
+    """Return what stands at the indices of some spans, laid side by side, in pieces (to, from, count, step); zeros come from -1.
+
+    Inside the axis an index is a position, so that a span has one piece there, however long it is: only what lies on the border
+    is looked at index by index.
 
     Examples
     --------
-    >>> runs([-1, 0, 1, 2, 2, 1])
-    [[0, -1, 1, 1], [1, 0, 3, 1], [4, 2, 2, -1]]
+    >>> axis = Axis(kernel=3, stride=1, dilation=1, lo=2, n_in=1000, n_out=1001, mode="reflect")
+    >>> runs(axis, [(-2, axis.span, 1)])
+    [[0, 2, 2, -1], [2, 0, 1000, 1], [1002, 998, 1, 1]]
     """
     found: list[list[int]] = []
-    for k, i in enumerate(sources):
-        if found:
-            _, first, count, step = found[-1]
-            if first < 0 and i < 0:
-                found[-1][2] += 1
-                continue
-            if first >= 0 and i >= 0 and (count == 1 or i == first + count * step):
-                found[-1][2:] = [count + 1, i - first if count == 1 else step]
-                continue
-        found.append([k, i, 1, 1])
+    total = 0
+    for first, count, step in spans:
+        before = min(max(-(first // step), 0), count)
+        behind = min(max(-((first - axis.n_in) // step), before), count)
+        pieces = [
+            *_border(axis, range(first, first + before * step, step)),
+            (first + before * step, behind - before, step),
+            *_border(axis, range(first + behind * step, first + count * step, step)),
+        ]
+        for start, many, apart in pieces:
+            if many:
+                _join(found, [total, start, many, apart])
+                total += many
     return found
+
+
+def _border(axis: Axis, indices: range) -> list[Span]:
+    """Return pieces (from, count, step) of what stands outside an axis."""
+    if axis.mode == "zeros":
+        return [(-1, len(indices), 1)]
+    at = [axis.source(i) for i in indices]
+    return [(-1 if i is None else i, 1, 1) for i in at]
+
+
+def _join(found: list[list[int]], piece: list[int]) -> None:
+    """Add a piece, or lengthen the last one where it goes on."""
+    if found:
+        _, before, many, apart = found[-1]
+        _, start, count, step = piece
+        if before < 0 and start < 0:
+            found[-1][2] += count
+            return
+        jump = start - before - (many - 1) * apart
+        if min(before, start) >= 0 and (many == 1 or apart == jump) and (count == 1 or step == jump):
+            found[-1][2:] = [many + count, jump]
+            return
+    found.append(piece)
+
+
+def backwards(pieces: list[list[int]]) -> list[list[int]]:
+    """Return what `runs` gives for the same indices from the last to the first.
+
+    Examples
+    --------
+    >>> backwards([[0, -1, 1, 1], [1, 0, 3, 1], [4, 2, 2, -1]])
+    [[0, 1, 2, 1], [2, 2, 3, -1], [5, -1, 1, 1]]
+    """
+    total = sum(count for _, _, count, _ in pieces)
+    return [
+        [total - to - count, at, count, 1] if at < 0 else [total - to - count, at + (count - 1) * step, count, -step]
+        for to, at, count, step in reversed(pieces)
+    ]
 
 
 def without_border(form: Form) -> Form:

@@ -18,19 +18,20 @@ from torch import Tensor
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, empty
 from ninefold.engines.columns import (
     accumulator,
-    blocks_of,
     budget,
     column_bytes,
     columns_c,
     columns_g,
     columns_h,
+    count_blocks,
     is_unshared,
     kernel_bytes,
     place_bytes,
     row_length,
     worth_reordering,
 )
-from ninefold.engines.unshared import rows_of, unshared_c, unshared_g, unshared_h
+from ninefold.engines.final import Final
+from ninefold.engines.unshared import most_rows, unshared_c, unshared_g, unshared_h
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
@@ -62,7 +63,7 @@ class Gemm(Engine):
         columns = column_bytes(problem) * prod(form.n_out) * problem.batch
         moved = 4 * problem.bytes / machine.stream + (5 if problem.map == "h" else 2) * columns / machine.stream
         narrow = min(1.0, form.channels.outputs / form.channels.groups / 16)
-        cuts = len(rows_of(problem)) if is_unshared(form) else len(list(blocks_of(problem)))
+        cuts = -(-form.n_out[0] // most_rows(problem)) if is_unshared(form) else count_blocks(problem)
         calls = cuts * (8 + (prod(form.kernel) if problem.map == "h" else 0))
         return moved + problem.macs / (machine.product * max(narrow, 0.05)) + calls * machine.call
 
@@ -96,7 +97,7 @@ class Gemm(Engine):
         copies = any(a.lo or a.hi for a in form.axes) + reordered
         return copies * extended * form.channels.inputs * problem.batch * max(problem.itemsize, 4)
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         if _pointwise(problem.form):
             return {"c": _pointwise_c, "h": _pointwise_h, "g": _pointwise_g}[problem.map](problem.form)
         if is_unshared(problem.form):

@@ -6,6 +6,7 @@ the product, packed a block at a time; channels-last pixels are its rows, and ar
 addresses (Dukhan, "The indirect convolution algorithm", 2019). Kernels are in ``native/implicit.cpp`` and ``implicit_g.cpp``.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from itertools import product
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from ninefold.engines import native
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, empty, folding
-from ninefold.engines.gather import strides, without_border
+from ninefold.engines.final import Final
+from ninefold.engines.gather import runs, strides, without_border
 from ninefold.spec.axis import Axis
 from ninefold.spec.problem import Problem
 
@@ -26,7 +28,6 @@ _DTYPES = ("float32", "float64")
 _BLOCK = 96  # positions of an item of work: whole rows and columns of every instruction set's tiles
 _LARGE = 256 << 10  # bytes of a kernel from which on it is worth passing for more positions at a time
 _FEWEST = {"c": 64, "h": 128, "g": 64}  # positions up to which a kernel is read in place, measured
-_LISTED = 1 << 18  # positions under taps that a plan lists for an axis: a long kernel on a long axis has better engines
 _SMALL = 1 << 18  # multiply-adds below which a second thread costs more than it saves
 
 
@@ -48,9 +49,6 @@ class Implicit(Engine):
             return reason
         if form.channels.inputs == form.channels.outputs == form.channels.groups > 1:
             return f"with {form.channels.groups} depthwise channels there are no matrices to multiply"
-        written = form.n_in if problem.map == "h" else form.n_out
-        if (table := max(m * n for m, n in zip(form.kernel, written, strict=True))) > _LISTED:
-            return f"{table} positions under the taps of one axis are too many to list; the most are {_LISTED}"
         if 0 in (problem.batch, *form.n_out, *form.n_in):
             return f"nothing to multiply: batch {problem.batch}, sizes {form.n_in} and {form.n_out}"
         return None
@@ -77,12 +75,12 @@ class Implicit(Engine):
         kept = plan.kernel_bytes() if problem.frozen and problem.map != "g" else 0
         return int(kept + plan.scratch(problem.map == "g", kept > 0)) + 2 * _beside(problem)
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         if problem.map == "g":
             return _weight_map(problem)
         return _residues(problem, weight) if _strided(problem) else _data_map(problem, weight, relu=False)
 
-    def prepare_with(self, problem: Problem, weight: Tensor | None, epilogue: str) -> Runner:
+    def prepare_with(self, problem: Problem, weight: Final | None, epilogue: str) -> Runner:
         if epilogue not in self.epilogues or problem.map == "g" or _folded(problem) or _strided(problem):
             return super().prepare_with(problem, weight, epilogue)
         return _data_map(problem, weight, relu=True)
@@ -142,13 +140,15 @@ def _channels(problem: Problem) -> tuple[int, int]:
     return (outs, ins) if problem.map == "h" else (ins, outs)
 
 
-def _under(axis: Axis, *, transposed: bool) -> list[int]:
-    """Return for each tap, one after the other, the positions that stand under the outputs; -1 for zeros."""
+def _under(axis: Axis, *, transposed: bool) -> tuple[list[int], list[list[int]]]:
+    """Return what stands under outputs, or under inputs: ``(outputs, taps, first, step, tap, every)`` and runs.
+
+    Under output j and tap t it is position ``(first + j * step + t * tap) / every`` of the runs, where that is a whole one.
+    """
     if transposed:
-        feeds = (divmod(i + axis.lo - m * axis.dilation, axis.stride) for m in range(axis.kernel) for i in range(axis.n_in))
-        return [j if rest == 0 and 0 <= j < axis.n_out else -1 for j, rest in feeds]
-    reads = (axis.index(j, m) for m in range(axis.kernel) for j in range(axis.n_out))
-    return [-1 if i is None else i for i in reads]
+        numbers = [axis.n_in, axis.kernel, axis.lo, 1, -axis.dilation, axis.stride]
+        return numbers, [[0, 0, axis.n_out, 1]]
+    return [axis.n_out, axis.kernel, 0, axis.stride, axis.dilation, 1], runs(axis, [(-axis.lo, axis.span, 1)])
 
 
 _ONE = Axis(kernel=1, stride=1, dilation=1, lo=0, n_in=1, n_out=1)
@@ -161,15 +161,14 @@ def _plan(problem: Problem, block: int, *, kernel_last: bool) -> Any:
     if transposed:
         reads, writes = writes, reads
     axes = (_ONE,) * (3 - form.ndim) + form.axes
-    under = [_under(a, transposed=transposed) for a in axes]
-    sizes = [a.n_in if transposed else a.n_out for a in axes]
-    plain = form.kernel == (1,) * form.ndim and reads[2:] == writes[2:] and all(u == list(range(len(u))) for u in under)
+    under, pieces = zip(*(_under(a, transposed=transposed) for a in axes), strict=True)
+    plain = all(a.kernel == a.stride == 1 and a.lo == 0 and a.n_in == a.n_out for a in axes)
     taps, row = prod(form.kernel), form.channels.inputs // groups * prod(form.kernel)
     inner, step = (1, form.channels.inputs // groups) if kernel_last else (taps, 1)
     weight = [row * (form.channels.outputs // groups), *((inner, row) if transposed else (row, inner)), step]
     into, out = strides(reads, last), strides(writes, last)
     threads = problem.threads if problem.macs > _SMALL else 1
-    total = problem.batch * prod(sizes)
+    total = problem.batch * prod(writes[2:])
     items = groups * -(-total // block)
     if problem.map != "g":
         split = min(-(-2 * threads // items), -(-outs // 16)) if threads > 1 and items < 2 * threads else 1
@@ -179,7 +178,7 @@ def _plan(problem: Problem, block: int, *, kernel_last: bool) -> Any:
     numbers = [problem.batch, groups, ins, outs, *into, out[0], out[1], out[4], *weight]
     few, seen = _few(problem), prod(reads[2:])
     numbers += [int(form.flip), int(plain), int(few and problem.map != "c"), seen, int(last and not few), block, split, threads]
-    return native.extension_module().ImplicitPlan(native.instruction_set(), sizes, under, numbers, native.TYPES[problem.dtype])
+    return native.extension_module().ImplicitPlan(native.instruction_set(), under, pieces, numbers, native.TYPES[problem.dtype])
 
 
 @lru_cache(maxsize=1024)
@@ -194,24 +193,31 @@ def _fitting(problem: Problem, *, kernel_last: bool = False) -> Any:
         block //= 2
 
 
-def _data_map(problem: Problem, weight: Tensor | None, *, relu: bool) -> Runner:
+def _packed(plan: Any, K: Tensor) -> Tensor:
+    kept = native.scratch(plan.kernel_bytes())
+    plan.prepare(native.address(K), native.address(kept))
+    return kept
+
+
+def _data_map(problem: Problem, weight: Final | None, *, relu: bool) -> Runner:
     form = without_border(problem.form) if _folded(problem) else problem.form
     last = problem.channels_last and form.ndim > 1
     fold = folding(problem.form) if _folded(problem) else None
     shape = form.input_shape(problem.batch) if problem.map == "h" else form.output_shape(problem.batch)
+    plans: dict[bool, Any] = {}
     kept, kept_last = None, False
     if weight is not None:
-        K, kept_last = native.either(weight.detach())
+        K, kept_last = native.either(weight.tensor)
         plan = _fitting(problem, kernel_last=kept_last)
         if plan.kernel_bytes():  # otherwise the weight is read where it lies
-            kept = native.scratch(plan.kernel_bytes())
-            plan.prepare(native.address(K), native.address(kept))
+            kept = weight.form(("implicit", problem.map, last, form.flip), lambda: _packed(plan, K))
 
     def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
         x = native.plain(x, last)
         K, k_last = native.either(K) if kept is None else (K, kept_last)
         out = empty(x, shape, last)
-        plan = _fitting(problem, kernel_last=k_last)
+        if (plan := plans.get(k_last)) is None:
+            plan = plans[k_last] = _fitting(problem, kernel_last=k_last)
         added = None if bias is None or fold is not None else native.plain(bias)
         given = (native.address(K), 0) if kept is None else (0, native.address(kept))
         plan.run(native.address(x), *given, 0 if added is None else native.address(added), native.address(out), relu)
@@ -261,7 +267,12 @@ def _parts(problem: Problem) -> list[tuple[Problem, tuple[slice, ...], tuple[sli
     return found
 
 
-def _residues(problem: Problem, weight: Tensor | None) -> Runner:
+def _taken_of(weight: Final, taps: tuple[slice, ...], taken: Callable[[Tensor, tuple[slice, ...]], Tensor]) -> Final:
+    key = ("implicit taps", *((some.start, some.step) for some in taps))
+    return weight.part(key, lambda: taken(weight.tensor, taps))
+
+
+def _residues(problem: Problem, weight: Final | None) -> Runner:
     """Return h of a layer with strides: a product for each residue of the input's positions, copied to where these are."""
     form, last = without_border(problem.form), problem.channels_last and problem.form.ndim > 1
     fold = folding(problem.form) if _folded(problem) else None
@@ -276,7 +287,7 @@ def _residues(problem: Problem, weight: Tensor | None) -> Runner:
 
     runners = []
     for part, taps, inputs in parts:
-        kernel = None if weight is None else taken(weight.detach(), taps)
+        kernel = None if weight is None else _taken_of(weight, taps, taken)
         runners.append((_data_map(part, kernel, relu=False), kernel, taps, (slice(None), slice(None), *inputs)))
 
     def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -285,7 +296,7 @@ def _residues(problem: Problem, weight: Tensor | None) -> Runner:
         if not complete:
             out.zero_()
         for step, kernel, taps, inputs in runners:
-            out[inputs] = step(taken(K, taps) if kernel is None else kernel, G, None)
+            out[inputs] = step(taken(K, taps) if kernel is None else kernel.tensor, G, None)
         return add_bias(out if fold is None else native.plain(fold(out), last), bias)
 
     return run

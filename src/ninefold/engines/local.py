@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ninefold.engines import native
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, direct_error, empty
-from ninefold.engines.gather import runs, strides
+from ninefold.engines.final import Final
+from ninefold.engines.gather import backwards, runs, strides
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.problem import Problem
@@ -69,7 +70,7 @@ class Local(Engine):
     def scratch(self, problem: Problem) -> int:
         return int(_plan(problem).scratch)
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         plan, form, last = _plan(problem), problem.form, problem.channels_last
         if problem.map == "g":
 
@@ -112,11 +113,10 @@ def _cut_plan(problem: Problem, cut: int) -> Any:
     form, channels = problem.form, problem.form.channels
     axes = (_ONE,) * (3 - form.ndim) + form.axes
     outputs = [a.n_out for a in axes]
+    standing = [runs(a, [(-a.lo, a.span, 1)]) for a in axes]
     # a kernel that is read backwards is one read forwards over an input that is
-    backwards = form.flip
-    sources = [_sources(a)[::-1] if backwards else _sources(a) for a in axes]
-    first = [a.span - a.extent if backwards else 0 for a in axes]
-    step = [-a.stride if backwards else a.stride for a in axes]
+    first = [a.span - a.extent if form.flip else 0 for a in axes]
+    step = [-a.stride if form.flip else a.stride for a in axes]
     last = problem.channels_last and form.ndim > 1
     positions = prod(outputs)
     return native.extension_module().LocalPlan(
@@ -128,8 +128,8 @@ def _cut_plan(problem: Problem, cut: int) -> Any:
         [problem.batch, channels.groups, channels.inputs // channels.groups, channels.outputs // channels.groups],
         [*strides((1, channels.inputs, *(a.n_in for a in axes)), last), *(a.n_in for a in axes)],
         [channels.outputs * positions, 1, channels.outputs] if last else [channels.outputs * positions, positions, 1],
-        sources,
-        runs(sources[2]),
+        [backwards(pieces) for pieces in standing] if form.flip else standing,
+        [a.span for a in axes],
         outputs,
         first,
         step,
@@ -137,12 +137,6 @@ def _cut_plan(problem: Problem, cut: int) -> Any:
         [a.kernel for a in axes],
         [a.dilation for a in axes],
     )
-
-
-def _sources(axis: Axis) -> list[int]:
-    """Return the input position that stands at each extended one, -1 for zeros."""
-    found = (axis.source(k - axis.lo) for k in range(axis.span))
-    return [-1 if i is None else i for i in found]
 
 
 def _threads(problem: Problem) -> int:

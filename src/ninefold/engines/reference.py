@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ninefold import reference
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, in_format, unit_roundoff
+from ninefold.engines.final import Final
 from ninefold.spec.problem import Problem
 
 __all__ = ["Reference"]
@@ -37,7 +38,7 @@ class Reference(Engine):
         per_tap = problem.batch * form.channels.connections * max(1, form.macs // max(1, form.channels.connections))
         return 16 * (2 * per_tap // max(1, len(form.kernel)) + problem.bytes // problem.itemsize)
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         form, function = problem.form, getattr(reference, problem.map)
         last = problem.channels_last and problem.map != "g"
 

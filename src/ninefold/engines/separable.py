@@ -7,7 +7,7 @@ Each pass is a banded (Toeplitz) matrix product over segments of the axis where 
 convolution where it is short.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from math import prod
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ninefold.engines.aten import Aten
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, blocks, extension, folding, unit_roundoff
+from ninefold.engines.final import Final
 from ninefold.errors import ArgumentError
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable, Grouped
@@ -116,25 +117,10 @@ class Separable(Engine):
         middle = prod(max(a.n_in, a.n_out, a.span) for a in between.axes) * between.channels.outputs
         return 3 * problem.batch * problem.itemsize * (extended + middle)
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         if weight is None:
             raise ArgumentError("the separable engine prepares from a frozen weight, and none was given")
-        rank = problem.rank or 1
-        matrices = _matrices(problem.form.channels.groups, weight.flip((2, 3)) if problem.form.flip else weight)
-        u, s, v = torch.linalg.svd(matrices, full_matrices=False)
-        root = s[:, :rank].sqrt()
-        groups = problem.form.channels.groups
-        a = (u[:, :, :rank] * root[:, None]).unflatten(1, (-1, problem.form.kernel[0])).movedim(3, 2)
-        b = (v[:, :rank] * root[:, :, None]).unflatten(2, (-1, problem.form.kernel[1]))
-        first, second = _passes(problem)
-        steps = [
-            _pass(problem, first, b.to(weight.dtype).reshape(groups * rank, -1, 1, problem.form.kernel[1])),
-            _pass(
-                problem,
-                second,
-                a.to(weight.dtype).reshape(problem.form.channels.outputs, rank, problem.form.kernel[0], 1),
-            ),
-        ]
+        steps = [_pass(problem, form, part) for form, part in zip(_passes(problem), _factors(problem, weight), strict=True)]
         if problem.map == "h":
             steps.reverse()
 
@@ -144,6 +130,28 @@ class Separable(Engine):
             return add_bias(y.contiguous(memory_format=fmt), bias)
 
         return run
+
+
+def _factors(problem: Problem, weight: Final) -> tuple[Final, Final]:
+    """Return the kernels of both passes."""
+    form, rank, groups = problem.form, problem.rank or 1, problem.form.channels.groups
+    (rows, columns), dtype = form.kernel, weight.tensor.dtype
+
+    def both() -> Tensor:
+        K = weight.tensor
+        u, s, v = torch.linalg.svd(_matrices(groups, K.flip((2, 3)) if form.flip else K), full_matrices=False)
+        root = s[:, :rank].sqrt()
+        along_columns, along_rows = v[:, :rank] * root[:, :, None], (u[:, :, :rank] * root[:, None]).mT
+        return torch.cat([along_columns, along_rows], 2).to(dtype)
+
+    pair = weight.form(("separable", rank, form.flip), both)
+    ins = form.channels.inputs // groups * columns
+    first = weight.part(("separable columns", rank, form.flip), lambda: pair[:, :, :ins].reshape(groups * rank, -1, 1, columns))
+    second = weight.part(
+        ("separable rows", rank, form.flip),
+        lambda: pair[:, :, ins:].unflatten(2, (-1, rows)).transpose(1, 2).reshape(form.channels.outputs, rank, rows, 1),
+    )
+    return first, second
 
 
 _LONG = 12  # taps from which a banded product beats PyTorch's loop over a depthwise kernel, measured
@@ -174,40 +182,46 @@ def _segment(kernel: int, stride: int, dilation: int) -> tuple[int, int]:
     return block, (block - 1) * stride + extent
 
 
-def _pass(problem: Problem, form: Form, kernel: Tensor) -> Callable[[Tensor], Tensor]:
+def _pass(problem: Problem, form: Form, kernel: Final) -> Callable[[Tensor], Tensor]:
     """Bind one pass to its kernel (outputs, inputs / groups, *taps)."""
     if _is_banded(form):
         run = _banded_c if problem.map == "c" else _banded_h
-        return run(form, kernel.flatten(2))
+        return run(form, _Bands(form, kernel))
     runner = Aten().prepare(Problem(problem.map, form, problem.batch, problem.dtype, problem.device))
-    return lambda x: runner(kernel, x, None)
+    return lambda x: runner(kernel.tensor, x, None)
 
 
-def _bands(form: Form, kernel: Tensor) -> list[tuple[slice, slice, Tensor]]:
-    """Return (outputs, inputs, T) per block, with T[group, in, input, out * output] the Toeplitz matrix of the block."""
-    axis = next(a for a in form.axes if a.kernel > 1)
-    block, _ = _segment(axis.kernel, axis.stride, axis.dilation)
-    groups = form.channels.groups
-    taps = kernel.unflatten(0, (groups, -1)).transpose(1, 2)
-    built: dict[int, Tensor] = {}
-    result = []
-    for part in blocks(axis.n_out, block):
-        count = part.stop - part.start
-        length = (count - 1) * axis.stride + axis.extent
-        if count not in built:
-            band = kernel.new_zeros((*taps.shape[:2], length, taps.shape[2], count))
-            for b in range(count):
-                first = b * axis.stride
-                band[:, :, first : first + axis.extent : axis.dilation, :, b] = taps.transpose(2, 3)
-            built[count] = band.flatten(3)
-        start = part.start * axis.stride
-        result.append((part, slice(start, start + length), built[count]))
-    return result
+class _Bands:
+    """The blocks of an axis, (outputs, inputs, T), with T[group, in, input, out * output] the Toeplitz matrix of a block."""
+
+    def __init__(self, form: Form, kernel: Final) -> None:
+        self.axis = next(a for a in form.axes if a.kernel > 1)
+        self.block, _ = _segment(self.axis.kernel, self.axis.stride, self.axis.dilation)
+        taps = kernel.tensor.flatten(2).unflatten(0, (form.channels.groups, -1)).transpose(1, 2)
+        whole, rest = divmod(self.axis.n_out, self.block)
+        self.matrices = {count: self._form(kernel, taps, count) for count in {self.block * (whole > 0), rest} - {0}}
+
+    def _form(self, kernel: Final, taps: Tensor, count: int) -> Tensor:
+        return kernel.form(("band", self.axis.stride, self.axis.dilation, count), lambda: self._matrix(taps, count))
+
+    def _length(self, count: int) -> int:
+        return (count - 1) * self.axis.stride + self.axis.extent
+
+    def _matrix(self, taps: Tensor, count: int) -> Tensor:
+        band = taps.new_zeros((*taps.shape[:2], self._length(count), taps.shape[2], count))
+        for b in range(count):
+            first = b * self.axis.stride
+            band[:, :, first : first + self.axis.extent : self.axis.dilation, :, b] = taps.transpose(2, 3)
+        return band.flatten(3)
+
+    def __iter__(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        for part in blocks(self.axis.n_out, self.block):
+            count, start = part.stop - part.start, part.start * self.axis.stride
+            yield part, slice(start, start + self._length(count)), self.matrices[count]
 
 
-def _banded_c(form: Form, kernel: Tensor) -> Callable[[Tensor], Tensor]:
-    along_rows, groups = form.kernel[0] > 1, form.channels.groups
-    bands, border = _bands(form, kernel), extension(form)
+def _banded_c(form: Form, bands: _Bands) -> Callable[[Tensor], Tensor]:
+    along_rows, groups, border = form.kernel[0] > 1, form.channels.groups, extension(form)
 
     def run(x: Tensor) -> Tensor:
         X = border(x).contiguous().unflatten(1, (groups, -1))
@@ -230,9 +244,8 @@ def _total(parts: Iterable[Tensor]) -> Tensor:
     return reduce(Tensor.add_, parts)
 
 
-def _banded_h(form: Form, kernel: Tensor) -> Callable[[Tensor], Tensor]:
-    along_rows, groups = form.kernel[0] > 1, form.channels.groups
-    bands, border = _bands(form, kernel), folding(form)
+def _banded_h(form: Form, bands: _Bands) -> Callable[[Tensor], Tensor]:
+    along_rows, groups, border = form.kernel[0] > 1, form.channels.groups, folding(form)
 
     def run(g: Tensor) -> Tensor:
         G = g.contiguous().unflatten(1, (groups, -1))

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ninefold.engines.aten import Aten
 from ninefold.engines.base import BLOCK, Engine, Error, Machine, Runner, Traits, add_bias, blocks, direct_error, empty
+from ninefold.engines.final import Final
 from ninefold.engines.gemm import Gemm
 from ninefold.spec.channels import ChannelTable, Grouped
 from ninefold.spec.form import Form
@@ -127,7 +128,7 @@ class Table(Engine):
         # what is gathered, and the result before it is summed and put in its place, beside what the convolution itself holds
         return max((2 * part.bytes + _inner(part).scratch(part) for _, part in _parts(problem)), default=0)
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         steps = [_step(bucket, part) for bucket, part in _parts(problem)]
         return (_kernel if problem.map == "g" else _data)(problem, steps)
 
@@ -153,7 +154,7 @@ class TableFilled(Engine):
         dense = _dense(problem)
         return 2 * _dense_weight(dense) + _inner(dense).scratch(dense)
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         dense, form = _dense(problem), problem.form
         inner, channels = _inner(dense).prepare(dense), form.channels
         at = tuple(o * channels.inputs + i for o, i in channels.edges)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, empty, extension, folding
 from ninefold.engines.columns import finish, is_unshared, straight
+from ninefold.engines.final import Final
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
@@ -67,7 +68,7 @@ class Interleaved(_Tiles):
         outputs = problem.batch * prod(problem.form.output_shape(1)) * max(problem.itemsize, 4)
         return 3 * _input_bytes(problem) + 3 * outputs // prod(problem.form.period)
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         return _interleaved_c(problem) if problem.map == "c" else _interleaved_g(problem)
 
 
@@ -94,7 +95,7 @@ class Phases(_Tiles):
         outputs = problem.batch * prod(form.output_shape(1)) * max(problem.itemsize, 4)
         return 3 * kernels + 2 * outputs + 4 * _input_bytes(problem)
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         return _phases_h(problem)
 
 

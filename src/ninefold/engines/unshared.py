@@ -16,13 +16,19 @@ from ninefold.spec.problem import Problem
 
 _MANY = 16  # examples from which products with them as columns are no slower; up to 10 times slower for one
 
-__all__ = ["from_row", "patch_index", "rows_of", "unshared_c", "unshared_g", "unshared_h"]
+__all__ = ["from_row", "most_rows", "patch_index", "unshared_c", "unshared_g", "unshared_h"]
 
 
-def rows_of(problem: Problem) -> list[slice]:
-    """Cut the first axis of an unshared form into blocks under the budget, where one row allows it."""
-    rows = max(1, budget(problem) // max(1, column_bytes(problem) * row_length(problem)))
-    return list(blocks(problem.form.n_out[0], rows))
+def most_rows(problem: Problem) -> int:
+    """Return how many rows of the first axis of an unshared form a block under the budget has, where one row allows it."""
+    return max(1, budget(problem) // max(1, column_bytes(problem) * row_length(problem)))
+
+
+def _steps(problem: Problem) -> Iterator[tuple[tuple[slice, slice], slice]]:
+    """Yield the blocks: of groups, and of rows of the first axis."""
+    for chunk in _chunks(problem.form):
+        for rows in blocks(problem.form.n_out[0], most_rows(problem)):
+            yield chunk, rows
 
 
 def _chunks(form: Form) -> Iterator[tuple[slice, slice]]:
@@ -111,14 +117,13 @@ def unshared_c(problem: Problem) -> Runner:
     """Return the runner of c."""
     form = problem.form
     border = extension(form)
-    plan = [(chunk, rows) for chunk in _chunks(form) for rows in rows_of(problem)]
 
     def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
         wide = accumulator(V.dtype)
         columns = _gatherer(border(V).to(wide), form)
         K = straight(form, K)
         Z = empty(V, form.output_shape(len(V)), problem.channels_last)
-        for (outs, ins), rows in plan:
+        for (outs, ins), rows in _steps(problem):
             out = Z[:, outs, rows]
             result = _product(_local(K, form, outs, rows).to(wide), columns(ins, rows))
             out.copy_(_from_local(result, out.shape, form))
@@ -156,14 +161,13 @@ def unshared_h(problem: Problem) -> Runner:
     """Return the runner of h."""
     form = problem.form
     border = folding(form)
-    plan = [(chunk, rows) for chunk in _chunks(form) for rows in rows_of(problem)]
 
     def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
         wide = accumulator(G.dtype)
         K = straight(form, K)
         R = _batch_last(G.new_zeros((len(G), form.channels.inputs, *(a.span for a in form.axes)), dtype=wide))
         windows = _overlapping(R, form)
-        for (outs, ins), rows in plan:
+        for (outs, ins), rows in _steps(problem):
             window = _rows(windows[:, ins], rows, form)
             kernels = _local(K, form, outs, rows).to(wide).transpose(1, 2)
             columns = _product(kernels, _local_outputs(G[:, outs, rows].to(wide), form))
@@ -187,13 +191,12 @@ def unshared_g(problem: Problem) -> Runner:
     """Return the runner of g."""
     form = problem.form
     border = extension(form)
-    plan = [(chunk, rows) for chunk in _chunks(form) for rows in rows_of(problem)]
 
     def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
         wide = accumulator(V.dtype)
         windows = _overlapping(_batch_last(border(V).to(wide)), form)
         D = V.new_zeros(form.weight_shape) if form.period != form.n_out else V.new_empty(form.weight_shape)
-        for (outs, ins), rows in plan:
+        for (outs, ins), rows in _steps(problem):
             columns = _local_columns(_rows(windows[:, ins], rows, form), form)
             result = torch.bmm(_local_outputs(G[:, outs, rows].to(wide), form), columns.transpose(1, 2))
             target = D[(outs, rows, *(slice(n) for n in form.n_out[1:]))]

@@ -15,6 +15,7 @@ from ninefold.engines.aten import Aten, AtenOther
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, unit_roundoff
 from ninefold.engines.direct import Direct
 from ninefold.engines.fft import FFT
+from ninefold.engines.final import Final
 from ninefold.engines.gemm import Gemm
 from ninefold.engines.local import Local
 from ninefold.engines.table import Table
@@ -57,13 +58,13 @@ class Widened(Engine):
         wide = _wide(problem)
         return _chosen(wide).scratch(wide) + wide.bytes
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         wide, dtype = _wide(problem), getattr(torch, problem.dtype)
-        kept = None if weight is None else weight.detach().float()
+        kept = None if weight is None else weight.part("widened", weight.tensor.float)
         inner = _chosen(wide).prepare(wide, kept)
 
         def run(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-            out = inner(a.float() if kept is None else kept, b.float(), None if bias is None else bias.float())
+            out = inner(a.float() if kept is None else kept.tensor, b.float(), None if bias is None else bias.float())
             return out.to(dtype)
 
         return run

@@ -27,7 +27,8 @@ from torch import Tensor
 
 from ninefold.engines import native
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, empty, folding, in_format, unit_roundoff
-from ninefold.engines.gather import strides
+from ninefold.engines.final import Final
+from ninefold.engines.gather import read_c, read_h, strides
 from ninefold.engines.toom import MOST_POINTS, Toom, toom
 from ninefold.spec.axis import Axis
 from ninefold.spec.problem import Problem
@@ -80,10 +81,10 @@ class Winograd(Engine):
             beside = prod(a.span for a in form.axes) * form.channels.inputs * problem.batch * problem.itemsize
         return kept + 2 * beside + int(native.scratch(weights, problem.frozen))
 
-    def prepare(self, problem: Problem, weight: Tensor | None = None) -> Runner:
+    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         return _weight_map(problem) if problem.map == "g" else _data_map(problem, weight, relu=False)
 
-    def prepare_with(self, problem: Problem, weight: Tensor | None, epilogue: str) -> Runner:
+    def prepare_with(self, problem: Problem, weight: Final | None, epilogue: str) -> Runner:
         if epilogue not in self.epilogues or problem.map == "g" or _folded(problem):
             return super().prepare_with(problem, weight, epilogue)
         return _data_map(problem, weight, relu=True)
@@ -187,13 +188,12 @@ def _channels(problem: Problem) -> tuple[int, int]:
     return (outs, ins) if problem.map == "h" else (ins, outs)
 
 
-def _source(problem: Problem, axis: Axis, count: int) -> list[int]:
-    """Return what stands at the staged positions of an axis: a position of the operand, or -1 for zeros."""
+def _source(problem: Problem, axis: Axis) -> list[list[int]]:
+    """Return what stands at the staged positions of an axis, in runs; behind them there are zeros."""
     if problem.map == "h":
         lo = axis.kernel - 1 - (0 if _folded(problem) else axis.lo)
-        return [k - lo if 0 <= k - lo < axis.n_out else -1 for k in range(count)]
-    at = (axis.source(k - axis.lo) if k < axis.span else None for k in range(count))
-    return [-1 if i is None else i for i in at]
+        return read_h(axis)([(-lo, max(lo + axis.n_out, 0), 1)])
+    return read_c(axis)([(-axis.lo, axis.span, 1)])
 
 
 def _numbers(rows: Any) -> list[float]:
@@ -203,14 +203,12 @@ def _numbers(rows: Any) -> list[float]:
 @lru_cache(maxsize=1024)
 def _axes(problem: Problem) -> list[list[Any]]:
     """Return the three axes as the native plan takes them."""
-    axes: list[list[Any]] = [[[1] * 8, [0], [0], *([[1.0]] * 5)] for _ in range(3 - problem.form.ndim)]
+    axes: list[list[Any]] = [[[1] * 8, [[0, 0, 1, 1]], *([[1.0]] * 5)] for _ in range(3 - problem.form.ndim)]
     for axis, part, size in zip(problem.form.axes, _tiling(problem).parts, _outputs(problem), strict=True):
         forward, backward = toom(part.m, part.r), toom(part.r, part.m)
-        source = _source(problem, axis, (part.seen - 1) * part.m + part.n)
-        target = [k if k < size else -1 for k in range(part.tiles * part.m)]
         sizes = [part.m, part.r, part.n, axis.kernel, part.pieces, part.shift, part.tiles, size]
         matrices = (forward.data, forward.spread, backward.spread, forward.collect, backward.collect)
-        axes.append([sizes, source, target, *map(_numbers, matrices)])
+        axes.append([sizes, _source(problem, axis), *map(_numbers, matrices)])
     return axes
 
 
@@ -267,23 +265,32 @@ def _fitting(problem: Problem, formats: tuple[bool, bool, bool] = (False, False,
         cache //= 2
 
 
-def _data_map(problem: Problem, weight: Tensor | None, *, relu: bool) -> Runner:
+def _transformed(problem: Problem, weight: Tensor) -> Tensor:
+    """Return a final kernel at the points, as the native plan wants it."""
+    K, k_last = native.either(weight)
+    plan = _fitting(problem, (False, False, k_last))
+    kept = native.scratch(plan.kernel_bytes())
+    plan.prepare(native.address(K), native.address(kept))
+    return kept
+
+
+def _data_map(problem: Problem, weight: Final | None, *, relu: bool) -> Runner:
     form, folded = problem.form, _folded(problem)
     last = problem.channels_last and form.ndim > 1
     fold = folding(form) if folded else None
     outputs, channels = _outputs(problem), form.channels.inputs if problem.map == "h" else form.channels.outputs
+    plans: dict[tuple[bool, bool], Any] = {}
     kept = None
     if weight is not None:
-        K, k_last = native.either(weight.detach())
-        plan = _fitting(problem, (False, False, k_last))
-        kept = native.scratch(plan.kernel_bytes())
-        plan.prepare(native.address(K), native.address(kept))
+        parts = tuple((p.m, p.r, p.pieces) for p in _tiling(problem).parts)
+        kept = weight.form(("winograd", problem.map, parts, form.flip), lambda: _transformed(problem, weight.tensor))
 
     def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
         x, x_last = native.either(x)
         K, k_last = native.either(K) if kept is None else (K, False)
         out = empty(x, (x.shape[0], channels, *outputs), last)
-        plan = _fitting(problem, (x_last, last, k_last))
+        if (plan := plans.get((x_last, k_last))) is None:
+            plan = plans[x_last, k_last] = _fitting(problem, (x_last, last, k_last))
         added = None if bias is None else bias.to(x.dtype).contiguous().resolve_neg()
         early = 0 if added is None or folded else native.address(added)
         given = (native.address(K), 0) if kept is None else (0, native.address(kept))

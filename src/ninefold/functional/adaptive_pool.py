@@ -6,7 +6,6 @@ divides n.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -29,8 +28,6 @@ __all__ = [
     "spatial_pyramid_pool2d",
     "spatial_pyramid_pool3d",
 ]
-
-Bins = Sequence[tuple[int, int]]
 
 _AVERAGE: dict[int, Any] = {
     1: torch.adaptive_avg_pool1d,
@@ -83,7 +80,12 @@ def _adaptive_avg_pool(
         return _AVERAGE[ndim](input, size)  # type: ignore[no-any-return]
     y = input
     for dim, o in enumerate(size, -ndim):
-        y = torch.stack([y.narrow(dim, a, b - a).mean(dim) for a, b in _ranges(y.shape[dim], o, bins)], dim)
+        cells, _, counts = _cells(y, dim, o, bins)
+        behind = counts[:, None] <= torch.arange(cells.shape[dim], device=y.device)
+        column = (-1, *(1,) * (-dim - 1))
+        wide = torch.float32 if y.dtype in (torch.float16, torch.bfloat16) else y.dtype
+        total = cells.masked_fill(behind.view(*behind.shape, *column[1:]), 0).sum(dim, dtype=wide)
+        y = (total / counts.view(column)).to(y.dtype)
     return in_format(y, channels_last(input))
 
 
@@ -135,10 +137,9 @@ def _adaptive_max_pool(
     at = flat.expand(input.shape)
     y = input.detach()
     for dim, o in reversed(list(enumerate(size, -ndim))):
-        found = [y.narrow(dim, a, b - a).max(dim, keepdim=True) for a, b in _ranges(y.shape[dim], o, bins)]
-        starts = [a for a, _ in _ranges(y.shape[dim], o, bins)]
-        at = torch.cat([at.gather(dim, where + a) for (_, where), a in zip(found, starts, strict=True)], dim)
-        y = torch.cat([values for values, _ in found], dim)
+        cells, starts, _ = _cells(y, dim, o, bins)
+        y, where = cells.max(dim)
+        at = at.gather(dim, where + starts.view(-1, *(1,) * (-dim - 1)))
     z = in_format(taken(input, at, ndim), channels_last(input))
     return (z, at) if return_indices else z
 
@@ -207,11 +208,22 @@ def _output_size(x: Any, ndim: int, output_size: Any, bins: str) -> tuple[int, .
     return cells
 
 
-def _ranges(n: int, o: int, bins: str) -> Bins:
-    """Return the half-open range of every cell along an axis."""
+def _cells(x: Tensor, dim: int, o: int, bins: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what is in every cell along an axis, as one more dimension behind it; where cells begin, and how much is in each.
+
+    All have room for the largest: behind what is in a smaller one, its last element is repeated.
+    """
+    n, cell = x.shape[dim], torch.arange(o + 1, device=x.device)
     if bins == "overlapping":
-        return [(i * n // o, -((i + 1) * n // -o)) for i in range(o)]
-    return list(pairwise((2 * i * n + o) // (2 * o) for i in range(o + 1)))
+        starts, ends = cell[:-1] * n // o, (cell[1:] * n + o - 1) // o
+    else:
+        bounds = (2 * cell * n + o) // (2 * o)
+        starts, ends = bounds[:-1], bounds[1:]
+    room = n // o if n % o == 0 else n // o + (2 if bins == "overlapping" else 1)
+    if n % o == 0:
+        return x.unflatten(dim, (o, room)), starts, ends - starts
+    places = torch.minimum(starts[:, None] + torch.arange(room, device=x.device), ends[:, None] - 1)
+    return x.index_select(dim, places.flatten()).unflatten(dim, (o, room)), starts, ends - starts
 
 
 (

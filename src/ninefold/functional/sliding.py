@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import extension
+from ninefold.engines.base import extended_along, extension
 from ninefold.errors import DTypeError, ShapeError, UnsupportedError
 from ninefold.ops import native_pool, state, windows
 from ninefold.ops.checks import check_tensor
@@ -197,11 +197,7 @@ def extended(x: Tensor, axes: Sequence[Axis]) -> Tensor:
 def _gathered(x: Tensor, axes: Sequence[Axis]) -> Tensor:
     """Do the same in operations that a compiler sees through."""
     for dim, axis in enumerate(axes, -len(axes)):
-        if axis.mode == "zeros":
-            x = torch.constant_pad_nd(x, [0, 0] * (-dim - 1) + [axis.lo, axis.hi])
-        else:
-            places = [axis.source(i - axis.lo) for i in range(axis.span)]
-            x = x.index_select(dim, torch.tensor(places, dtype=torch.int64, device=x.device))
+        x = extended_along(x, x.ndim + dim, axis)
     return x
 
 
@@ -311,13 +307,7 @@ def covered(axis: Axis, device: Any, lo: int = 0, hi: int = 0) -> Tensor:
     >>> covered(Axis(3, 2, 1, 1, n_in=5, n_out=3), "cpu"), covered(Axis(3, 2, 1, 1, n_in=5, n_out=3), "cpu", 1, 0)
     (tensor([2, 3, 2]), tensor([3, 3, 2]))
     """
-    first = torch.arange(axis.n_out, device=device) * axis.stride - axis.lo
-
-    def before(end: int) -> Tensor:
-        """Return how many taps lie before this position."""
-        return ((end - first + axis.dilation - 1) // axis.dilation).clamp(0, axis.kernel)
-
-    return before(axis.n_in + hi) - before(-lo)
+    return windows.covered(axis, device, -lo, axis.n_in + hi)
 
 
 def inside(axis: Axis, device: Any) -> Tensor:
@@ -342,21 +332,24 @@ def _counts(axes: Sequence[Axis], pads: Sequence[tuple[int, int]], x: Tensor) ->
     return counts  # type: ignore[no-any-return]
 
 
-@lru_cache(maxsize=1024)
 def divisors(axes: tuple[Axis, ...], spec: PoolSpec, include_pad: bool, divisor: float | None = None) -> native_pool.Divide:
-    """Return what an average divides its sums by, along each axis: one number where all windows count alike.
+    """Return what an average divides its sums by: one number where all windows count alike, else what is counted along an axis.
 
     Examples
     --------
     >>> spec = PoolSpec((3,), stride=2, padding=1)
     >>> divisors(spec.axes(5), spec, False), divisors(spec.axes(5), spec, True)
-    (((2.0, 3.0, 2.0),), ((3.0,),))
+    (Divide(number=1.0, counts=((0, 5),)), Divide(number=3.0, counts=(None,)))
     """
     if divisor is not None:
-        return ((float(divisor),), *(((1.0,),) * (spec.ndim - 1)))
+        return native_pool.Divide(float(divisor), (None,) * spec.ndim)
     pads = spec.pads([a.n_in for a in axes]) if include_pad else [(0, 0)] * spec.ndim
-    counts = [covered(a, "cpu", lo, hi).clamp_min(1).double().tolist() for a, (lo, hi) in zip(axes, pads, strict=True)]
-    return tuple((c[0],) if len(set(c)) == 1 else tuple(c) for c in counts)
+    number, counts = 1.0, []
+    for a, (lo, hi) in zip(axes, pads, strict=True):
+        whole = a.lo <= lo and a.hi <= hi
+        number *= a.kernel if whole else 1
+        counts.append(None if whole else (-lo, a.n_in + hi))
+    return native_pool.Divide(number, tuple(counts))
 
 
 def _axiswise(kind: str, x: Tensor, sliding: Sliding) -> bool:

@@ -128,7 +128,7 @@ def _at_once(x: Tensor, sliding: Sliding, p: float, convention: str) -> Tensor |
     if convention != "norm":
         divide = divisors(axes, sliding.spec, False)
         if convention == "torch":  # scaled up as if they were whole
-            divide = tuple(tuple(n / a.kernel for n in numbers) for numbers, a in zip(divide, axes, strict=True))
+            divide = divide._replace(number=divide.number / prod(a.kernel for a in axes))
     plan = native_pool.find("sum", x, axes, *(("square", "root") if p == 2 else ("abs", "")), divide)
     return None if plan is None else windows.pooled(plan, x)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.base import PairRunner, Runner
+from ninefold.engines.final import Final
 from ninefold.errors import NoEngineError
 from ninefold.ops import state
 from ninefold.planning import plan_problem, pose, prepare
@@ -67,7 +68,7 @@ class Bound:
         device: torch.device,
         last: bool,
         options: "Options",
-        frozen: Tensor | None = None,
+        frozen: Final | None = None,
         rank: int | None = None,
     ) -> None:
         self.form, self.batch, self.dtype, self.device = form, batch, dtype, device

@@ -7,8 +7,7 @@ and those behind are inner ones, or a row along x if there is but one axis with 
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +20,21 @@ from ninefold.spec.axis import Axis
 
 __all__ = ["Divide", "Plan", "find"]
 
-Divide = tuple[tuple[float, ...], ...]
-"""What sums are divided by: for each axis one number, or one for every output."""
+
+class Divide(NamedTuple):
+    """What sums are divided by: a number, times what is counted along every axis.
+
+    Parameters
+    ----------
+    number : float
+    counts : tuple
+        For each axis the half-open range of positions in which an output's taps are counted, as 1 where there are none; or None,
+        where nothing is. Empty for no axis.
+    """
+
+    number: float = 1.0
+    counts: tuple[tuple[int, int] | None, ...] = ()
+
 
 _TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 _JOINS = {"max": 0, "sum": 1}
@@ -44,8 +56,8 @@ def find(
         What they read outside is nothing.
     before, after : str
         ``"abs"`` or ``"square"`` of each element, ``"root"`` of each result.
-    divide : tuple of tuple of float, optional
-        The product of these, one per axis, divides a sum.
+    divide : Divide, optional
+        Of sums.
 
     Examples
     --------
@@ -73,13 +85,13 @@ def _made(
     outer, kept, inner = _folded(shape, last, axes)
     if len(kept) > 3 or any(a.mode != "zeros" for a in axes):
         return None
-    given = [[a.kernel, a.stride, a.dilation, a.lo, a.n_in, a.n_out] for _, a in kept]
-    divided = _divided(kept, divide)
+    divided = divide or Divide()
+    given = [_counted(at, a, divided) for at, a in kept]
 
     def plan(before: str, after: str) -> Any:
         how = [_JOINS[join], _BEFORE[before], _AFTER[after]]
         made = native.extension_module().PoolPlan
-        return made(native.instruction_set(), _TYPES[dtype], threads, outer, inner, given, how, divided)
+        return made(native.instruction_set(), _TYPES[dtype], threads, outer, inner, given, how, divided.number)
 
     result = (*shape[: len(shape) - len(axes)], *(a.n_out for a in axes))
     bare = plan("", "")
@@ -111,18 +123,10 @@ def _bare(axis: Axis) -> bool:
     return (axis.kernel, axis.stride, axis.lo, axis.n_in) == (1, 1, 0, axis.n_out)
 
 
-def _divided(kept: list[tuple[int, Axis]], divide: Divide | None) -> list[list[float]]:
-    """Return divisors along the three axes that are kept, what is one number for all along y."""
-    lists: list[list[float]] = [[], [], []]
-    if divide is None:
-        return lists
-    for k, (at, _) in enumerate(kept):
-        if at >= 0 and len(divide[at]) > 1:
-            lists[k] = list(divide[at])
-    one = prod(numbers[0] for numbers in divide if len(numbers) == 1)
-    if one != 1:
-        lists[1] = [one * n for n in (lists[1] or [1.0] * kept[1][1].n_out)]
-    return lists
+def _counted(at: int, axis: Axis, divide: Divide) -> list[int]:
+    """Return an axis as the kernels take it, with what is counted along it."""
+    within = divide.counts[at] if at >= 0 and divide.counts else None
+    return [axis.kernel, axis.stride, axis.dilation, axis.lo, axis.n_in, axis.n_out, int(within is not None), *(within or (0, 0))]
 
 
 class Plan:

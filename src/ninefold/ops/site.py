@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.base import EPILOGUES
+from ninefold.engines.final import Final
 from ninefold.errors import ArgumentTypeError, UnsupportedError
 from ninefold.ops import operator, state
 from ninefold.ops.bound import Bound, ThinMap, bound_for
@@ -20,7 +21,8 @@ from ninefold.spec.problem import Map
 __all__ = ["Site", "trilinear"]
 
 Run = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-_REMEMBERED = 256  # kinds of operands per site; a stream of ever new sizes starts over, and memory stays bounded
+_REMEMBERED = 256  # kinds of operands per site
+_KEPT, _TIMES = 4 << 20, 16  # bytes that forms of a final weight may take, and times its own bytes on top
 _NAMES = {"c": ("weight", "input"), "h": ("weight", "input"), "g": ("input", "gradient")}
 
 
@@ -53,7 +55,7 @@ class Site:
         One of ``ninefold.engines.base.EPILOGUES``, behind the bias: in the engine's own pass where no gradient is needed.
     """
 
-    __slots__ = ("_runs", "_then", "epilogue", "frozen", "map", "options", "rank", "spec", "text")
+    __slots__ = ("_runs", "_then", "epilogue", "final", "frozen", "map", "options", "rank", "spec", "text")
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class Site:
     ) -> None:
         self.spec, self.options, self.frozen, self.rank, self.epilogue = spec, options, frozen, rank, epilogue
         self._then: Site | None = None
+        self.final = None if frozen is None else Final(frozen)
         self.text = spec.to_text() if options is None else f"{spec.to_text()}\n{options.to_text()}"
         self.map: Map = "h" if spec.transposed else "c"
         self._runs: dict[Any, tuple[Run, Options]] = {}
@@ -108,15 +111,24 @@ class Site:
         )
         known = self._runs.get(key)
         if known is None:
-            if len(self._runs) >= _REMEMBERED:
-                self._runs.clear()
             known = self._runs[key] = self._prepare(x, weight, bias, size, grad, options), options
+            self._let_go()
         return known[0](weight, x, bias)
+
+    def _let_go(self) -> None:
+        """Forget the oldest kinds while there are too many, or while what they keep of a final weight takes too many bytes."""
+        final = self.final
+        most = 0 if final is None else _KEPT + _TIMES * final.tensor.nbytes
+        for old in list(self._runs)[:-1]:
+            if len(self._runs) <= _REMEMBERED and (final is None or final.nbytes <= most):
+                return
+            self._runs.pop(old, None)
 
     def then(self, epilogue: str) -> "Site":
         """Return the site with an epilogue; the last one is remembered."""
         if self._then is None or self._then.epilogue != epilogue:
             self._then = Site(self.spec, self.options, self.frozen, self.rank, epilogue)
+            self._then.final = self.final
         return self._then
 
     def bind(self, x: Tensor, weight: Tensor, size: tuple[int, ...] | None = None) -> Bound:
@@ -125,7 +137,7 @@ class Site:
         options = self.options or CURRENT.get()
         last = result_strides(x, weight)
         if weight is self.frozen and weight is not None:
-            return Bound(form, len(x), x.dtype, x.device, last, options, weight, self.rank)
+            return Bound(form, len(x), x.dtype, x.device, last, options, self.final, self.rank)
         return bound_for(form, len(x), x.dtype, x.device, last, options, torch.get_num_threads())
 
     def _prepare(

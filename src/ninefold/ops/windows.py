@@ -31,7 +31,7 @@ from ninefold.ops import native_pool, state
 from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
 
-__all__ = ["maximum", "pooled", "recorded", "slices", "spread", "total", "written_out"]
+__all__ = ["covered", "maximum", "pooled", "recorded", "slices", "spread", "total", "written_out"]
 
 _batched = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001  no public name; what is_grads_batched makes
 _ADJOINT = {"sum": "spread", "spread": "sum", "gather": "route", "route": "gather"}
@@ -120,7 +120,7 @@ def spread(plan: native_pool.Plan, g: Tensor) -> Tensor:
     if _final(g, g):
         return plan.backward(None, g)
     if plan.divide is not None:
-        g = g / _product(plan.divide, g)
+        g = g / _product(plan.axes, plan.divide, g)
     for dim, axis in reversed(_dims(plan.axes)):
         g = _Linear.apply("spread", axis, dim, None, None, g)
     return g
@@ -131,11 +131,30 @@ def _final(x: Tensor, g: Tensor) -> bool:
     return not torch.is_grad_enabled() and state.is_plain(x, g) and not _batched(g) and not _batched(x)
 
 
-def _product(divide: native_pool.Divide, like: Tensor) -> Tensor:
-    counts = torch.ones((), dtype=like.dtype, device=like.device)
-    for numbers in divide:
-        counts = counts.unsqueeze(-1) * torch.tensor(numbers, dtype=like.dtype, device=like.device)
+def _product(axes: Sequence[Axis], divide: native_pool.Divide, like: Tensor) -> Tensor:
+    counts = torch.full((), divide.number, dtype=like.dtype, device=like.device)
+    for axis, within in zip(axes, divide.counts, strict=True):
+        counts = counts.unsqueeze(-1)
+        if within is not None:
+            counts = counts * covered(axis, like.device, *within).clamp_min(1)
     return counts
+
+
+def covered(axis: Axis, device: Any, begin: int, end: int) -> Tensor:
+    """Return for every output how many of its taps read positions from `begin` up to, not including, `end`.
+
+    Examples
+    --------
+    >>> covered(Axis(3, 2, 1, 1, n_in=5, n_out=3), "cpu", 0, 5)
+    tensor([2, 3, 2])
+    """
+    first = torch.arange(axis.n_out, device=device) * axis.stride - axis.lo
+
+    def before(position: int) -> Tensor:
+        """Return how many taps lie before this position."""
+        return ((position - first + axis.dilation - 1) // axis.dilation).clamp(0, axis.kernel)
+
+    return before(end) - before(begin)
 
 
 def _routed(plan: native_pool.Plan, x: Tensor, g: Tensor) -> Tensor:

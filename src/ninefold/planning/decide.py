@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.base import EPILOGUES, Runner
+from ninefold.engines.final import Final
 from ninefold.planning.cache import plan_cache
 from ninefold.planning.choose import choose, engine_named
 from ninefold.planning.cost import calibrate_once
@@ -57,14 +58,14 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def plan_problem(problem: Problem, mode: str = "estimate", weight: Tensor | None = None) -> Plan:
+def plan_problem(problem: Problem, mode: str = "estimate", weight: Final | None = None) -> Plan:
     """Return the plan of a problem: as remembered, else measured or estimated.
 
     Parameters
     ----------
     problem : Problem
     mode : {"estimate", "measure"}
-    weight : Tensor, optional
+    weight : Final, optional
         The frozen weight; needed to measure engines that derive from it.
     """
     estimated = choose(problem)
@@ -88,7 +89,7 @@ def _timed(c: Candidate, seconds: dict[str, float]) -> Candidate:
     return Candidate(c.engine, c.reason, c.cost, c.error, c.scratch, seconds.get(c.engine))
 
 
-def prepare(plan: Plan, weight: Tensor | None = None, epilogue: str | None = None) -> Runner:
+def prepare(plan: Plan, weight: Final | None = None, epilogue: str | None = None) -> Runner:
     """Return the runner of a plan, with one of `EPILOGUES` behind it if asked for; that runs in place.
 
     Where the options ask for it (`check_finite`), a result of an engine that spreads NaN and infinity is looked through, and

@@ -8,6 +8,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from ninefold.engines.final import Final
 from ninefold.planning.choose import best, choose, engine_named
 from ninefold.planning.plan import Candidate, Plan
 from ninefold.spec.problem import Problem
@@ -22,13 +23,13 @@ _SURE = ((8, 1.05), (3, 1.15))  # (rounds, times the fastest): slower than that 
 _LEAST_ROUNDS, _ALIKE_ROUNDS = 5, 12  # after which a single one that is left, and several within the margin, are told
 
 
-def measure(problem: Problem, weight: Tensor | None = None, seconds: float = 0.25) -> Plan:
+def measure(problem: Problem, weight: Final | None = None, seconds: float = 0.25) -> Plan:
     """Return the plan that the clock prefers.
 
     Parameters
     ----------
     problem : Problem
-    weight : Tensor, optional
+    weight : Final, optional
         The frozen weight, for engines that derive from it.
     seconds : float
         How long to go on at most, about: who is clearly slower is dropped, and where the rest is alike, it stops.
@@ -38,7 +39,7 @@ def measure(problem: Problem, weight: Tensor | None = None, seconds: float = 0.2
     timed = [c for c in estimated.candidates if c.reason is None and c.cost < _HOPELESS * fastest and c.engine != "reference"]
     if len(timed) < 2:
         return replace(estimated, source="measure")
-    a, b = operands(problem, weight)
+    a, b = operands(problem, None if weight is None else weight.tensor)
     runs: dict[str, Callable[[], object]] = {}
     with torch.no_grad():
         for c in timed:

@@ -1,5 +1,6 @@
 """One spatial axis of a form: what output ``j`` reads, what input ``i`` feeds."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ninefold.errors import ShapeError
@@ -107,10 +108,58 @@ class Axis:
         """Return the number of (output, tap) pairs that read an input element, not a zero of the border."""
         if self.mode != "zeros":
             return self.n_out * self.kernel
-        total = 0
+        return sum(len(self._inside(m)) for m in range(self.kernel))
+
+    def reading(self) -> int:
+        """Return the number of outputs that read any input element.
+
+        Examples
+        --------
+        >>> Axis(kernel=2, stride=1, dilation=9, lo=5, n_in=3, n_out=8).reading()  # of the last, both taps are zeros
+        4
+        """
+        if self.mode != "zeros":
+            return self.n_out if self.kernel else 0
+        return sum(map(len, _united(self._inside(m) for m in range(self.kernel))))
+
+    def reached(self) -> int:
+        """Return the number of input positions that any output reads.
+
+        Examples
+        --------
+        >>> Axis(kernel=2, stride=3, dilation=1, lo=0, n_in=1_000_000, n_out=333_333).reached()
+        666666
+        """
+        by_residue: dict[int, list[range]] = {}
         for m in range(self.kernel):
             shift = m * self.dilation - self.lo
-            first = max(0, -(shift // self.stride))
-            last = min(self.n_out - 1, (self.n_in - 1 - shift) // self.stride)
-            total += max(0, last - first + 1)
-        return total
+            outputs, ahead = self._inside(m), shift // self.stride
+            by_residue.setdefault(shift % self.stride, []).append(range(outputs.start + ahead, outputs.stop + ahead))
+        inside = {r: _united(parts) for r, parts in by_residue.items()}
+        border = {i for i in self._repeated() if not any(i // self.stride in part for part in inside.get(i % self.stride, ()))}
+        return sum(len(part) for parts in inside.values() for part in parts) + len(border)
+
+    def _inside(self, m: int) -> range:
+        """Return the outputs whose tap m reads inside the input."""
+        shift = m * self.dilation - self.lo
+        first = max(0, -(shift // self.stride))
+        return range(first, max(first, min(self.n_out, (self.n_in - 1 - shift) // self.stride + 1)))
+
+    def _repeated(self) -> Iterator[int]:
+        """Yield the input positions that the border repeats, as often as it does."""
+        for m in range(self.kernel) if self.mode != "zeros" else ():
+            inside = self._inside(m)
+            for j in (*range(min(inside.start, self.n_out)), *range(inside.stop, self.n_out)):
+                if (i := self.index(j, m)) is not None:
+                    yield i
+
+
+def _united(parts: Iterable[range]) -> list[range]:
+    """Return ranges of step 1 that have the numbers of all these, each once."""
+    found: list[range] = []
+    for part in sorted(parts, key=lambda part: part.start):
+        if found and part.start <= found[-1].stop:
+            found[-1] = range(found[-1].start, max(found[-1].stop, part.stop))
+        elif part:
+            found.append(part)
+    return found

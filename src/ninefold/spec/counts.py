@@ -133,9 +133,9 @@ def _reached(form: Form, *, transposed: bool) -> int:
     """Return how many output units have a connection at all: each saves the first addition."""
     if transposed:
         channels = len({i for _, i in form.channels.edges})
-        return channels * prod(sum(count > 0 for count in axis.overlap()) for axis in form.axes)
+        return channels * prod(axis.reached() for axis in form.axes)
     channels = len({o for o, _ in form.channels.edges})
-    return channels * prod(sum(any(i is not None for i in axis.reads(j)) for j in range(axis.n_out)) for axis in form.axes)
+    return channels * prod(axis.reading() for axis in form.axes)
 
 
 def _times(n: int, least: int) -> str:

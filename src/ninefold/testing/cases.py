@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.base import Engine
+from ninefold.engines.final import Final
 from ninefold.engines.separable import numerical_rank
 from ninefold.spec import ChannelTable, Form, Map, Problem
 from ninefold.testing.shapes import Shape
@@ -59,7 +60,7 @@ class Case:
         """Prepare and run, and see that the operands are as they were and the result, through an epilogue, is of their kind."""
         p, before = self.problem, [x.clone() for x in (self.a, self.b)]
         with torch.no_grad():
-            kept = self.a if p.frozen else None
+            kept = Final(self.a) if p.frozen else None
             run = self.engine.prepare(p, kept) if epilogue is None else self.engine.prepare_with(p, kept, epilogue)
             out = run(self.a, self.b, bias)
         for name, x, was in zip("ab", (self.a, self.b), before, strict=True):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.base import EPILOGUES, Engine, Runner
+from ninefold.engines.final import Final
 from ninefold.ops.bound import Bound, ThinMap
 from ninefold.ops.layout import result_strides
 from ninefold.settings import Options
@@ -305,7 +306,7 @@ def check_scratch(engine: Engine, map_: Map, shape: Shape) -> Outcome:
     for cap in (*CAPS, None) if shape.macs > SMALL_MACS else (1, *CAPS, None):
         for case in cases(engine, map_, shape, max_scratch=cap):
             with PeakMemory([case.a, case.b]) as memory:
-                runner = engine.prepare(case.problem, case.a if case.problem.frozen else None)
+                runner = engine.prepare(case.problem, Final(case.a) if case.problem.frozen else None)
                 with torch.no_grad():
                     out = runner(case.a, case.b, None)
             case.check(out, f"under a cap of {cap} bytes")
@@ -341,7 +342,7 @@ class _Forced(Bound):
 
     def __init__(self, case: Case) -> None:
         p = case.problem
-        kept = case.a.detach() if p.frozen else None
+        kept = Final(case.a) if p.frozen else None
         super().__init__(p.form, p.batch, case.a.dtype, case.a.device, False, Options(), kept, p.rank)
         self.case = case
 
@@ -355,7 +356,7 @@ def _runner(engine: Engine, case: Case, map_: Map) -> Runner:
     frozen = case.problem.frozen and map_ != "g"
     problem = replace(case.problem, map=map_, frozen=frozen, rank=case.problem.rank if frozen else None)
     if engine.refuses(problem) is None:
-        return engine.prepare(problem, case.a.detach() if frozen else None)
+        return engine.prepare(problem, Final(case.a) if frozen else None)
     return _by_definition(map_, problem.form)
 
 
