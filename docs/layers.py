@@ -115,6 +115,27 @@ layer to it on a tiny example, in float64, with strides, borders and groups.
 All layers run in three ways with the same values and gradients: eagerly, under `torch.compile(fullgraph=True)`, and under
 `torch.func`, `grad` under `vmap`. All can be pickled, copied and loaded, and show their arguments.
 
+## What tools see
+
+| tool | a layer of `ninefold.nn` | a function of `ninefold.functional` |
+| --- | --- | --- |
+| `torch.fx.symbolic_trace`, and what stands on it | one `call_module` node, as torch's (a) | one `call_function` node |
+| hooks, `named_modules`, summaries | a module like any other, planned layers a subclass of torch's | |
+| `torch.compile` | PyTorch's operations, and opaque operators `ninefold::c`, `h`, `g` | the same |
+| `torch.export`, `make_fx` | the same; `import ninefold` before loading what was exported | the same |
+| `torch.onnx.export(dynamo=True)` | PyTorch's operations only, see below | the same |
+| `torch.jit.trace` | PyTorch's operations, for the traced size | the same |
+| `torch.jit.script` | refused by PyTorch, which cannot compile such code: `nf.revert` first | refused |
+| flop counters (`FlopCounterMode`) | twice the multiply-adds of the definition | the same |
+| tensor subclasses and modes by `__torch_function__` | the operators that are called inside | the same |
+| in-place functions behind it, `relu_`, `+=` | allowed, as behind PyTorch's | the same |
+
+(a) `MLPConv`, `ShuffleUnit`, `DepthwiseSeparableConv` and `SpatiallySeparableConv` are the nodes that they are made of. A layer
+that is the model itself, that has hooks, or whose `forward` a subclass overrides is traced into function calls, its parameters
+beside them.
+
+## The layers
+
 No layer needs an operator that ONNX lacks, and none has to be exchanged by `nf.revert` first. PyTorch's older exporter,
 `dynamo=False`, records by `torch.jit.trace`, which knows one size only: there a convolution that would be wrong at another is
 refused, with the reason; poolings beyond torch's are recorded for the traced size alone, and `LogSumExpPool` and `MaxUnpool` have

@@ -18,6 +18,7 @@ from ninefold.testing import (
     check_gradients,
     check_layouts,
     check_nan_locality,
+    check_own_memory,
     check_poisoned,
     check_scratch,
     check_threads,
@@ -128,6 +129,19 @@ def test_reading_uninitialised_memory_is_found():
 
     with pytest.raises(AssertionError, match="in poisoned memory: error inf"):
         check_poisoned(Broken(careless), "c", SHAPE)
+
+
+def test_memory_that_is_not_the_results_own_is_found():
+    held = []
+
+    def remembered(out, *_):
+        held[:] = held or [out]
+        return held[0]
+
+    with pytest.raises(AssertionError, match="changes the next one"):
+        check_own_memory(Broken(remembered), "h", SHAPE)
+    with pytest.raises(AssertionError, match="the result is a view"):
+        check_own_memory(Broken(lambda out, *_: out.unsqueeze(0)[0]), "c", SHAPE)
 
 
 def test_runs_that_differ_are_found_unless_the_engine_says_so():

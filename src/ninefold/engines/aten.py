@@ -25,6 +25,7 @@ from ninefold.engines.base import (
     extension,
     folding,
     in_format,
+    owned,
 )
 from ninefold.engines.final import Final
 from ninefold.spec.axis import Axis
@@ -284,7 +285,7 @@ class AtenOther(Aten):
         def swapped(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
             out = run(lift(a).contiguous(memory_format=there), lift(b).contiguous(memory_format=there), bias)
             out = out.squeeze(-2) if lifted else out
-            return in_format(out, problem.channels_last)
+            return owned(in_format(out, problem.channels_last))
 
         return swapped
 

@@ -32,6 +32,7 @@ __all__ = [
     "extension",
     "folding",
     "in_format",
+    "owned",
     "unit_roundoff",
 ]
 
@@ -121,6 +122,9 @@ class Engine(ABC):
 
     `refuses` both selects and explains. `prepare` thinks; the runner it returns only runs. Every engine is stateless.
 
+    A result is memory that nobody else holds. That of c is no view of a larger tensor either; what h folds or g sums up may be
+    one, and is made a tensor of its own by who asks for it (`owned`).
+
     `epilogues` names those of `EPILOGUES` that a runner applies while a result is at hand, so that a pass over it is saved; an
     engine that names one takes it in its own `prepare_with`.
     """
@@ -201,6 +205,19 @@ def in_format(x: Tensor, channels_last: bool) -> Tensor:
     if channels_last and x.ndim in (4, 5):
         return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
     return x.contiguous()
+
+
+def owned(x: Tensor) -> Tensor:
+    """Return x as no view of other memory: autograd lets nobody change in place what a Function gives out as a view.
+
+    Not for tensors that others hold too, for changes of the one are then no longer noticed in the other.
+
+    Examples
+    --------
+    >>> owned(torch.zeros(1, 3)[0])._is_view()
+    False
+    """
+    return x.data if x._is_view() else x  # noqa: SLF001  no public name
 
 
 def add_bias(out: Tensor, bias: Tensor | None) -> Tensor:

@@ -11,8 +11,9 @@ from ninefold.functional.adaptive_pool import (
     spatial_pyramid_pool2d,
     spatial_pyramid_pool3d,
 )
-from ninefold.functional.channel_pool import (
+from ninefold.functional.channels import (
     channel_pool,
+    channel_shuffle,
     maxout,
 )
 from ninefold.functional.conv import (
@@ -82,6 +83,7 @@ __all__ = [
     "avg_pool2d",
     "avg_pool3d",
     "channel_pool",
+    "channel_shuffle",
     "conv1d",
     "conv1d_input",
     "conv1d_weight",

@@ -17,6 +17,7 @@ from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
 from ninefold.ops import Site, trilinear
 from ninefold.ops.checks import check_operands, check_tensor
 from ninefold.ops.fields import call_traced, spec_of, text_of
+from ninefold.ops.traced import overridable
 from ninefold.spec import parse
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
@@ -425,7 +426,7 @@ def _make(template: Callable[..., Tensor], name: str, ndim: int) -> Any:
         "transposed": each(11),
         "twos": each(2),
     }
-    function: Any = partial(template, ndim)
+    function: Any = overridable(partial(template, ndim))
     function.__name__ = function.__qualname__ = name
     function.__doc__ = (template.__doc__ or "").format(**text)
     function.__module__ = "ninefold.functional"

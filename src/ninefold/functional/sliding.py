@@ -19,6 +19,7 @@ from ninefold.ops import native_pool, state, windows
 from ninefold.ops.checks import check_tensor
 from ninefold.ops.fields import bare, hashable
 from ninefold.ops.layout import channels_last
+from ninefold.ops.traced import overridable
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import Grouped
 from ninefold.spec.form import Form
@@ -426,7 +427,7 @@ def make(template: Callable[..., Any], name: str, ndim: int) -> Any:
         "six": each(6),
         "ones": "1, " * (ndim - 1),
     }
-    function: Any = partial(template, ndim)
+    function: Any = overridable(partial(template, ndim))
     function.__name__ = function.__qualname__ = name
     function.__doc__ = (template.__doc__ or "").format(**text)
     function.__module__ = "ninefold.functional"

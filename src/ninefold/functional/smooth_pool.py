@@ -116,7 +116,8 @@ def _lp_pool(
         return _root(average(_power(x.abs(), p), sliding, False, 1 if convention == "norm" else None), p)
     axes, zero = sliding.axes(tuple(x.shape[-ndim:])), x == 0
     y = log_sum_exp(torch.where(zero, -inf, torch.where(zero, 1, x.abs()).log()), axes, p).exp()
-    return y * _covered(axes, x).pow(1 / p) if convention == "norm" else y
+    # A product also for the mean: exp keeps its result for the gradient, which who gets it may change in place.
+    return y * (_covered(axes, x).pow(1 / p) if convention == "norm" else 1)
 
 
 def _at_once(x: Tensor, sliding: Sliding, p: float, convention: str) -> Tensor | None:

@@ -12,6 +12,7 @@ from ninefold.errors import ArgumentError
 from ninefold.nn.conv import Conv1d, Conv2d, Conv3d, Planned
 from ninefold.ops import Site
 from ninefold.ops.fields import call_traced, spec_of
+from ninefold.ops.traced import node
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.parse import boolean, per_axis
@@ -96,6 +97,7 @@ class _ChannelTableConv(Planned):
             self.__dict__.pop("_site", None)
         super().__setattr__(name, value)
 
+    @node
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Convolve; shapes as those of torch's convolutions, batched or not."""
         if torch.compiler.is_compiling():

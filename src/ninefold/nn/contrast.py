@@ -1,5 +1,6 @@
 """Local contrast normalisation (Jarrett et al. 2009): subtract a local mean, divide by a local deviation."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from math import exp
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from ninefold.functional import conv1d, conv2d, conv3d
 from ninefold.ops.checks import check_tensor
+from ninefold.ops.traced import node, overridable
 from ninefold.spec.padding import MODES
 from ninefold.spec.parse import per_axis
 
@@ -35,51 +37,61 @@ class _LocalContrastNorm(torch.nn.Module):
         self.std, self.border = _deviations(std, self.kernel_size), border
         self._windows = [_gaussian(k, s) for k, s in zip(self.kernel_size, self.std, strict=True)]
 
+    @node
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Normalise ``(batch, channels, ...)`` or one such image; the result has the input's shape and type."""
-        check_tensor(input)
-        if input.ndim not in (self._ndim + 1, self._ndim + 2):
-            raise ShapeError(
-                f"the input has shape {tuple(input.shape)}, {input.ndim} dimensions; {self._ndim}-D images have "
-                f"{self._ndim + 2}, or {self._ndim + 1} without the batch"
-            )
-        if not input.is_floating_point():
-            raise DTypeError(f"the input is {input.dtype}; contrast is normalised in floating point: call .float() first")
-        if input.ndim == self._ndim + 1:
-            return self.forward(input.unsqueeze(0)).squeeze(0)
-        kind = input.device.type
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
-            x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
-            return self._normalised(x).to(input.dtype)
-
-    def _normalised(self, x: Tensor) -> Tensor:
-        if self.border != "zeros" and x.numel():
-            # v is the same whatever is taken off all of an image; this makes it exactly 0 for a constant one
-            x = x - x.detach().flatten(1)[:, :1].view(-1, *(1,) * (x.ndim - 1))
-        v = x - self._average(x.mean(1, keepdim=True))
-        variance = self._average(v.square().mean(1, keepdim=True)).clamp_min(0)
-        flat = variance == 0  # where the root has no derivative
-        sigma = torch.where(flat, 0, torch.where(flat, 1, variance).sqrt())
-        divisor = torch.maximum(sigma, sigma.flatten(1).mean(1).view(-1, *(1,) * (x.ndim - 1)))
-        return v / torch.where(divisor == 0, 1, divisor)
-
-    def _average(self, x: Tensor) -> Tensor:
-        """Return the weighted mean over each window of one map, along one axis after the other."""
-        mode = "zeros" if self.border == "normalized" else self.border
-        for axis, values in enumerate(self._windows):
-            shape = [1] * (self._ndim + 2)
-            shape[2 + axis] = len(values)
-            window = torch.tensor(values, dtype=x.dtype, device=x.device).view(shape)
-            averaged = _CONV[self._ndim - 1](x, window, padding="same", padding_mode=mode)
-            if self.border == "normalized":
-                averaged = averaged / _CONV[self._ndim - 1](_ones(x, axis), window, padding="same")
-            x = averaged
-        return x
+        normalised: Tensor = contrast_normalised(input, self._windows, self.border)
+        return normalised
 
     def extra_repr(self) -> str:
         """Return the arguments."""
         border = "" if self.border == "normalized" else f", border={self.border}"
         return f"kernel_size={self.kernel_size}, std={self.std}{border}"
+
+
+@overridable
+def contrast_normalised(x: Tensor, windows: Sequence[Sequence[float]], border: str) -> Tensor:
+    """Normalise ``(batch, channels, ...)`` or one such image by windows that are products of one per axis."""
+    check_tensor(x)
+    ndim = len(windows)
+    if x.ndim not in (ndim + 1, ndim + 2):
+        raise ShapeError(
+            f"the input has shape {tuple(x.shape)}, {x.ndim} dimensions; {ndim}-D images have {ndim + 2}, or {ndim + 1} "
+            "without the batch"
+        )
+    if not x.is_floating_point():
+        raise DTypeError(f"the input is {x.dtype}; contrast is normalised in floating point: call .float() first")
+    if x.ndim == ndim + 1:
+        return contrast_normalised(x.unsqueeze(0), windows, border).squeeze(0)
+    kind = x.device.type
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        return _normalised(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, windows, border).to(x.dtype)
+
+
+def _normalised(x: Tensor, windows: Sequence[Sequence[float]], border: str) -> Tensor:
+    if border != "zeros" and x.numel():
+        # v is the same whatever is taken off all of an image; this makes it exactly 0 for a constant one
+        x = x - x.detach().flatten(1)[:, :1].view(-1, *(1,) * (x.ndim - 1))
+    v = x - _average(x.mean(1, keepdim=True), windows, border)
+    variance = _average(v.square().mean(1, keepdim=True), windows, border).clamp_min(0)
+    flat = variance == 0  # where the root has no derivative
+    sigma = torch.where(flat, 0, torch.where(flat, 1, variance).sqrt())
+    divisor = torch.maximum(sigma, sigma.flatten(1).mean(1).view(-1, *(1,) * (x.ndim - 1)))
+    return v / torch.where(divisor == 0, 1, divisor)
+
+
+def _average(x: Tensor, windows: Sequence[Sequence[float]], border: str) -> Tensor:
+    """Return the weighted mean over each window of one map, along one axis after the other."""
+    mode, convolve = "zeros" if border == "normalized" else border, _CONV[len(windows) - 1]
+    for axis, values in enumerate(windows):
+        shape = [1] * (len(windows) + 2)
+        shape[2 + axis] = len(values)
+        window = torch.tensor(values, dtype=x.dtype, device=x.device).view(shape)
+        averaged = convolve(x, window, padding="same", padding_mode=mode)
+        if border == "normalized":
+            averaged = averaged / convolve(_ones(x, axis), window, padding="same")
+        x = averaged
+    return x
 
 
 def _ones(x: Tensor, axis: int) -> Tensor:

@@ -13,6 +13,8 @@ from ninefold.engines.separable import numerical_rank
 from ninefold.errors import UnsupportedError
 from ninefold.ops import Site
 from ninefold.ops.fields import call_traced
+from ninefold.ops.site import spatial_end
+from ninefold.ops.traced import hooked, node
 from ninefold.settings import Options
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.parse import boolean, per_axis
@@ -213,6 +215,7 @@ class _Conv(Planned):
         if boolean(flip_kernel, "flip_kernel"):
             self.flip_kernel = True
 
+    @node
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Convolve; shapes as torch's, batched or not."""
         if torch.compiler.is_compiling():  # what is remembered may not exist yet, and cannot be made while tracing
@@ -292,9 +295,10 @@ class _ConvTranspose(Planned):
         if boolean(flip_kernel, "flip_kernel"):
             self.flip_kernel = True
 
+    @node
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002  torch's name
         """Transpose a convolution; `output_size` chooses among the sizes that belong to the input's."""
-        size = None if output_size is None else tuple(output_size)[-self._ndim :]
+        size = None if output_size is None else spatial_end(output_size, self._ndim)
         if torch.compiler.is_compiling():
             return self.finished(call_traced(input, self.weight, self.bias, size, self._fields(), self.plan_options))
         return self.site(input, self.current_weight(), self.bias, size)
@@ -306,12 +310,6 @@ _AT_SITE = (_Conv.forward, _ConvTranspose.forward)
 def fuses(layer: torch.nn.Module) -> bool:
     """Return whether a layer's call site does all that it does, so that an epilogue there is one behind the layer."""
     return isinstance(layer, Planned) and type(layer).forward in _AT_SITE
-
-
-def hooked(module: torch.nn.Module) -> bool:
-    """Return whether hooks look at what goes into a module or comes out of it."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind) for kind in kinds)
 
 
 _FORWARD = """A {n}-D convolution, a drop-in for ``torch.nn.Conv{n}d``: same constructor, same parameters, planned execution.

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ninefold import functional as F
 from ninefold.functional.sliding import describe
+from ninefold.ops.traced import node
 from ninefold.spec.parse import paddings
 
 __all__ = [
@@ -58,6 +59,7 @@ class _MaxPool(torch.nn.Module):
         super().__init__(kernel_size, stride, padding, dilation, return_indices, ceil_mode)
         self.padding_mode = padding_mode
 
+    @node
     def forward(self, input: Tensor) -> Any:  # noqa: A002  torch's name
         """Pool; shapes as torch's, batched or not."""
         how = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices)
@@ -93,6 +95,7 @@ class _AvgPool(torch.nn.Module):
         self.padding = (padding,) if self._ndim == 1 and isinstance(padding, int) else padding
         self.divisor_override, self.dilation, self.padding_mode = divisor_override, dilation, padding_mode
 
+    @node
     def forward(self, input: Tensor) -> Any:  # noqa: A002  torch's name
         """Pool; shapes as torch's, batched or not."""
         how = (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, self.divisor_override)
@@ -126,6 +129,7 @@ class _LPPool(torch.nn.Module):
         self.norm_type: float = norm_type
         self.padding, self.dilation, self.padding_mode, self.convention = padding, dilation, padding_mode, convention
 
+    @node
     def forward(self, input: Tensor) -> Any:  # noqa: A002  torch's name
         """Pool; shapes as torch's, batched or not."""
         how = (self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
@@ -156,6 +160,7 @@ class _AdaptiveAvgPool(_Adaptive):
         super().__init__(output_size)
         self.bins = bins
 
+    @node
     def forward(self, input: Tensor) -> Any:  # noqa: A002  torch's name
         """Pool; shapes as torch's, batched or not."""
         return _ADAPTIVE_AVERAGE[self._ndim](input, self.output_size, bins=self.bins)
@@ -168,6 +173,7 @@ class _AdaptiveMaxPool(_Adaptive):
         super().__init__(output_size, return_indices)
         self.bins = bins
 
+    @node
     def forward(self, input: Tensor) -> Any:  # noqa: A002  torch's name
         """Pool; shapes as torch's, batched or not."""
         return _ADAPTIVE_MAX[self._ndim](input, self.output_size, self.return_indices, bins=self.bins)
@@ -184,6 +190,7 @@ class _MaxUnpool(torch.nn.Module):
         if padding != 0:  # torch's constructor takes no pairs
             self.padding = paddings(padding, self._ndim)
 
+    @node
     def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Any:  # noqa: A002  torch's name
         """Put every maximum where its index says."""
         return _UNPOOL[self._ndim](input, indices, self.kernel_size, self.stride, self.padding, output_size)

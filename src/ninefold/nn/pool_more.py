@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ninefold import functional as F
 from ninefold.functional.sliding import describe
+from ninefold.ops.traced import node
 from ninefold.spec.parse import integer, per_axis
 
 __all__ = [
@@ -79,6 +80,7 @@ class _GaussianPool(_Smooth):
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, padding_mode=padding_mode)
         self.sigma = sigma
 
+    @node
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Pool; shapes as those of torch's poolings, batched or not."""
         return self._run(_GAUSSIAN[self._ndim], input)
@@ -101,6 +103,7 @@ class _LogSumExpPool(_Smooth):
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, padding_mode=padding_mode)
         self.r = r
 
+    @node
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Pool; shapes as those of torch's poolings, batched or not."""
         return self._run(_LOG_SUM_EXP[self._ndim], input)
@@ -117,6 +120,7 @@ class _SpatialPyramidPool(torch.nn.Module):
         """Return how many cells the pyramid has: the length of its vector over the channels."""
         return sum(torch.Size(per_axis(level, self._ndim, "levels", 1)).numel() for level in self.levels)
 
+    @node
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Pool ``(batch, channels, *space)`` to ``(batch, channels * cells)``."""
         vector: Tensor = _PYRAMID[self._ndim](input, self.levels, self.reduction, bins=self.bins)
@@ -135,6 +139,7 @@ class _TopLeftUnpool(torch.nn.Module):
         super().__init__()
         self.kernel_size = per_axis(kernel_size, self._ndim, "kernel_size", 1)
 
+    @node
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:  # noqa: A002  torch's name
         """Put every element into the first corner of its window."""
         spread: Tensor = _TOP_LEFT[self._ndim](input, self.kernel_size, output_size)
@@ -188,6 +193,7 @@ class ChannelPool(torch.nn.Module):
                 integer(value, name, 1)
         self.groups, self.reduction, self.size, self.dim = groups, reduction, size, dim
 
+    @node
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Pool over channels."""
         return F.channel_pool(input, self.groups, self.reduction, size=self.size, dim=self.dim)

@@ -8,6 +8,7 @@ from torch import Tensor
 from ninefold.errors import ArgumentError, DTypeError, ShapeError
 from ninefold.nn.conv import Conv1d, Conv2d, Conv3d
 from ninefold.ops.checks import check_data, check_strided
+from ninefold.ops.traced import node, overridable, stand_ins
 from ninefold.spec.parse import number, per_axis
 
 __all__ = ["ResizeConv1d", "ResizeConv2d", "ResizeConv3d"]
@@ -54,17 +55,12 @@ class _ResizeConv(torch.nn.Module):
 
     def resize(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Return the resized input, before the convolution."""
-        check_data(self.conv.spec, input)
-        check_strided(input)
-        if not input.is_floating_point():
-            raise DTypeError(f"the input has dtype {input.dtype}; resizing takes floating-point numbers: call .float() first")
-        if 0 in input.shape[-self._ndim :]:
-            raise ShapeError(f"the input has shape {tuple(input.shape)}; resizing needs at least 1 position per axis")
-        x = input if input.ndim == self._ndim + 2 else input.unsqueeze(0)
-        name = _MODES[self.mode][self._ndim - 1]
-        out = torch.nn.functional.interpolate(x, self.size, self.scale_factor, name)
-        return out if input.ndim == self._ndim + 2 else out.squeeze(0)
+        if not stand_ins((input,)):
+            check_data(self.conv.spec, input)
+        out: Tensor = resized(input, self._ndim, self.size, self.scale_factor, self.mode)
+        return out
 
+    @node
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Resize, then convolve; batched or not."""
         out: Tensor = self.conv(self.resize(input))
@@ -73,6 +69,19 @@ class _ResizeConv(torch.nn.Module):
     def extra_repr(self) -> str:
         """Return how is resized; the convolution shows itself."""
         return f"{f'size={self.size}' if self.size else f'scale_factor={self.scale_factor}'}, mode={self.mode}"
+
+
+@overridable
+def resized(x: Tensor, ndim: int, size: tuple[int, ...] | None, scale_factor: tuple[float, ...] | None, mode: str) -> Tensor:
+    """Resize an image, batched or not, to a size or by factors."""
+    check_strided(x)
+    if not x.is_floating_point():
+        raise DTypeError(f"the input has dtype {x.dtype}; resizing takes floating-point numbers: call .float() first")
+    if 0 in x.shape[-ndim:]:
+        raise ShapeError(f"the input has shape {tuple(x.shape)}; resizing needs at least 1 position per axis")
+    batched = x.ndim == ndim + 2
+    out = torch.nn.functional.interpolate(x if batched else x.unsqueeze(0), size, scale_factor, _MODES[mode][ndim - 1])
+    return out if batched else out.squeeze(0)
 
 
 def _factors(value: Any, ndim: int) -> tuple[float, ...]:

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from ninefold.errors import ShapeError
-from ninefold.ops.checks import check_tensor
+from ninefold.functional import channel_shuffle
+from ninefold.ops.traced import node
 from ninefold.spec.parse import integer
 
 __all__ = ["ChannelShuffle"]
@@ -40,17 +41,11 @@ class ChannelShuffle(torch.nn.Module):
         super().__init__()
         self.groups = integer(groups, "groups", 1)
 
+    @node
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Shuffle dimension 1 of ``(batch, channels, ...)``."""
-        check_tensor(input)
-        if input.ndim < 2 or input.shape[1] % self.groups:
-            raise ShapeError(
-                f"the input has shape {tuple(input.shape)}; shuffling takes (batch, channels, ...) with channels "
-                f"that are a multiple of groups={self.groups}"
-            )
-        if input.ndim == 2:
-            return torch.channel_shuffle(input.unsqueeze(-1), self.groups).squeeze(-1)
-        return torch.channel_shuffle(input, self.groups)
+        shuffled: Tensor = channel_shuffle(input, self.groups)
+        return shuffled
 
     def inverse(self, channels: int) -> "ChannelShuffle":
         """Return the shuffle that undoes this one for so many channels.

@@ -18,6 +18,7 @@ from ninefold.errors import ArgumentTypeError
 from ninefold.functional.sliding import describe
 from ninefold.nn import pool as own
 from ninefold.nn.conv import fuses, hooked
+from ninefold.ops.traced import node
 from ninefold.spec.parse import per_axis
 from ninefold.spec.pool import PoolSpec
 
@@ -91,9 +92,10 @@ class ConvStage(torch.nn.Module):
         against = _against(self.detector, self.pool)
         return against or f"max pooling commutes with {_name(self.detector)}, bit for bit, and leaves it fewer elements"
 
+    @node
     def forward(self, input: Tensor) -> Any:  # noqa: A002  torch's name
         """Run the three stages; what the pooling gives (with indices, where it gives them)."""
-        if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not isinstance(input, Tensor):
             return self._run(input)
         run = self._run_rectified if self._rectifies() else self._run
         many = self._images(input)
@@ -101,7 +103,11 @@ class ConvStage(torch.nn.Module):
 
     def _run(self, x: Tensor) -> Any:
         x = self.conv(x)
-        return self.detector(self.pool(x)) if self.exchanged else self.pool(self.detector(x))
+        if not self.exchanged:
+            return self.pool(self.detector(x))
+        x = self.detector(self.pool(x))
+        # A detector may keep its result for the gradient; what a pooling gives, as this stage does, may be changed in place.
+        return x.clone() if torch.is_grad_enabled() else x
 
     def _run_rectified(self, x: Tensor) -> Any:
         conv: Any = self.conv

@@ -11,6 +11,7 @@ from ninefold.errors import ArgumentError, ShapeError
 from ninefold.nn.conv import Planned
 from ninefold.ops import Site
 from ninefold.ops.fields import call_traced, spec_of
+from ninefold.ops.traced import node, overridable
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.parse import per_axis
 
@@ -82,6 +83,7 @@ class _Tiled(Planned):
             self.__dict__.pop("_site", None)
         super().__setattr__(name, value)
 
+    @node
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """Convolve; shapes as those of torch's convolutions, batched or not."""
         self._check_size(input)
@@ -89,7 +91,7 @@ class _Tiled(Planned):
             out = call_traced(input, self.weight, None, None, self._fields(), self.plan_options)
         else:
             out = self.site(input, self.current_weight())
-        return out if self.bias is None else out + self._spread(out)
+        return out if self.bias is None else plus_cycled(out, self.bias)
 
     def _check_size(self, x: Tensor) -> None:
         if self.input_size is None or not isinstance(x, Tensor) or x.is_nested:  # refused by who is called next
@@ -99,14 +101,6 @@ class _Tiled(Planned):
                 f"the input has size {tuple(x.shape[-self._ndim :])}; this layer was made for input_size={self.input_size}, "
                 "which its parameters depend on; make another for other sizes"
             )
-
-    def _spread(self, out: Tensor) -> Tensor:
-        """Return the bias with a value for every position, or one where a dimension of size 1 stands for all."""
-        bias: Tensor = self.bias
-        for axis, n in enumerate(out.shape[-self._ndim :], start=1):
-            if bias.shape[axis] not in (1, n):
-                bias = bias.index_select(axis, torch.arange(n, device=bias.device) % bias.shape[axis])
-        return bias
 
     def extra_repr(self) -> str:
         """Return the arguments that make this layer."""
@@ -119,6 +113,15 @@ class _Tiled(Planned):
             ", ".join(text for text, on in (("flip_kernel=True", self.flip_kernel), ("bias=False", self.bias is None)) if on)
         ]
         return ", ".join((given, *filter(None, parts)))
+
+
+@overridable
+def plus_cycled(out: Tensor, bias: Tensor) -> Tensor:
+    """Add a bias with as many values along each axis as positions, or one for all, or some that are cycled through."""
+    for axis, n in enumerate(out.shape[1 - bias.ndim :], start=1):
+        if bias.shape[axis] not in (1, n):
+            bias = bias.index_select(axis, torch.arange(n, device=bias.device) % bias.shape[axis])
+    return out + bias
 
 
 class _LocallyConnected(_Tiled):

@@ -8,6 +8,8 @@ from torch import Tensor
 from ninefold.errors import ArgumentError, ShapeError
 from ninefold.nn.tiled import _Tiled
 from ninefold.ops.fields import call_traced
+from ninefold.ops.site import spatial_end
+from ninefold.ops.traced import node, overridable
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.parse import per_axis
 
@@ -55,29 +57,34 @@ class _TiledTranspose(_Tiled):
         how = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
         return (self.out_channels, self.in_channels, *how, self.flip_kernel, self.period, True, self.output_padding)
 
+    @node
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002  torch's name
         """Transpose; `output_size` chooses among the sizes that belong to the input's."""
         self._check_size(input)
-        size = self.output_size if output_size is None else tuple(output_size)[-self._ndim :]
+        size = self.output_size if output_size is None else spatial_end(output_size, self._ndim)
         if torch.compiler.is_compiling():
             out = call_traced(input, self.weight, None, size, self._fields(), self.plan_options)
         else:
             out = self.site(input, self.current_weight(), None, size)
-        if self.bias is None:
-            return out
-        if any(n not in (1, m) for n, m in zip(self.bias.shape[1:], out.shape[-self._ndim :], strict=True)):
-            raise ShapeError(
-                f"the result has size {tuple(out.shape[-self._ndim :])}, but the bias has a number for each of "
-                f"{tuple(self.bias.shape[1:])} positions; ask for that size, or make a layer with bias='channel'"
-            )
-        result: Tensor = out + self.bias
-        return result
+        return out if self.bias is None else plus_located(out, self.bias)
 
     def extra_repr(self) -> str:
         """Return the arguments that make this layer."""
         extras = [f", output_padding={self.output_padding}"] if any(self.output_padding) else []
         extras += [f", output_size={self.output_size}"] if self.output_size is not None else []
         return super().extra_repr() + "".join(extras)
+
+
+@overridable
+def plus_located(out: Tensor, bias: Tensor) -> Tensor:
+    """Add a bias with as many values along each axis as positions, or one for all."""
+    size = tuple(out.shape[1 - bias.ndim :])
+    if any(n not in (1, m) for n, m in zip(bias.shape[1:], size, strict=True)):
+        raise ShapeError(
+            f"the result has size {size}, but the bias has a number for each of {tuple(bias.shape[1:])} positions; ask for "
+            "that size, or make a layer with bias='channel'"
+        )
+    return out + bias
 
 
 class _LocallyConnectedTranspose(_TiledTranspose):

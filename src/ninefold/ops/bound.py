@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import PairRunner, Runner
+from ninefold.engines.base import PairRunner, Runner, owned
 from ninefold.engines.final import Final
 from ninefold.errors import NoEngineError
 from ninefold.ops import state
@@ -112,7 +112,8 @@ class Bound:
         if (map_, epilogue) not in self._runners:
             kept = self.frozen if self.problem(map_).frozen else None
             with torch.no_grad():
-                self._runners[map_, epilogue] = prepare(self.plan(map_), kept, epilogue)
+                run = prepare(self.plan(map_), kept, epilogue)
+            self._runners[map_, epilogue] = run if map_ == "c" else _owning(run)
         return self._runners[map_, epilogue]
 
     def native(self, map_: Map, maps: tuple[Map, ...], leaving: Leaving = Leaving()) -> Runner | None:
@@ -167,6 +168,13 @@ class Bound:
         text = f"{_text(self.form)}\n{self.options.to_text()}"
         out: Tensor = getattr(torch.ops.ninefold, map_)(a, b, text, self.form.n_in, self.form.n_out)
         return out
+
+
+def _owning(run: Runner) -> Runner:
+    def run_owned(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+        return owned(run(a, b, bias))
+
+    return run_owned
 
 
 def _hardly_slower(plans: dict[Map, Plan], own: dict[Map, str], leaving: Leaving) -> bool:

@@ -14,9 +14,11 @@ A maximum is linear in what its gradient routes: `_Linear` holds both pairs of a
 =========== ===========================================
 
 where ``m*`` is the first tap that reaches the maximum. Every window's gradient so has a total mass of 1, and each of these runs
-its taps in a fixed order: the same bits on every device. Compilers see PyTorch's own operations instead, and plain tensors on a
-CPU go to the kernels of `native_pool`, which do all axes in one pass; what they do not do (second derivatives, batched gradients)
-goes axis by axis again.
+its taps in a fixed order: the same bits on every device. No result is kept for a gradient: who gets it may change it in place, as
+behind PyTorch's poolings, and what a gradient asks of it (the maxima, a root) is computed again, which costs one pass forward.
+
+Compilers see PyTorch's own operations instead, and plain tensors on a CPU go to the kernels of `native_pool`, which do all axes
+in one pass; what they do not do (second derivatives, batched gradients) goes axis by axis again.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,12 +60,13 @@ def maximum(x: Tensor, axes: Sequence[Axis]) -> Tensor:
     """
     if not written_out() and (plan := native_pool.find("max", x, axes)) is not None:
         return pooled(plan, x)
-    for dim, axis in _dims(axes):
+    dims = _dims(axes)
+    for dim, axis in dims:
         if written_out():
             x = _largest(slices(x, axis, dim, _least(x)))
         else:
             x = _Maximum.apply(axis, dim, x) if recorded(x) else _maximum(axis, dim, x)
-    return x
+    return x if dims else x.clone()  # a result is never the input, which who changes it in place would change, too
 
 
 def total(x: Tensor, axes: Sequence[Axis], weights: Sequence[Tensor] | None = None) -> Tensor:
@@ -88,16 +91,17 @@ def total(x: Tensor, axes: Sequence[Axis], weights: Sequence[Tensor] | None = No
     """
     if weights is None and not written_out() and (plan := native_pool.find("sum", x, axes)) is not None:
         return pooled(plan, x)
-    for dim, axis in _dims(axes):
+    dims = _dims(axes)
+    for dim, axis in dims:
         table = None if weights is None else weights[dim]
         if written_out():
             parts = slices(x, axis, dim, 0)
             x = sum(part if table is None else part * _column(table, m, slice(None), dim) for m, part in enumerate(parts))  # type: ignore[assignment]
         elif recorded(x):
-            x = _Linear.apply("sum", axis, dim, table, None, x)
+            x = _Linear.apply("sum", axis, dim, table, x)
         else:
-            x = _sum(axis, dim, table, None, x)
-    return x
+            x = _sum(axis, dim, table, x)
+    return x if dims else x.clone()
 
 
 def pooled(plan: native_pool.Plan, x: Tensor) -> Tensor:
@@ -122,7 +126,7 @@ def spread(plan: native_pool.Plan, g: Tensor) -> Tensor:
     if plan.divide is not None:
         g = g / _product(plan.axes, plan.divide, g)
     for dim, axis in reversed(_dims(plan.axes)):
-        g = _Linear.apply("spread", axis, dim, None, None, g)
+        g = _Linear.apply("spread", axis, dim, None, g)
     return g
 
 
@@ -163,11 +167,10 @@ def _routed(plan: native_pool.Plan, x: Tensor, g: Tensor) -> Tensor:
         return plan.backward(x, g)
     found, x = [], x.detach()
     for dim, axis in _dims(plan.axes):
-        z = _maximum(axis, dim, x)
-        found.append((axis, dim, x, z))
-        x = z
-    for axis, dim, x, z in reversed(found):
-        g = _Linear.apply("route", axis, dim, x, z, g)
+        found.append((axis, dim, x))
+        x = _maximum(axis, dim, x)
+    for axis, dim, x in reversed(found):
+        g = _Linear.apply("route", axis, dim, x, g)
     return g
 
 
@@ -277,8 +280,7 @@ def _maximum(axis: Axis, dim: int, x: Tensor) -> Tensor:
     return z
 
 
-def _sum(axis: Axis, dim: int, table: Tensor | None, none: None, x: Tensor) -> Tensor:
-    del none
+def _sum(axis: Axis, dim: int, table: Tensor | None, x: Tensor) -> Tensor:
     if table is None:
         z, rest = _start(x, axis, dim, torch.add, 0)
         for _, _, to, reads in rest:
@@ -290,8 +292,7 @@ def _sum(axis: Axis, dim: int, table: Tensor | None, none: None, x: Tensor) -> T
     return z
 
 
-def _spread(axis: Axis, dim: int, table: Tensor | None, none: None, z: Tensor) -> Tensor:
-    del none
+def _spread(axis: Axis, dim: int, table: Tensor | None, z: Tensor) -> Tensor:
     x = _fresh(z, dim, axis.n_in).zero_()
     for m, _, to, reads in _taps(axis):
         part = _at(z, dim, to)
@@ -306,7 +307,8 @@ def _column(table: Tensor, m: int, to: slice, dim: int) -> Tensor:
     return table[to, m].view(-1, *(1,) * (-dim - 1))
 
 
-def _gather(axis: Axis, dim: int, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+def _gather(axis: Axis, dim: int, x: Tensor, t: Tensor) -> Tensor:
+    z = _maximum(axis, dim, x)
     out = _fresh(t, dim, axis.n_out).zero_()
     for _, _, to, reads in reversed(_taps(axis)):  # the first tap that hits is written last
         part = _at(out, dim, to)
@@ -314,7 +316,8 @@ def _gather(axis: Axis, dim: int, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
     return out
 
 
-def _route(axis: Axis, dim: int, x: Tensor, z: Tensor, g: Tensor) -> Tensor:
+def _route(axis: Axis, dim: int, x: Tensor, g: Tensor) -> Tensor:
+    z = _maximum(axis, dim, x)
     out, left = _fresh(g, dim, axis.n_in).zero_(), g.clone()
     # On a CPU products with 0 and 1 are ten times as fast as masks, and the same where nothing is infinite.
     alike = g.device.type == "cpu" and g.dtype == x.dtype and g.shape == z.shape
@@ -348,24 +351,23 @@ class _Linear(torch.autograd.Function):
     """One of the four linear maps of its last argument."""
 
     @staticmethod
-    def forward(kind: str, axis: Axis, dim: int, first: Any, second: Any, t: Tensor) -> Tensor:
-        """Run it."""
-        out: Tensor = _RUN[kind](axis, dim, first, second, t)
+    def forward(kind: str, axis: Axis, dim: int, held: Tensor | None, t: Tensor) -> Tensor:
+        """Run it; `held` are the weights of sums, or what the maxima are taken of."""
+        out: Tensor = _RUN[kind](axis, dim, held, t)
         return out
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Remember all but the argument itself."""
         del output
-        ctx.kind, ctx.axis, ctx.dim, first, second, _ = inputs
-        ctx.save_for_backward(first, second)
-        ctx.save_for_forward(first, second)
+        ctx.kind, ctx.axis, ctx.dim, held, _ = inputs
+        ctx.save_for_backward(held)
+        ctx.save_for_forward(held)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         """Run the adjoint."""
-        held = ctx.saved_tensors
-        return None, None, None, None, None, _Linear.apply(_ADJOINT[ctx.kind], ctx.axis, ctx.dim, *held, g)
+        return None, None, None, None, _Linear.apply(_ADJOINT[ctx.kind], ctx.axis, ctx.dim, *ctx.saved_tensors, g)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
@@ -393,9 +395,10 @@ class _Maximum(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Remember what tells where the maxima are."""
+        del output
         ctx.axis, ctx.dim, x = inputs
-        ctx.save_for_backward(x, output)
-        ctx.save_for_forward(x, output)
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
@@ -422,12 +425,9 @@ class _Pooled(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, plan: native_pool.Plan) -> Tensor:
         """Run it."""
         ctx.plan = plan
-        z = plan.forward(x)
-        if plan.after:
-            ctx.save_for_backward(x, z)
-        elif plan.join == "max" or plan.before:
+        if plan.join == "max" or plan.before or plan.after:
             ctx.save_for_backward(x)
-        return z
+        return plan.forward(x)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
@@ -436,7 +436,8 @@ class _Pooled(torch.autograd.Function):
             (x,) = ctx.saved_tensors
             return _routed(ctx.plan, x, g), None
         if ctx.plan.after:  # of z = sqrt(sum x^2 / n) it is x / (n z), and 0 where that is 0 / 0
-            x, z = ctx.saved_tensors
+            (x,) = ctx.saved_tensors
+            z = pooled(ctx.plan, x)
             zero = z == 0
             return x * spread(ctx.plan, torch.where(zero, 0, g / torch.where(zero, 1, z))), None
         dx = spread(ctx.plan, g)

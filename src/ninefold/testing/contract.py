@@ -36,6 +36,7 @@ __all__ = [
     "check_gradients",
     "check_layouts",
     "check_nan_locality",
+    "check_own_memory",
     "check_poisoned",
     "check_scratch",
     "check_threads",
@@ -220,6 +221,26 @@ def _reversed(x: Tensor) -> Tensor:
     return x.permute(order).contiguous().permute(order)
 
 
+def check_own_memory(engine: Engine, map_: Map, shape: Shape) -> Outcome:
+    """Look whose memory a result is: not an operand's, not one that the runner keeps, and for c no part of a larger tensor."""
+    outcome = Outcome()
+    for dtype in ("float32", "bfloat16") if shape.macs <= SMALL_MACS else ():
+        for case in cases(engine, map_, shape, dtype):
+            for posed in (case, *_channels_last(case)):
+                run = engine.prepare(posed.problem, posed.a if posed.problem.frozen else None)
+                with torch.no_grad():
+                    first = run(posed.a, posed.b, None)
+                    kept = first.clone()
+                    first.fill_(7)
+                    again = run(posed.a, posed.b, None)
+                if not torch.equal(again, kept):
+                    raise AssertionError(f"{posed}: a result that is overwritten changes the next one")
+                if map_ == "c" and first._is_view():  # noqa: SLF001  no public name
+                    raise AssertionError(f"{posed}: the result is a view, which autograd lets nobody change in place")
+                outcome.runs += 1
+    return outcome
+
+
 def check_poisoned(engine: Engine, map_: Map, shape: Shape) -> Outcome:
     """Prepare and run where fresh memory holds NaN, in both memory formats."""
     outcome = Outcome()
@@ -376,6 +397,7 @@ CHECKS: tuple[Check, ...] = (
     check_gradients,
     check_dtypes,
     check_layouts,
+    check_own_memory,
     check_poisoned,
     check_threads,
     check_nan_locality,

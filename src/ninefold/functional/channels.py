@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from ninefold.engines.base import in_format
@@ -10,14 +11,16 @@ from ninefold.functional.sliding import check_floating
 from ninefold.ops import windows
 from ninefold.ops.checks import check_tensor
 from ninefold.ops.layout import channels_last
+from ninefold.ops.traced import overridable
 from ninefold.spec.axis import Axis
 from ninefold.spec.parse import integer
 
-__all__ = ["channel_pool", "maxout"]
+__all__ = ["channel_pool", "channel_shuffle", "maxout"]
 
 _REDUCTIONS = ("max", "average")
 
 
+@overridable
 def channel_pool(
     input: Tensor,  # noqa: A002  torch's name
     groups: int | None = None,
@@ -92,6 +95,7 @@ def channel_pool(
     return in_format(pooled, channels_last(input))
 
 
+@overridable
 def maxout(input: Tensor, pieces: int, *, dim: int = 1) -> Tensor:  # noqa: A002  torch's name
     """Take the maximum over `pieces` neighbouring channels: the maxout unit (Goodfellow et al. 2013), given its linear part.
 
@@ -121,4 +125,41 @@ def maxout(input: Tensor, pieces: int, *, dim: int = 1) -> Tensor:  # noqa: A002
     return channel_pool(input, size=pieces, dim=dim)
 
 
-channel_pool.__module__ = maxout.__module__ = "ninefold.functional"
+@overridable
+def channel_shuffle(input: Tensor, groups: int) -> Tensor:  # noqa: A002  torch's name
+    """Interleave the channels of groups, torch's ``channel_shuffle``: ``out[i * groups + j] = in[j * n + i]`` for n a group.
+
+    Parameters
+    ----------
+    input : Tensor of shape ``(batch, channels, ...)``
+        Channels in a multiple of `groups`.
+    groups : int
+
+    Returns
+    -------
+    Tensor of the same shape
+
+    Raises
+    ------
+    ShapeError, ArgumentError, ArgumentTypeError
+
+    Examples
+    --------
+    >>> import torch, ninefold.functional as F
+    >>> F.channel_shuffle(torch.arange(6).reshape(1, 6), 2)
+    tensor([[0, 3, 1, 4, 2, 5]])
+    """
+    check_tensor(input)
+    if input.ndim < 2 or input.shape[1] % integer(groups, "groups", 1):
+        raise ShapeError(
+            f"the input has shape {tuple(input.shape)}; shuffling takes (batch, channels, ...) with channels "
+            f"that are a multiple of groups={groups}"
+        )
+    if input.ndim == 2:
+        return torch.channel_shuffle(input.unsqueeze(-1), groups).squeeze(-1)
+    return torch.channel_shuffle(input, groups)
+
+
+channel_pool.__module__ = channel_shuffle.__module__ = maxout.__module__ = "ninefold.functional"
+__test__ = {name: globals()[name].__doc__ for name in __all__}
+"""The examples, for doctest, which does not look behind decorators."""
