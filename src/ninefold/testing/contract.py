@@ -227,7 +227,7 @@ def check_own_memory(engine: Engine, map_: Map, shape: Shape) -> Outcome:
     for dtype in ("float32", "bfloat16") if shape.macs <= SMALL_MACS else ():
         for case in cases(engine, map_, shape, dtype):
             for posed in (case, *_channels_last(case)):
-                run = engine.prepare(posed.problem, posed.a if posed.problem.frozen else None)
+                run = engine.prepare(posed.problem, Final(posed.a) if posed.problem.frozen else None)
                 with torch.no_grad():
                     first = run(posed.a, posed.b, None)
                     kept = first.clone()
