@@ -33,6 +33,7 @@ def optimize(
     tolerance: Annotated[str, typer.Option(help="default, strict, or a number.")] = "default",
     max_scratch: Annotated[int | None, typer.Option(help="Bytes an engine may hold beside its operands.")] = None,
     fold: Annotated[bool, typer.Option(help="Fold batch normalisations into the convolutions before them (inference).")] = True,
+    seconds: Annotated[float, typer.Option(min=0.0, help="How long all of it may take, about.")] = 30.0,
     json: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
 ) -> None:
     """Run every convolution of MODEL by the fastest exact-enough engine, and say what that gained."""
@@ -56,6 +57,7 @@ def optimize(
             train=train,
             inplace=True,
             fold=fold,
+            seconds=seconds,
             progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
         )
     console.print(report)
