@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, ShapeError
 from ninefold.functional.sliding import (
     Sliding,
@@ -25,6 +26,7 @@ from ninefold.functional.sliding import (
     refusal,
     taken,
 )
+from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
 from ninefold.spec.parse import boolean, number
 
@@ -107,7 +109,7 @@ def _with_indices(x: Tensor, sliding: Sliding) -> tuple[Tensor, Tensor]:
     # Not even a window of minus infinity may find its maximum in the border.
     y = surround(x.detach().clamp_min(torch.finfo(x.dtype).min) if x.is_floating_point() else x, axes)
     at = run(y, spec.kernel_size, spec.stride, 0, spec.dilation)[1]
-    at = surround(places.view(1, *x.shape[-spec.ndim :]), axes).flatten()[at].long()
+    at = in_format(surround(places.view(1, *x.shape[-spec.ndim :]), axes).flatten()[at].long(), channels_last(x))
     return taken(x, at, spec.ndim), at
 
 

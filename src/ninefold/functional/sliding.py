@@ -408,8 +408,15 @@ def _kernel_rate(kind: str, x: Tensor, recorded: bool, ndim: int) -> float:
 
 
 def taken(x: Tensor, at: Tensor, ndim: int) -> Tensor:
-    """Return the elements at flat positions in the image; torch's gather has a deterministic gradient if one is asked for."""
-    return x.flatten(-ndim).gather(-1, at.flatten(-ndim)).view_as(at)
+    """Return the elements at flat positions in the image; torch's gather has a deterministic gradient if one is asked for.
+
+    They, and the gradient, are in the memory format of the image.
+    """
+    if x.ndim != ndim + 2 or not channels_last(x):
+        return x.flatten(-ndim).gather(-1, at.flatten(-ndim)).view(at.shape)
+    pixels, where = (t.movedim(1, -1).flatten(1, -2) for t in (x, at))
+    found: Tensor = pixels.gather(1, where).unflatten(1, at.shape[2:])
+    return found.movedim(-1, 1)
 
 
 def make(template: Callable[..., Any], name: str, ndim: int) -> Any:

@@ -11,6 +11,7 @@ from ninefold.engines.base import PairRunner, Runner, owned
 from ninefold.engines.final import Final
 from ninefold.errors import NoEngineError
 from ninefold.ops import state
+from ninefold.ops.layout import with_strides_of
 from ninefold.planning import plan_problem, pose, prepare
 from ninefold.planning.choose import engine_named
 from ninefold.planning.plan import Plan
@@ -45,7 +46,6 @@ COMPILED = Leaving(factor=1.5, seconds=200e-6)
 """A compiler fuses what surrounds PyTorch's convolution and lays it out anew; to an operator of ours it can do nothing."""
 
 _TRANSPARENT = ("aten", "aten-padded", "aten-other")  # compositions of PyTorch's own operations, which a compiler sees through
-_batched = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001  no public name
 
 ADJOINT: dict[Map, tuple[tuple[Map, str, str], tuple[Map, str, str]]] = {
     "c": (("g", "second", "up"), ("h", "first", "up")),
@@ -146,18 +146,24 @@ class Bound:
         """Return the gradients to both operands: other maps of the same form, themselves differentiable."""
         first, second = (x.conj_physical() if x.is_complex() else x for x in saved)
         together = self.pair() if map_ == "c" and all(needed) and not torch.is_grad_enabled() else None
-        if together is not None and all(state.is_plain(x, up) and not _batched(x) for x in (first, second, up)):
+        if together is not None and all(state.is_plain(x, up) and not state.batched(x) for x in (first, second, up)):
             to_input, to_kernel = together(first, second, up)
-            return [to_kernel, to_input]
+            return [with_strides_of(to_kernel, first), to_input]
         named = {"first": first, "second": second, "up": up}
         return [
-            self.apply(other, named[a], named[b]) if need else None
-            for need, (other, a, b) in zip(needed, ADJOINT[map_], strict=True)
+            self._gradient(other, named[a], named[b], like) if need else None
+            for need, (other, a, b), like in zip(needed, ADJOINT[map_], saved, strict=True)
         ]
+
+    def _gradient(self, map_: Map, a: Tensor, b: Tensor, of: Tensor) -> Tensor:
+        """Run the map that is the gradient of an operand; that of a weight has the weight's strides."""
+        out = self.apply(map_, a, b)
+        return with_strides_of(out, of) if map_ == "g" and state.is_plain(out, of) and not state.batched(out) else out
 
     def apply(self, map_: Map, a: Tensor, b: Tensor) -> Tensor:
         """Run a map, differentiably where a gradient is asked for."""
-        if not state.is_plain(a, b) or _batched(a) or _batched(b):  # backward alone may be transformed: is_grads_batched
+        # backward alone may be transformed: is_grads_batched
+        if not state.is_plain(a, b) or state.batched(a) or state.batched(b):
             return self._operator(map_, a, b)
         if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
             out: Tensor = ThinMap.apply(a, b, None, self, map_)

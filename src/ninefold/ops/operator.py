@@ -24,7 +24,7 @@ from ninefold.ops.batching import fold_vmap
 from ninefold.ops.bound import ADJOINT, COMPILED, Bound, bound_for
 from ninefold.ops.checks import check_data, check_layer, check_operands
 from ninefold.ops.composed import composed, needs_size
-from ninefold.ops.layout import result_strides
+from ninefold.ops.layout import result_strides, with_strides_of
 from ninefold.settings import CURRENT, Options
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
@@ -69,10 +69,9 @@ def call(map_: Map, text: str, n_in: Sequence[Any], n_out: Sequence[Any], a: Ten
     return out
 
 
-def _bound(map_: Map, text: str, n_in: Sequence[int], n_out: Sequence[int], a: Tensor, b: Tensor) -> Bound:
-    last = False if map_ == "g" else result_strides(b, a)
+def _bound(text: str, n_in: Sequence[int], n_out: Sequence[int], a: Tensor, b: Tensor) -> Bound:
     form = form_of(text, tuple(n_in), tuple(n_out))
-    return bound_for(form, len(b), a.dtype, a.device, last, _options(text), torch.get_num_threads())
+    return bound_for(form, len(b), a.dtype, a.device, result_strides(b, a), _options(text), torch.get_num_threads())
 
 
 def _shape(map_: Map, text: str, n_in: Sequence[Any], n_out: Sequence[Any], b: Tensor) -> tuple[Any, ...]:
@@ -95,14 +94,15 @@ def _define(map_: Map) -> None:
     )
 
     def run(a: Tensor, b: Tensor, spec: str, n_in: Sequence[int], n_out: Sequence[int]) -> Tensor:
-        bound = _bound(map_, spec, n_in, n_out, a, b)
+        bound = _bound(spec, n_in, n_out, a, b)
         given = (bound.form.input_shape(len(b)), bound.form.output_shape(len(b)))
         shapes = given if map_ == "g" else (bound.form.weight_shape, given[map_ == "h"])
         check_operands(bound.form, (first, a, shapes[0]), (second, b, shapes[1]))
         with torch.no_grad():
             # Compilers run kernels with the lazy-conjugation fallback off: what is lazy is settled here.
             out = bound.runner(map_)(a.resolve_conj().resolve_neg(), b.resolve_conj().resolve_neg(), None)
-        return in_format(out, bound.last)
+        # a weight's single positions have the strides that the fake kernel says, too
+        return out.reshape(-1).view(out.shape) if map_ == "g" else in_format(out, bound.last)
 
     def fake(a: Tensor, b: Tensor, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]) -> Tensor:
         out = a.new_empty(_shape(map_, spec, n_in, n_out, b))
@@ -149,11 +149,12 @@ class _Differentiated(_SingleLevelFunction):
     @staticmethod
     def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:
         """Call the adjoint maps, which are operators again."""
-        saved = [x.conj_physical() if x.is_complex() else x for x in ctx.saved_tensors]
+        operands = ctx.saved_tensors  # once: checkpoints recompute them at every access
+        saved = [x.conj_physical() if x.is_complex() else x for x in operands]
         named = {"first": saved[0], "second": saved[1], "up": up}
         grads = [
-            call(other, ctx.spec, ctx.n_in, ctx.n_out, named[x], named[y]) if need else None
-            for need, (other, x, y) in zip(ctx.needs_input_grad[:2], ADJOINT[ctx.map], strict=True)
+            _gradient(ctx, other, named[x], named[y], like) if need else None
+            for need, (other, x, y), like in zip(ctx.needs_input_grad[:2], ADJOINT[ctx.map], operands, strict=True)
         ]
         return (*grads, None, None, None, None)
 
@@ -165,6 +166,12 @@ class _Differentiated(_SingleLevelFunction):
             call(ctx.map, ctx.spec, ctx.n_in, ctx.n_out, x, y) for x, y in ((da, b), (a, db)) if x is not None and y is not None
         ]
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def _gradient(ctx: Any, map_: Map, a: Tensor, b: Tensor, of: Tensor) -> Tensor:
+    """Call the map that is the gradient of an operand; that of a weight has the weight's strides, but under transforms."""
+    out = call(map_, ctx.spec, ctx.n_in, ctx.n_out, a, b)
+    return with_strides_of(out, of) if map_ == "g" and not state.transformed(out) else out
 
 
 for _map in ("c", "h", "g"):

@@ -33,8 +33,7 @@ def trilinear(map_: Map, spec: ConvSpec, form: Form, a: Tensor, b: Tensor) -> Te
     """Run one map of a form on checked, batched operands, by the route that this call needs."""
     if not torch.compiler.is_compiling():
         if state.is_plain(a, b):
-            last = map_ != "g" and result_strides(b, a)
-            bound = bound_for(form, len(b), a.dtype, a.device, last, CURRENT.get(), torch.get_num_threads())
+            bound = bound_for(form, len(b), a.dtype, a.device, result_strides(b, a), CURRENT.get(), torch.get_num_threads())
             return bound.apply(map_, a, b)
         if (dtype := state.autocast_dtype(a)) is not None:
             with torch.autocast(a.device.type, enabled=False):

@@ -8,12 +8,13 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-__all__ = ["autocast_dtype", "exporting", "is_plain", "tracing"]
+__all__ = ["autocast_dtype", "batched", "exporting", "is_plain", "tracing", "transformed"]
 
 _functorch_active = torch._C._are_functorch_transforms_active  # noqa: SLF001  no public name
 _dispatch_modes = torch._C._len_torch_dispatch_stack  # noqa: SLF001  no public name
 _tracing = torch._C._get_tracing_state  # noqa: SLF001  torch.jit.is_tracing, ten times as fast
 _autocasting = torch._C._is_any_autocast_enabled  # noqa: SLF001  torch.is_autocast_enabled for every device at once
+batched = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001  no public name; what is_grads_batched makes
 _PLAIN = frozenset((Tensor, Parameter))
 
 
@@ -28,6 +29,11 @@ def is_plain(x: Tensor, weight: Tensor) -> bool:
         and not _autocasting()
         and _tracing() is None
     )
+
+
+def transformed(x: Tensor) -> bool:
+    """Return whether a transform of ``torch.func`` or a batch of gradients is at work, where strides are not what they seem."""
+    return _functorch_active() or batched(x)
 
 
 def tracing() -> bool:
