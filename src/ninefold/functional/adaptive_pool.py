@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, DTypeError, ShapeError
-from ninefold.functional.sliding import check_floating, check_input, exactly, make, refusal, taken
+from ninefold.functional.named import make
+from ninefold.functional.sliding import check_floating, check_input, exactly, refusal, taken
 from ninefold.ops.layout import channels_last
 from ninefold.spec.parse import integer, per_axis
 
@@ -77,13 +78,14 @@ def _adaptive_avg_pool(
     >>> F.adaptive_avg_pool{n}d(torch.ones(1, 3, {five}), 3, bins="disjoint").shape
     torch.Size([1, 3, {three}])
     """
-    size = _output_size(input, ndim, output_size, bins)
+    size = _output_size(input, ndim, output_size, bins, of_nothing=True)
     check_floating(input, "an average")
     if bins == "overlapping" and not exactly(input) and not input.is_complex():
-        return _AVERAGE[ndim](input, size)  # type: ignore[no-any-return]
+        return _run(_AVERAGE[ndim], input, size)  # type: ignore[no-any-return]
     y = input
     for dim, o in enumerate(size, -ndim):
-        y = torch.stack([y.narrow(dim, a, b - a).mean(dim) for a, b in _ranges(y.shape[dim], o, bins)], dim)
+        cells = [y.narrow(dim, a, b - a).mean(dim, keepdim=True) for a, b in _ranges(y.shape[dim], o, bins)]
+        y = torch.cat(cells, dim) if cells else y.narrow(dim, 0, 0)
     return in_format(y, channels_last(input))
 
 
@@ -124,10 +126,7 @@ def _adaptive_max_pool(
     """
     size = _output_size(input, ndim, output_size, bins)
     if bins == "overlapping" and not exactly(input):
-        try:
-            z, at = _MAX[ndim](input, size)
-        except RuntimeError as error:
-            raise refusal(input, error, ndim) from error
+        z, at = _run(_MAX[ndim], input, size)
         return (z, at) if return_indices else z
     if input.is_complex():
         raise DTypeError(f"the input has dtype {input.dtype}, and complex numbers have no order: take the maximum of real ones")
@@ -135,12 +134,22 @@ def _adaptive_max_pool(
     at = flat.expand(input.shape)
     y = input.detach()
     for dim, o in reversed(list(enumerate(size, -ndim))):
-        found = [y.narrow(dim, a, b - a).max(dim, keepdim=True) for a, b in _ranges(y.shape[dim], o, bins)]
         starts = [a for a, _ in _ranges(y.shape[dim], o, bins)]
+        if not starts:
+            y, at = y.narrow(dim, 0, 0), at.narrow(dim, 0, 0)
+            continue
+        found = [y.narrow(dim, a, b - a).max(dim, keepdim=True) for a, b in _ranges(y.shape[dim], o, bins)]
         at = torch.cat([at.gather(dim, where + a) for (_, where), a in zip(found, starts, strict=True)], dim)
         y = torch.cat([values for values, _ in found], dim)
     z = in_format(taken(input, at, ndim), channels_last(input))
     return (z, at) if return_indices else z
+
+
+def _run(kernel: Callable[..., Any], x: Tensor, size: tuple[int, ...]) -> Any:
+    try:
+        return kernel(x, size)
+    except RuntimeError as error:
+        raise refusal(x, error, len(size)) from error
 
 
 def _spatial_pyramid_pool(
@@ -189,15 +198,17 @@ def _spatial_pyramid_pool(
 _REDUCTIONS: dict[str, Callable[..., Any]] = {"max": _adaptive_max_pool, "average": _adaptive_avg_pool}
 
 
-def _output_size(x: Any, ndim: int, output_size: Any, bins: str) -> tuple[int, ...]:
-    """Return the cells along each axis, checked."""
+def _output_size(x: Any, ndim: int, output_size: Any, bins: str, *, of_nothing: bool = False) -> tuple[int, ...]:
+    """Return the cells along each axis, checked; torch's averages alone take one cell of nothing, and call it NaN."""
     check_input(x, ndim)
     size = tuple(x.shape[-ndim:])
     if bins not in ("overlapping", "disjoint"):
         raise ArgumentError(f"bins={bins!r} is not one of ['overlapping', 'disjoint']")
     if isinstance(output_size, tuple | list) and len(output_size) == ndim:
-        output_size = tuple(n if o is None else integer(o, "output_size", 1) for o, n in zip(output_size, size, strict=True))
-    cells = size if output_size is None else per_axis(output_size, ndim, "output_size", 1)
+        output_size = tuple(n if o is None else integer(o, "output_size", 0) for o, n in zip(output_size, size, strict=True))
+    cells = size if output_size is None else per_axis(output_size, ndim, "output_size", 0)
+    if of_nothing and bins == "overlapping" and all(o == 1 for o in cells):
+        return cells
     for k, (o, n) in enumerate(zip(cells, size, strict=True)):
         if n == 0 or (bins == "disjoint" and o > n):
             raise ShapeError(
@@ -209,6 +220,8 @@ def _output_size(x: Any, ndim: int, output_size: Any, bins: str) -> tuple[int, .
 
 def _ranges(n: int, o: int, bins: str) -> Bins:
     """Return the half-open range of every cell along an axis."""
+    if o == 0:
+        return []
     if bins == "overlapping":
         return [(i * n // o, -((i + 1) * n // -o)) for i in range(o)]
     return list(pairwise((2 * i * n + o) // (2 * o) for i in range(o + 1)))

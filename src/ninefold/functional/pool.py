@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ninefold.errors import ArgumentError, ShapeError
+from ninefold.functional.named import make
 from ninefold.functional.sliding import (
     Sliding,
     average,
@@ -21,7 +22,6 @@ from ninefold.functional.sliding import (
     exactly,
     extended,
     largest,
-    make,
     refusal,
     taken,
 )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.base import EPILOGUES, Runner
+from ninefold.errors import ArgumentError
 from ninefold.planning.cache import plan_cache
 from ninefold.planning.choose import choose, engine_named
 from ninefold.planning.cost import calibrate_once
@@ -66,7 +67,14 @@ def plan_problem(problem: Problem, mode: str = "estimate", weight: Tensor | None
     mode : {"estimate", "measure"}
     weight : Tensor, optional
         The frozen weight; needed to measure engines that derive from it.
+
+    Raises
+    ------
+    ArgumentError
+        For a form without input channels.
     """
+    if problem.form.channels.inputs == 0:
+        raise ArgumentError("in_channels must be at least 1 for a plan, got 0: PyTorch's own convolution runs those of none")
     estimated = choose(problem)
     found = plan_cache().get(problem)
     if found is not None:
