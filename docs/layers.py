@@ -47,6 +47,8 @@ _CHANNELS = "`reference.channel_pool`"
 ROWS = (
     Row("Conv", "convolution, eq. 9.4 and 9.7; strided, eq. 9.8", _C, "Conv"),
     Row("ConvTranspose", "transposed convolution, the map h of eq. 9.13", _H, "ConvTranspose", note="a"),
+    Row("LazyConv", "the same, with the input channels of its first call", _C, "Conv"),
+    Row("LazyConvTranspose", "the same, with the input channels of its first call", _H, "ConvTranspose", note="a"),
     Row("LocallyConnected", "unshared convolution, eq. 9.9", _C, "Gather, MatMul", note="b"),
     Row("LocallyConnectedTranspose", "h of eq. 9.13 for eq. 9.9", _H, "MatMul, ScatterND", note="b"),
     Row("TiledConv", "tiled convolution, eq. 9.10 (Gregor and LeCun 2010)", _C, "Gather, MatMul", note="b"),

@@ -22,8 +22,8 @@ class NinefoldError(Exception):
     """The parent of every error that ninefold raises on purpose."""
 
 
-class ArgumentError(NinefoldError, ValueError):
-    """An argument has a value that it must not have."""
+class ArgumentError(NinefoldError, ValueError, RuntimeError):
+    """An argument has a value that it must not have; torch raises ``RuntimeError`` for most of them."""
 
 
 class ArgumentTypeError(NinefoldError, TypeError):

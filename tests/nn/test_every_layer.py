@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as tF
 from scipy import ndimage
 from torch.func import functional_call
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from ninefold import nn, reference
 from ninefold.spec import PoolSpec
@@ -195,6 +196,8 @@ EXAMPLES = {
     ),
     "GaussianPool": window(lambda layer: reference.reductions["gaussian"](layer.sigma), padding="same", dilation=2, sigma=0.7),
     "LPPool": window(lambda layer: reference.reductions["norm"](layer.norm_type), 3, padding="same", convention="norm"),
+    "LazyConv": Example(lambda n: (6, KERNELS[n], 2, "same", 1, 2), lambda _: {"flip_kernel": True}, convolved),
+    "LazyConvTranspose": Example(lambda n: (6, KERNELS[n], 2, 1, 1, 2), lambda _: {"flip_kernel": True}, convolved),
     "LocalContrastNorm": Example(lambda n: ((3, 5, 3)[:n],), lambda n: {"std": (0.8, 1.7, 1.1)[:n]}, contrasted),
     "LocallyConnected": conv(input_size=lambda n: SIZES[n], stride=2, padding=1, groups=2),
     "LocallyConnectedTranspose": conv(input_size=lambda n: SIZES[n], stride=2, groups=2),
@@ -243,11 +246,14 @@ def make(name):
     torch.manual_seed(NAMES.index(name))
     example, n = EXAMPLES[family(name)], axes(name)
     layer = getattr(nn, name)(*example.args(n), **example.named(n)).double().eval()
+    given = example.inputs(n)
+    given = given if isinstance(given, tuple) else (given,)
+    if isinstance(layer, LazyModuleMixin):
+        layer(*given)  # from now on it is what it becomes
     for buffer in layer.buffers():
         if buffer.is_floating_point():
             buffer.uniform_(0.5, 2)
-    given = example.inputs(n)
-    return layer, given if isinstance(given, tuple) else (given,)
+    return layer, given
 
 
 def close(got, want):

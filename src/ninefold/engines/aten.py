@@ -33,7 +33,7 @@ from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
 
-__all__ = ["Aten", "AtenBackward", "AtenOther", "AtenPadded"]
+__all__ = ["Aten", "AtenBackward", "AtenOther", "AtenPadded", "without_channels"]
 
 
 class Aten(Engine):
@@ -315,6 +315,17 @@ def _forward(form: Form) -> Runner:
     def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
         V = V if plain else border(V)
         return torch.convolution(V, _kernel(form, K), bias, stride, padding, dilation, False, none, groups)
+
+    return run
+
+
+def without_channels(form: Form) -> Runner:
+    """Return PyTorch's convolution of no input channels: whatever the weight says, its output has no channels either."""
+    real = _forward(form)
+    split = _complex(real)
+
+    def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
+        return (split if V.is_complex() else real)(K, V, bias)
 
     return run
 

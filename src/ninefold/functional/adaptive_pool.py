@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, DTypeError, ShapeError
-from ninefold.functional.sliding import check_floating, check_input, exactly, make, refusal, taken
+from ninefold.functional.named import make
+from ninefold.functional.sliding import check_floating, check_input, exactly, refusal, taken
 from ninefold.ops.layout import channels_last
 from ninefold.spec.parse import integer, per_axis
 
@@ -74,12 +75,15 @@ def _adaptive_avg_pool(
     >>> F.adaptive_avg_pool{n}d(torch.ones(1, 3, {five}), 3, bins="disjoint").shape
     torch.Size([1, 3, {three}])
     """
-    size = _output_size(input, ndim, output_size, bins)
+    size = _output_size(input, ndim, output_size, bins, of_nothing=True)
     check_floating(input, "an average")
     if bins == "overlapping" and not exactly(input) and not input.is_complex():
-        return _AVERAGE[ndim](input, size)  # type: ignore[no-any-return]
+        return _run(_AVERAGE[ndim], input, size)  # type: ignore[no-any-return]
     y = input
     for dim, o in enumerate(size, -ndim):
+        if o == 0:
+            y = y.narrow(dim, 0, 0)
+            continue
         cells, _, counts = _cells(y, dim, o, bins)
         behind = counts[:, None] <= torch.arange(cells.shape[dim], device=y.device)
         column = (-1, *(1,) * (-dim - 1))
@@ -126,10 +130,7 @@ def _adaptive_max_pool(
     """
     size = _output_size(input, ndim, output_size, bins)
     if bins == "overlapping" and not exactly(input):
-        try:
-            z, at = _MAX[ndim](input, size)
-        except RuntimeError as error:
-            raise refusal(input, error, ndim) from error
+        z, at = _run(_MAX[ndim], input, size)
         return (z, at) if return_indices else z
     if input.is_complex():
         raise DTypeError(f"the input has dtype {input.dtype}, and complex numbers have no order: take the maximum of real ones")
@@ -137,11 +138,21 @@ def _adaptive_max_pool(
     at = flat.expand(input.shape)
     y = input.detach()
     for dim, o in reversed(list(enumerate(size, -ndim))):
+        if o == 0:
+            y, at = y.narrow(dim, 0, 0), at.narrow(dim, 0, 0)
+            continue
         cells, starts, _ = _cells(y, dim, o, bins)
         y, where = cells.max(dim)
         at = at.gather(dim, where + starts.view(-1, *(1,) * (-dim - 1)))
     z = in_format(taken(input, at, ndim), channels_last(input))
     return (z, at) if return_indices else z
+
+
+def _run(kernel: Callable[..., Any], x: Tensor, size: tuple[int, ...]) -> Any:
+    try:
+        return kernel(x, size)
+    except RuntimeError as error:
+        raise refusal(x, error, len(size)) from error
 
 
 def _spatial_pyramid_pool(
@@ -190,15 +201,17 @@ def _spatial_pyramid_pool(
 _REDUCTIONS: dict[str, Callable[..., Any]] = {"max": _adaptive_max_pool, "average": _adaptive_avg_pool}
 
 
-def _output_size(x: Any, ndim: int, output_size: Any, bins: str) -> tuple[int, ...]:
-    """Return the cells along each axis, checked."""
+def _output_size(x: Any, ndim: int, output_size: Any, bins: str, *, of_nothing: bool = False) -> tuple[int, ...]:
+    """Return the cells along each axis, checked; torch's averages alone take one cell of nothing, and call it NaN."""
     check_input(x, ndim)
     size = tuple(x.shape[-ndim:])
     if bins not in ("overlapping", "disjoint"):
         raise ArgumentError(f"bins={bins!r} is not one of ['overlapping', 'disjoint']")
     if isinstance(output_size, tuple | list) and len(output_size) == ndim:
-        output_size = tuple(n if o is None else integer(o, "output_size", 1) for o, n in zip(output_size, size, strict=True))
-    cells = size if output_size is None else per_axis(output_size, ndim, "output_size", 1)
+        output_size = tuple(n if o is None else integer(o, "output_size", 0) for o, n in zip(output_size, size, strict=True))
+    cells = size if output_size is None else per_axis(output_size, ndim, "output_size", 0)
+    if of_nothing and bins == "overlapping" and all(o == 1 for o in cells):
+        return cells
     for k, (o, n) in enumerate(zip(cells, size, strict=True)):
         if n == 0 or (bins == "disjoint" and o > n):
             raise ShapeError(

@@ -6,18 +6,18 @@ Whatever torch's function of the same name accepts is accepted here, with the sa
 mathematics; and the weight may change with the position (`locally_connected2d`, `tiled_conv2d`).
 """
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
+from ninefold.functional.named import make
 from ninefold.ops import Site, trilinear
 from ninefold.ops.checks import check_operands, check_tensor
 from ninefold.ops.fields import call_traced, spec_of, text_of
-from ninefold.ops.traced import overridable
 from ninefold.spec import parse
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
@@ -106,8 +106,8 @@ def _conv(
     Examples
     --------
     >>> import torch, ninefold.functional as F
-    >>> F.conv{n}d(torch.ones(1, 1, {example}), torch.ones(2, 1, {taps}), padding="full").shape
-    torch.Size([1, 2, {result}])
+    >>> F.conv{n}d(torch.ones(1, 1, {five}), torch.ones(2, 1, {three}), padding="full").shape
+    torch.Size([1, 2, {seven}])
     """
     _check_weight(weight, ndim + 2, f"(out_channels, in_channels / groups, {ndim} kernel sizes)", groups)
     out, tail = weight.shape[:2]
@@ -162,8 +162,8 @@ def _conv_transpose(
     Examples
     --------
     >>> import torch, ninefold.functional as F
-    >>> F.conv_transpose{n}d(torch.ones(1, 2, {example}), torch.ones(2, 3, {taps}), stride=2).shape
-    torch.Size([1, 3, {transposed}])
+    >>> F.conv_transpose{n}d(torch.ones(1, 2, {five}), torch.ones(2, 3, {three}), stride=2).shape
+    torch.Size([1, 3, {eleven}])
     """
     _check_weight(weight, ndim + 2, f"(in_channels, out_channels / groups, {ndim} kernel sizes)", groups)
     inputs, tail = weight.shape[:2]
@@ -209,8 +209,8 @@ def _conv_input(
     Examples
     --------
     >>> import torch, ninefold.functional as F
-    >>> F.conv{n}d_input((1, 1, {example}), torch.ones(2, 1, {taps}), torch.ones(1, 2, {valid})).shape
-    torch.Size([1, 1, {example}])
+    >>> F.conv{n}d_input((1, 1, {five}), torch.ones(2, 1, {three}), torch.ones(1, 2, {three})).shape
+    torch.Size([1, 1, {five}])
     """
     _check_weight(weight, ndim + 2, f"(out_channels, in_channels / groups, {ndim} kernel sizes)", groups)
     options = (stride, padding, dilation, groups, padding_mode, flip_kernel, 1, False, 0)
@@ -253,8 +253,8 @@ def _conv_weight(
     Examples
     --------
     >>> import torch, ninefold.functional as F
-    >>> F.conv{n}d_weight(torch.ones(1, 1, {example}), (2, 1, {taps}), torch.ones(1, 2, {valid})).shape
-    torch.Size([2, 1, {taps}])
+    >>> F.conv{n}d_weight(torch.ones(1, 1, {five}), (2, 1, {three}), torch.ones(1, 2, {three})).shape
+    torch.Size([2, 1, {three}])
     """
     integer(groups, "groups", 1)
     check_tensor(input)
@@ -328,8 +328,8 @@ def _locally_connected(
     Examples
     --------
     >>> import torch, ninefold.functional as F
-    >>> F.locally_connected{n}d(torch.ones(1, 1, {example}), torch.ones(2, {valid}, 1, {taps})).shape
-    torch.Size([1, 2, {valid}])
+    >>> F.locally_connected{n}d(torch.ones(1, 1, {five}), torch.ones(2, {three}, 1, {three})).shape
+    torch.Size([1, 2, {three}])
     """
     _check_weight(weight, 2 * ndim + 2, f"(out_channels, {ndim} output sizes, in_channels / groups, {ndim} kernel sizes)", groups)
     kernel = tuple(weight.shape[2 + ndim :])
@@ -378,8 +378,8 @@ def _tiled_conv(
     Examples
     --------
     >>> import torch, ninefold.functional as F
-    >>> F.tiled_conv{n}d(torch.ones(1, 1, {example}), torch.ones(2, {twos}, 1, {taps}), period=2).shape
-    torch.Size([1, 2, {valid}])
+    >>> F.tiled_conv{n}d(torch.ones(1, 1, {five}), torch.ones(2, {twos}, 1, {three}), period=2).shape
+    torch.Size([1, 2, {three}])
     """
     _check_weight(weight, 2 * ndim + 2, f"(out_channels, {ndim} periods, in_channels / groups, {ndim} kernel sizes)", groups)
     held = tuple(weight.shape[1 : 1 + ndim])
@@ -407,40 +407,14 @@ def _tiled_conv(
     return _run(input, weight, bias, None, fields)
 
 
-def _make(template: Callable[..., Tensor], name: str, ndim: int) -> Any:
-    """Return the function of one number of axes, with its own name, docstring and signature."""
-    sides = ("depth", "height", "width")[3 - ndim :]
-
-    def each(value: Any) -> str:
-        return ", ".join([str(value)] * ndim)
-
-    text = {
-        "n": ndim,
-        "sizes": ", ".join(sides),
-        "kernels": ", ".join(f"kernel_{s}" for s in sides),
-        "outs": ", ".join(f"out_{s}" for s in sides),
-        "example": each(5),
-        "taps": each(3),
-        "valid": each(3),
-        "result": each(7),
-        "transposed": each(11),
-        "twos": each(2),
-    }
-    function: Any = overridable(partial(template, ndim))
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = (template.__doc__ or "").format(**text)
-    function.__module__ = "ninefold.functional"
-    return function
-
-
-conv1d, conv2d, conv3d = (_make(_conv, f"conv{n}d", n) for n in (1, 2, 3))
-conv_transpose1d, conv_transpose2d, conv_transpose3d = (_make(_conv_transpose, f"conv_transpose{n}d", n) for n in (1, 2, 3))
-conv1d_input, conv2d_input, conv3d_input = (_make(_conv_input, f"conv{n}d_input", n) for n in (1, 2, 3))
-conv1d_weight, conv2d_weight, conv3d_weight = (_make(_conv_weight, f"conv{n}d_weight", n) for n in (1, 2, 3))
+conv1d, conv2d, conv3d = (make(_conv, f"conv{n}d", n) for n in (1, 2, 3))
+conv_transpose1d, conv_transpose2d, conv_transpose3d = (make(_conv_transpose, f"conv_transpose{n}d", n) for n in (1, 2, 3))
+conv1d_input, conv2d_input, conv3d_input = (make(_conv_input, f"conv{n}d_input", n) for n in (1, 2, 3))
+conv1d_weight, conv2d_weight, conv3d_weight = (make(_conv_weight, f"conv{n}d_weight", n) for n in (1, 2, 3))
 locally_connected1d, locally_connected2d, locally_connected3d = (
-    _make(_locally_connected, f"locally_connected{n}d", n) for n in (1, 2, 3)
+    make(_locally_connected, f"locally_connected{n}d", n) for n in (1, 2, 3)
 )
-tiled_conv1d, tiled_conv2d, tiled_conv3d = (_make(_tiled_conv, f"tiled_conv{n}d", n) for n in (1, 2, 3))
+tiled_conv1d, tiled_conv2d, tiled_conv3d = (make(_tiled_conv, f"tiled_conv{n}d", n) for n in (1, 2, 3))
 
 for _template in (_conv, _conv_transpose, _conv_input, _conv_weight, _locally_connected, _tiled_conv):
     _template.__doc__ = None  # it holds places to fill, and the functions made from it have it filled

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, ShapeError
+from ninefold.functional.named import make
 from ninefold.functional.sliding import (
     Sliding,
     average,
@@ -22,7 +23,6 @@ from ninefold.functional.sliding import (
     exactly,
     extended,
     largest,
-    make,
     refusal,
     taken,
 )

@@ -6,7 +6,7 @@ machine. What PyTorch has no kernel for, and what its kernels would add up atomi
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.base import extended_along, extension
-from ninefold.errors import DTypeError, ShapeError, UnsupportedError
+from ninefold.errors import ArgumentError, DTypeError, ShapeError, UnsupportedError
 from ninefold.ops import native_pool, state, windows
 from ninefold.ops.checks import check_tensor
 from ninefold.ops.fields import bare, hashable
 from ninefold.ops.layout import channels_last
-from ninefold.ops.traced import overridable
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import Grouped
 from ninefold.spec.form import Form
@@ -40,7 +39,7 @@ __all__ = [
     "extended",
     "inside",
     "largest",
-    "make",
+    "no_channels",
     "refusal",
     "taken",
 ]
@@ -154,7 +153,21 @@ def _described(
     )
     kernel = per_axis(kernel_size, ndim, "kernel_size", 1)
     steps = kernel if stride is None or (isinstance(stride, list | tuple) and not stride) else per_axis(stride, ndim, "stride", 1)
-    return Sliding(PoolSpec(kernel, steps, padding, dilation, ceil_mode, padding_mode=padding_mode))
+    spec = PoolSpec(kernel, steps, padding, dilation, ceil_mode, padding_mode=padding_mode)
+    pairs = isinstance(padding, list | tuple) and any(isinstance(pad, list | tuple) for pad in padding)
+    if not isinstance(padding, str) and not pairs:
+        _check_half(spec)
+    return Sliding(spec)
+
+
+def _check_half(spec: PoolSpec) -> None:
+    """Hold pads that are plain numbers to torch's limit; past it, a window at the border lies mostly outside."""
+    for axis, ((pad, _), kernel) in enumerate(zip(spec.padding, spec.kernel_size, strict=True)):
+        if 2 * pad > kernel:
+            raise ArgumentError(
+                f"padding={pad} along axis {axis} must be at most {kernel // 2}, half of the window of {kernel}, as in torch; "
+                f"for more give pairs, such as {((pad, pad),) * spec.ndim}, or a policy, such as 'full'"
+            )
 
 
 def check_input(x: Any, ndim: int) -> None:
@@ -237,6 +250,8 @@ def average(x: Tensor, sliding: Sliding, include_pad: bool = True, divisor: floa
     """
     spec = sliding.spec
     check_floating(x, "an average")
+    if spec.ndim == 3 and x.shape[-4] == 0:
+        raise no_channels(x)  # as torch's, which takes images of none, but not volumes
     fits = divisor is None or isinstance(divisor, int)  # all that PyTorch's kernels divide by
     if fits and sliding.for_average is not None and not _lacking(x, spec) and not _axiswise("sum", x, sliding):
         return _averaged(x, sliding, sliding.for_average, include_pad, divisor)
@@ -292,8 +307,19 @@ def refusal(x: Tensor, error: RuntimeError, ndim: int) -> RuntimeError:
         repair = "take the real and the imaginary part" if x.is_complex() else "call .float() first"
         return DTypeError(f"the input has dtype {x.dtype}, for which there is no such pooling on {x.device.type}: {repair}")
     if x.shape[-ndim - 1] == 0:
-        return ShapeError(f"the input has shape {tuple(x.shape)} and no channels; give at least 1")
+        return no_channels(x)
     return error
+
+
+def no_channels(x: Tensor) -> ShapeError:
+    """Return the error for an input of no channels.
+
+    Examples
+    --------
+    >>> print(no_channels(torch.zeros(2, 0, 5)))
+    the input has shape (2, 0, 5) and no channels; give at least 1
+    """
+    return ShapeError(f"the input has shape {tuple(x.shape)} and no channels; give at least 1")
 
 
 _MAX: dict[int, Any] = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
@@ -417,25 +443,3 @@ def taken(x: Tensor, at: Tensor, ndim: int) -> Tensor:
     pixels, where = (t.movedim(1, -1).flatten(1, -2) for t in (x, at))
     found: Tensor = pixels.gather(1, where).unflatten(1, at.shape[2:])
     return found.movedim(-1, 1)
-
-
-def make(template: Callable[..., Any], name: str, ndim: int) -> Any:
-    """Return the function of one number of axes, with its own name, docstring and signature."""
-
-    def each(value: Any) -> str:
-        return ", ".join([str(value)] * ndim)
-
-    text = {
-        "n": ndim,
-        "sizes": ", ".join(("depth", "height", "width")[3 - ndim :]),
-        "three": each(3),
-        "four": each(4),
-        "five": each(5),
-        "six": each(6),
-        "ones": "1, " * (ndim - 1),
-    }
-    function: Any = overridable(partial(template, ndim))
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = (template.__doc__ or "").format(**text)
-    function.__module__ = "ninefold.functional"
-    return function

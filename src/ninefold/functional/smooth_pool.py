@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, DTypeError
+from ninefold.functional.named import make
 from ninefold.functional.sliding import (
     SMALL,
     Sliding,
@@ -25,7 +26,6 @@ from ninefold.functional.sliding import (
     divisors,
     inside,
     largest,
-    make,
 )
 from ninefold.ops import native_pool, windows
 from ninefold.ops.layout import channels_last

@@ -5,7 +5,8 @@ from typing import Any
 from torch import Tensor
 
 from ninefold.errors import ArgumentError
-from ninefold.functional.conv import _check_weight, _conv_transpose, _make, _run
+from ninefold.functional.conv import _check_weight, _conv_transpose, _run
+from ninefold.functional.named import make
 from ninefold.spec.parse import per_axis, spatial
 
 __all__ = [
@@ -58,8 +59,8 @@ def _locally_connected_transpose(
     Examples
     --------
     >>> import torch, ninefold.functional as F
-    >>> F.locally_connected_transpose{n}d(torch.ones(1, 2, {example}), torch.ones(2, {example}, 4, {taps}), stride=2).shape
-    torch.Size([1, 4, {transposed}])
+    >>> F.locally_connected_transpose{n}d(torch.ones(1, 2, {five}), torch.ones(2, {five}, 4, {three}), stride=2).shape
+    torch.Size([1, 4, {eleven}])
     """
     dims = f"(in_channels, {ndim} input sizes, out_channels / groups, {ndim} kernel sizes)"
     _check_weight(weight, 2 * ndim + 2, dims, groups)
@@ -110,8 +111,8 @@ def _tiled_conv_transpose(
     Examples
     --------
     >>> import torch, ninefold.functional as F
-    >>> F.tiled_conv_transpose{n}d(torch.ones(1, 2, {example}), torch.ones(2, {twos}, 4, {taps}), stride=2, period=2).shape
-    torch.Size([1, 4, {transposed}])
+    >>> F.tiled_conv_transpose{n}d(torch.ones(1, 2, {five}), torch.ones(2, {twos}, 4, {three}), stride=2, period=2).shape
+    torch.Size([1, 4, {eleven}])
     """
     _check_weight(weight, 2 * ndim + 2, f"(in_channels, {ndim} periods, out_channels / groups, {ndim} kernel sizes)", groups)
     held = tuple(weight.shape[1 : 1 + ndim])
@@ -146,10 +147,10 @@ def _spread(
 
 
 locally_connected_transpose1d, locally_connected_transpose2d, locally_connected_transpose3d = (
-    _make(_locally_connected_transpose, f"locally_connected_transpose{n}d", n) for n in (1, 2, 3)
+    make(_locally_connected_transpose, f"locally_connected_transpose{n}d", n) for n in (1, 2, 3)
 )
 tiled_conv_transpose1d, tiled_conv_transpose2d, tiled_conv_transpose3d = (
-    _make(_tiled_conv_transpose, f"tiled_conv_transpose{n}d", n) for n in (1, 2, 3)
+    make(_tiled_conv_transpose, f"tiled_conv_transpose{n}d", n) for n in (1, 2, 3)
 )
 
 for _template in (_locally_connected_transpose, _tiled_conv_transpose):

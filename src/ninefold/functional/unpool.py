@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, DTypeError, ShapeError
-from ninefold.functional.sliding import check_input, exactly, make
+from ninefold.functional.named import make
+from ninefold.functional.sliding import check_input, exactly
 from ninefold.ops.layout import channels_last
 from ninefold.spec import parse
 from ninefold.spec.pool import PoolSpec

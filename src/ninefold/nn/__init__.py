@@ -27,6 +27,14 @@ from ninefold.nn.conv import (
     ConvTranspose2d,
     ConvTranspose3d,
 )
+from ninefold.nn.lazy import (
+    LazyConv1d,
+    LazyConv2d,
+    LazyConv3d,
+    LazyConvTranspose1d,
+    LazyConvTranspose2d,
+    LazyConvTranspose3d,
+)
 from ninefold.nn.pool import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -132,6 +140,12 @@ __all__ = [
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LazyConv1d",
+    "LazyConv2d",
+    "LazyConv3d",
+    "LazyConvTranspose1d",
+    "LazyConvTranspose2d",
+    "LazyConvTranspose3d",
     "LocalContrastNorm1d",
     "LocalContrastNorm2d",
     "LocalContrastNorm3d",

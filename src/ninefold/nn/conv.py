@@ -195,7 +195,7 @@ class _Conv(Planned):
             groups,
             padding_mode,
         )
-        known = _torch_padding(spec, padding)
+        known = torch_padding(spec, padding)
         super().__init__(
             in_channels,
             out_channels,
@@ -205,15 +205,11 @@ class _Conv(Planned):
             spec.dilation,
             groups,
             bias,
-            padding_mode if padding_mode in _TORCH_MODES else "zeros",
+            torch_mode(padding_mode),
             device,
             dtype,
         )
-        if known is None:
-            self.padding = spec.padding
-        self.padding_mode = padding_mode
-        if boolean(flip_kernel, "flip_kernel"):
-            self.flip_kernel = True
+        go_beyond(self, spec, known, padding_mode, flip_kernel)
 
     @node
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
@@ -229,12 +225,28 @@ class _Conv(Planned):
         return self.site(input, weight, bias)
 
 
-def _torch_padding(spec: ConvSpec, padding: Any) -> str | tuple[int, ...] | None:
+def torch_padding(spec: ConvSpec, padding: Any) -> str | tuple[int, ...] | None:
     """Return the padding as torch's constructor takes it, or None where it does not."""
+    if spec.transposed and isinstance(padding, str):
+        return None
     if isinstance(padding, str):
         known = padding == "valid" or (padding == "same" and all(s == 1 for s in spec.stride))
         return padding if known else None
     return tuple(lo for lo, _ in spec.padding) if all(lo == hi and lo >= 0 for lo, hi in spec.padding) else None
+
+
+def torch_mode(padding_mode: str) -> str:
+    """Return the padding mode if torch's constructor takes it, another where it does not."""
+    return padding_mode if padding_mode in _TORCH_MODES else "zeros"
+
+
+def go_beyond(layer: Any, spec: ConvSpec, known: Any, padding_mode: str, flip_kernel: bool) -> None:
+    """Set what torch's constructor was not told, for it would not take it."""
+    if known is None:
+        layer.padding = spec.padding
+    layer.padding_mode = padding_mode
+    if boolean(flip_kernel, "flip_kernel"):
+        layer.flip_kernel = True
 
 
 class _ConvTranspose(Planned):
@@ -257,11 +269,7 @@ class _ConvTranspose(Planned):
         *,
         flip_kernel: bool = False,
     ) -> None:
-        if padding_mode != "zeros":
-            raise UnsupportedError(
-                f"padding_mode={padding_mode!r}: a transposed layer has no border to continue; for the adjoint of a convolution "
-                "with a continued border use ninefold.functional.conv_transpose2d(..., padding_mode=...)"
-            )
+        check_no_border(padding_mode)
         ndim = self._ndim
         kernel = per_axis(kernel_size, ndim, "kernel_size", 1)
         spec = ConvSpec(
@@ -275,7 +283,7 @@ class _ConvTranspose(Planned):
             transposed=True,
             output_padding=output_padding,
         )
-        known = None if isinstance(padding, str) else _torch_padding(spec, padding)
+        known = torch_padding(spec, padding)
         super().__init__(
             in_channels,
             out_channels,
@@ -290,10 +298,7 @@ class _ConvTranspose(Planned):
             device,
             dtype,
         )
-        if known is None:
-            self.padding = spec.padding
-        if boolean(flip_kernel, "flip_kernel"):
-            self.flip_kernel = True
+        go_beyond(self, spec, known, padding_mode, flip_kernel)
 
     @node
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002  torch's name
@@ -302,6 +307,20 @@ class _ConvTranspose(Planned):
         if torch.compiler.is_compiling():
             return self.finished(call_traced(input, self.weight, self.bias, size, self._fields(), self.plan_options))
         return self.site(input, self.current_weight(), self.bias, size)
+
+
+def check_no_border(padding_mode: str) -> None:
+    """Refuse a padding mode of a transposed layer.
+
+    Raises
+    ------
+    UnsupportedError
+    """
+    if padding_mode != "zeros":
+        raise UnsupportedError(
+            f"padding_mode={padding_mode!r}: a transposed layer has no border to continue; for the adjoint of a convolution "
+            "with a continued border use ninefold.functional.conv_transpose2d(..., padding_mode=...)"
+        )
 
 
 _AT_SITE = (_Conv.forward, _ConvTranspose.forward)

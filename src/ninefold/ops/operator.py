@@ -17,6 +17,7 @@ from torch.autograd.forward_ad import _set_fwd_grad_enabled
 from torch.autograd.function import _SingleLevelFunction
 from torch.utils.flop_counter import register_flop_formula
 
+from ninefold.engines.aten import without_channels
 from ninefold.engines.base import in_format
 from ninefold.errors import UnsupportedError
 from ninefold.ops import state
@@ -188,6 +189,8 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, spec: str, size: Seque
     n_in, n_out = layer.sizes(x.shape[2:], size)
     form = _layer_form(spec, tuple(map(_hint, x.shape[2:])), None if size is None else tuple(map(_hint, size)))
     check_layer(layer, form, x, weight, bias)
+    if layer.in_channels == 0:
+        return without_channels(form)(weight, x, bias)
     bound = bound_for(
         form, _hint(x.shape[0]), x.dtype, x.device, result_strides(x, weight), _options(spec), torch.get_num_threads()
     )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ninefold.engines.aten import Aten, without_channels
 from ninefold.engines.base import EPILOGUES
 from ninefold.engines.final import Final
 from ninefold.errors import ArgumentTypeError, UnsupportedError
@@ -156,7 +157,10 @@ class Site:
         if x.ndim == self.spec.ndim + 1:
             inner = self._prepare(x.unsqueeze(0), weight, bias, size, grad, options)
             return lambda w, x, b: inner(w, x.unsqueeze(0), b).squeeze(0)
-        self._form(x, weight, bias, size)
+        form = self._form(x, weight, bias, size)
+        if self.spec.in_channels == 0:
+            empty = without_channels(form)
+            return lambda w, x, b: self._finished(empty(w, x, b))
         bound, map_ = self.bind(x, weight, size), self.map
         if grad is None or not any(grad):
             return bound.runner(map_, self.epilogue)
@@ -202,8 +206,6 @@ class Site:
 
     def _traced(self, x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None) -> Tensor:
         """Trace PyTorch's own convolution: a traced graph runs where ninefold is not, and at other sizes than these."""
-        from ninefold.engines.aten import Aten  # noqa: PLC0415  only tracing needs an engine by name
-
         bound = self.bind(x, weight, size)
         problem = bound.problem(self.map)
         if reason := Aten().refuses(problem) or _varies(self.spec):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ninefold.engines.base import EPILOGUES, Runner
 from ninefold.engines.final import Final
+from ninefold.errors import ArgumentError
 from ninefold.planning.cache import plan_cache
 from ninefold.planning.choose import choose, engine_named
 from ninefold.planning.cost import calibrate_once
@@ -67,7 +68,14 @@ def plan_problem(problem: Problem, mode: str = "estimate", weight: Final | None 
     mode : {"estimate", "measure"}
     weight : Final, optional
         The frozen weight; needed to measure engines that derive from it.
+
+    Raises
+    ------
+    ArgumentError
+        For a form without input channels.
     """
+    if problem.form.channels.inputs == 0:
+        raise ArgumentError("in_channels must be at least 1 for a plan, got 0: PyTorch's own convolution runs those of none")
     estimated = choose(problem)
     found = plan_cache().get(problem)
     if found is not None:

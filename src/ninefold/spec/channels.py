@@ -32,7 +32,9 @@ class Grouped:
     groups: int = 1
 
     def __post_init__(self) -> None:
-        for name, count in (("in_channels", self.inputs), ("out_channels", self.outputs), ("groups", self.groups)):
+        if self.inputs < 0:
+            raise ArgumentError(f"in_channels must be at least 0, got {self.inputs}")
+        for name, count in (("out_channels", self.outputs), ("groups", self.groups)):
             if count < 1:
                 raise ArgumentError(f"{name} must be at least 1, got {count}")
         if self.inputs % self.groups or self.outputs % self.groups:

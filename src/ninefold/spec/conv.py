@@ -38,7 +38,7 @@ class ConvSpec:
     Parameters
     ----------
     in_channels, out_channels : int
-        Channels of ``V`` and of ``G``.
+        Channels of ``V`` and of ``G``. A convolution may have no input channels: it is run, as PyTorch's is, not planned.
     kernel_size : int or tuple of int
         Taps per spatial axis. The number of axes is read off the first tuple among the arguments; without one it is 2.
     stride, dilation : int or tuple of int
@@ -97,7 +97,9 @@ class ConvSpec:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        for name in ("in_channels", "out_channels", "groups"):
+        plain = not self.transposed and self.table is None and self.period in (1, (1,), (1, 1), (1, 1, 1))
+        put("in_channels", parse.integer(self.in_channels, "in_channels", 0 if plain else 1))
+        for name in ("out_channels", "groups"):
             put(name, parse.integer(getattr(self, name), name, 1))
         pads = () if isinstance(self.padding, str) else (self.padding,)
         ndim = parse.ndim_of(self.kernel_size, self.stride, self.dilation, *pads, self.output_padding, self.period)
