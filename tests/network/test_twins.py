@@ -79,7 +79,8 @@ def test_what_is_left_alone_is_named_with_the_reason():
             self.kernel_size, self.weight = (3,), torch.nn.Parameter(torch.ones(2, 1, 3))
 
     ConvNorm = type("ConvNorm", (Named,), {})
-    model = torch.nn.Sequential(Own(3, 3, 3), ConvNorm(), torch.nn.LazyConv2d(5, 3), torch.nn.Conv2d(3, 3, 1), Foreign())
+    OwnLazy = type("OwnLazy", (torch.nn.LazyConv2d,), {})
+    model = torch.nn.Sequential(Own(3, 3, 3), ConvNorm(), OwnLazy(5, 3), torch.nn.Conv2d(3, 3, 1), Foreign())
     reasons = nf.unconverted(model)
     assert list(reasons) == ["0", "2", "4"]
     assert reasons["0"] == "Own.forward may mean something else than Conv2d.forward"
@@ -143,3 +144,22 @@ def test_freeze_is_the_users_word_and_is_taken_back():
     assert not model.double()[0].frozen
     nf.freeze(model)
     assert not model.train()[0].frozen
+
+
+@pytest.mark.parametrize("called", [False, True])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_lazy_layers_are_converted_before_and_after_their_first_call(called, inplace):
+    x = torch.randn(2, 3, 9, 11)
+    model = torch.nn.Sequential(torch.nn.LazyConv2d(4, (3, 2), padding=1), torch.nn.LazyConvTranspose2d(5, 3, 2))
+    if called:
+        model(x)
+    twin = nf.convert(model, inplace=inplace)
+    assert [isinstance(layer, nn.conv.Planned) for layer in twin] == [True, True]
+    assert nf.unconverted(model) == {}
+    back = nf.revert(twin)
+    assert [type(layer).__module__.partition(".")[0] for layer in back] == ["torch", "torch"]
+    expected = twin(x)
+    assert (type(twin[0]), type(twin[1])) == (nn.Conv2d, nn.ConvTranspose2d)
+    assert twin[0].in_channels == 3
+    torch.testing.assert_close(nf.revert(twin)(x), expected)
+    torch.testing.assert_close(back(x), expected)

@@ -35,8 +35,11 @@ TWINS: dict[type[Module], type[Planned]] = {
     getattr(torch.nn, name): getattr(nn, name)
     for name in ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
 }
+_LAZY: dict[type[Module], type[Module]] = {
+    getattr(torch.nn, f"Lazy{kind.__name__}"): getattr(nn, f"Lazy{kind.__name__}") for kind in TWINS
+}
 _PLAIN: dict[type[Module], type[Module]] = {
-    **{twin: plain for plain, twin in TWINS.items()},
+    **{twin: plain for plain, twin in (TWINS | _LAZY).items()},
     nn.PointwiseGroupConv1d: torch.nn.Conv1d,
     nn.PointwiseGroupConv2d: torch.nn.Conv2d,
     nn.PointwiseGroupConv3d: torch.nn.Conv3d,
@@ -97,8 +100,10 @@ def twin_type(module: Module) -> type[Module] | None:
     (<class 'ninefold.nn.conv.Conv2d'>, None)
     """
     base = _base(module)
-    if base is None or isinstance(module, (Planned, LazyModuleMixin)) or altered(module, base):
+    if base is None or isinstance(module, Planned) or altered(module, base):
         return None
+    if isinstance(module, LazyModuleMixin):
+        return _LAZY.get(type(module))
     twin: Any = TWINS[base]
     kind: Any = type(module)
     return _rebased(_joined(twin, kind.__mro__[1]), kind) if is_parametrized(module) else _joined(twin, kind)

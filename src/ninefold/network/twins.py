@@ -14,8 +14,8 @@ def convert(model: Module, *, inplace: bool = False) -> Module:
     """Exchange the convolutions of ``torch.nn`` for ninefold's, which plan each call.
 
     What is exchanged is decided by what a call would run: a layer with the ``forward`` and the ``_conv_forward`` of ``torch.nn``,
-    a subclass that only sets defaults and a parametrized layer among them. One that overrides either, on its class or on the
-    object, is left alone; `unconverted` names those and says why. Parameters and buffers are shared with `model`, hooks are
+    a subclass that only sets defaults, a parametrized and a lazy layer among them. One that overrides either, on its class or on
+    the object, is left alone; `unconverted` names those and says why. Parameters and buffers are shared with `model`, hooks are
     kept, results are the same up to rounding.
 
     Parameters
@@ -112,8 +112,11 @@ def unconverted(model: Module) -> dict[str, str]:
     Examples
     --------
     >>> import torch, ninefold as nf
-    >>> nf.unconverted(torch.nn.Sequential(torch.nn.LazyConv2d(8, 3)))
-    {'0': 'LazyConv2d has no weight yet: run the model once'}
+    >>> class Doubled(torch.nn.Conv1d):
+    ...     def forward(self, x):
+    ...         return 2 * super().forward(x)
+    >>> nf.unconverted(torch.nn.Sequential(Doubled(1, 1, 3), torch.nn.Conv1d(1, 1, 3)))
+    {'0': 'Doubled.forward may mean something else than Conv1d.forward'}
     """
     reasons = {name: left_alone(module) for name, module in model.named_modules()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
