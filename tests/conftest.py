@@ -1,14 +1,8 @@
-"""For every test: a plan cache of its own, ``gpu`` tests only where there is one, and the contract's counts at the end."""
+"""For every test: ``gpu`` tests only where there is one, and the contract's counts at the end. See also the one above."""
 
-import os
-import shutil
-import tempfile
 from collections import Counter
 
 import pytest
-
-_CACHE = tempfile.mkdtemp(prefix="ninefold-test-")
-os.environ["NINEFOLD_CACHE"] = _CACHE  # before anything of ninefold is imported
 
 COUNTS = pytest.StashKey[Counter]()
 RATIOS = pytest.StashKey[dict]()
@@ -38,10 +32,6 @@ def pytest_sessionfinish(session):
         output["ratios"] = list(session.config.stash[RATIOS].items())
 
 
-def pytest_unconfigure():
-    shutil.rmtree(_CACHE, ignore_errors=True)
-
-
 def pytest_collection_modifyitems(items):
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
@@ -62,19 +52,17 @@ def no_deadline(monkeypatch):
 
 
 @pytest.fixture
-def without_native(monkeypatch):
+def without_native(monkeypatch, forget):
     """Take the native kernels away: for tests of what happens around an engine, whichever wins on this machine."""
     from ninefold.engines import native
-    from ninefold.ops.bound import bound_for
 
     monkeypatch.setattr(native, "_module", None)
     monkeypatch.setattr(native, "_missing", "No module named 'ninefold._native'")
     native.instruction_set.cache_clear()
-    bound_for.cache_clear()
+    forget()
     yield
     monkeypatch.undo()
     native.instruction_set.cache_clear()
-    bound_for.cache_clear()
 
 
 @pytest.fixture

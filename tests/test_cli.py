@@ -61,16 +61,19 @@ def test_plan_says_why(run):
     assert "not frozen" in done.stdout
 
 
-def test_calibrate_measures_and_keeps_or_says_that_the_machine_is_busy(run):
+def test_calibrate_measures_and_keeps_or_says_why_not(run):
+    """Which of both depends on what else the machine does."""
     assert "no rates of this machine: 'ninefold calibrate'" in run("cache", "show").stdout
-    done = run("calibrate", "--threads", "1")
-    if done.returncode:
+    done, shown = run("calibrate", "--threads", "1"), run("cache", "show").stdout
+    if done.returncode == 0:
+        assert "G multiply-adds/s" in done.stdout
+        assert "plans.sqlite" in done.stdout
+        assert "rates of this machine" in shown
+    else:
         assert done.returncode == 2
-        assert done.stderr.startswith("ninefold: the machine is busy")
-        return
-    assert "G multiply-adds/s" in done.stdout
-    assert "plans.sqlite" in done.stdout
-    assert "rates of this machine" in run("cache", "show").stdout
+        (said,) = done.stderr.splitlines()
+        assert said.startswith("ninefold: ")
+        assert "no rates of this machine" in shown
 
 
 def test_calibrate_prints_the_rates_with_units(monkeypatch, tmp_path, capsys):

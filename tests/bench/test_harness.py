@@ -1,27 +1,12 @@
 import json
-from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 
 from ninefold.engines.fft import FFT
-from ninefold.planning import decide
+from ninefold.planning import measure
 from ninefold.spec import ConvSpec
 from ninefold.testing.shapes import Shape
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _bench_on_path(monkeypatch, tmp_path):
-    if not (ROOT / "bench" / "case.py").exists():
-        pytest.skip("the benchmarks are not part of this installation")
-    monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(decide, "measure", partial(decide.measure, seconds=0.002))
-    monkeypatch.setattr(decide, "calibrate_once", lambda _: None)
-
 
 ENGINES = {"aten", "fft", "gemm"}
 
@@ -89,6 +74,7 @@ def test_an_engine_that_disagrees_is_an_error_and_no_time(monkeypatch, spoil, co
 
     from bench import report
 
+    run_case(_shape(), "c", seconds=0.01)  # the planner has timed an engine that works
     _broken(monkeypatch, spoil)
     (record, *_) = run_case(_shape(), "c", seconds=0.01)
     assert any(e.startswith("fft") and complaint in e for e in record.errors)
@@ -148,17 +134,28 @@ def test_one_dimension_and_three():
                 assert record.errors == []
 
 
-def test_a_slow_contender_runs_once_and_its_ratio_is_marked():
+def test_a_slow_contender_runs_once_and_its_ratio_is_marked(clock):
     from bench.timing import interleave, ratio
 
-    def slow():
-        sum(range(400_000))
-
-    times = interleave({"slow": slow, "fast": lambda: None}, seconds=0.01, pairs=("slow", "fast"))
+    clock.tick = 0.0
+    runs = {"slow": lambda: clock.sleep(0.1), "fast": lambda: clock.sleep(0.004)}
+    times = interleave(runs, seconds=0.0201, pairs=("slow", "fast"))
     assert times["slow"].single
-    assert not times["fast"].single
-    middle, low, high = ratio(times["slow"], times["fast"])
-    assert middle == low == high > 20
+    assert times["fast"].seconds == pytest.approx([0.004] * 5)
+    assert ratio(times["slow"], times["fast"]) == pytest.approx((25, 25, 25))
+
+
+def test_who_is_hopeless_by_the_planners_clock_is_left_out_and_told_by_nothing_else(monkeypatch, clock):
+    from bench.case import run_case
+
+    honest = FFT.prepare
+    monkeypatch.setattr(FFT, "prepare", lambda *given: lambda *x, run=honest(*given): clock.sleep(2.0) or run(*x))
+    (record, *_) = run_case(_shape(), "c", seconds=0.01)
+    assert record.errors == []
+    assert "fft" not in record.seconds
+    monkeypatch.setattr(measure, "interleaved", lambda runs, _: {name: [0.05] for name in runs})
+    (record, *_) = run_case(_shape(batch=3), "c", seconds=0.01)
+    assert record.singles == ["fft"]
 
 
 def test_the_interval_holds_the_ratio_of_noisy_times():

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -7,16 +6,9 @@ import torch
 from ninefold.planning import decide
 from ninefold.spec import ConvSpec, Problem
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(autouse=True)
-def networks(monkeypatch, tmp_path):
-    if not (ROOT / "bench" / "networks.py").exists():
-        pytest.skip("the benchmarks are not part of this installation")
-    monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(decide, "calibrate_once", lambda _: None)
+def networks(monkeypatch):
     from bench import networks as module
 
     monkeypatch.setattr(module, "retain_memory", lambda: None)  # it would hold for all tests that follow

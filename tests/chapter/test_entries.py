@@ -7,12 +7,31 @@ from pathlib import Path
 import pytest
 
 from ninefold import chapter
+from ninefold.chapter import efficient
 from ninefold.chapter.record import load
 from ninefold.errors import ArgumentError
 
 CONTENTS = (Path(__file__).parents[2] / "docs" / "chapter" / "README.md").read_text("utf-8")
 VERDICTS = {cells[1]: cells[-2] for line in CONTENTS.splitlines() if len(cells := re.split(r" ?(?<!\\)\| ?", line)) == 6}
 QUICK = [entry for entry in chapter.ENTRIES if not entry.long]
+
+
+SECONDS = efficient._seconds
+
+
+@pytest.fixture(autouse=True)
+def _times(monkeypatch):
+    """Whoever comes first is eight times as slow as the others, whatever this machine does; they run all the same."""
+    monkeypatch.setattr(efficient, "_seconds", lambda *runs: [1.0 if k else 8.0 for k, run in enumerate(runs) if run().numel()])
+
+
+def test_an_entry_times_in_turns_and_takes_the_shortest(monkeypatch, clock):
+    monkeypatch.setattr(efficient, "perf_counter", clock)
+    clock.tick, order = 0.0, []
+    slow = lambda: clock.sleep(3.0 + len(order) % 7) or order.append("slow")
+    fast = lambda: clock.sleep(1.0) or order.append("fast")
+    assert SECONDS(slow, fast) == [3.0, 1.0]
+    assert order == ["slow", "fast"] * 24
 
 
 def test_keys_are_unique_and_lead_to_their_entries():

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -30,9 +31,7 @@ needs_extension = pytest.mark.skipif(native.instruction_set() is None, reason="1
 
 def python(code, **environment):
     command = [sys.executable, "-c", code]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT, env=os.environ | environment
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | environment)
 
 
 @needs_extension
@@ -107,6 +106,7 @@ def test_several_python_threads_at_once(engine):
 
 
 def _child(run, K, V, expected, answer):
+    signal.alarm(600)  # ends a child that hangs, and no other, however busy the machine is
     answer.put(bool((run(K, V, None).numpy() == expected.numpy()).all()))  # nothing of torch's own pool is asked for
 
 
@@ -120,10 +120,9 @@ def test_a_forked_child_runs_on_one_thread_and_ends(engine):
     answer = context.Queue()
     child = context.Process(target=_child, args=(run, K, V, expected, answer))
     child.start()
-    equal = answer.get(timeout=60)
-    child.join(60)
+    child.join()
     assert child.exitcode == 0
-    assert equal
+    assert answer.get()
 
 
 @needs_extension

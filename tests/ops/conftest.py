@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as tF
 
-from ninefold.functional import conv as functional
 from ninefold.ops import bound
 from ninefold.planning.choose import choose
 from ninefold.spec import ConvSpec
@@ -101,12 +100,8 @@ def _one_thread():
 
 
 @pytest.fixture
-def prefer(monkeypatch):
+def prefer(monkeypatch, forget):
     """Return a function that makes an engine the choice wherever it does not refuse, whatever the size."""
-
-    def forget():
-        bound.bound_for.cache_clear()
-        functional._site.cache_clear()
 
     def set_engine(name):
         def plan(problem, mode="estimate", weight=None):
@@ -117,8 +112,7 @@ def prefer(monkeypatch):
         monkeypatch.setattr(bound, "plan_problem", plan)
         forget()
 
-    yield set_engine
-    forget()
+    return set_engine
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)

@@ -11,7 +11,7 @@ import ninefold as nf
 from ninefold.errors import CacheWarning, PlanFileError
 from ninefold.ops import Site
 from ninefold.planning import cache as cache_module
-from ninefold.planning import decide, plan_problem, pose
+from ninefold.planning import plan_problem, pose
 from ninefold.planning.cache import PlanCache, plan_cache
 from ninefold.settings import Options
 from ninefold.spec import ConvSpec
@@ -20,7 +20,6 @@ from ninefold.spec import ConvSpec
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path))
-    monkeypatch.setattr(decide, "calibrate_once", lambda _: None)  # test_rates has that
     return tmp_path
 
 
@@ -85,13 +84,14 @@ def damage(path):
 
 
 @pytest.mark.parametrize("how", ["damaged", "locked", "folder"])
-def test_a_cache_that_cannot_be_used_costs_one_warning(folder, how):
+def test_a_cache_that_cannot_be_used_costs_one_warning(folder, monkeypatch, how):
     path = folder / "plans.sqlite"
     blocker = None
     if how == "damaged":
         damage(path)
     elif how == "locked":
         PlanCache(path).put(problem(20), "aten", {})
+        monkeypatch.setattr(cache_module, "PATIENCE", 0.01)
         blocker = sqlite3.connect(path)
         blocker.execute("BEGIN EXCLUSIVE")
     else:
@@ -141,6 +141,7 @@ def test_clear_mends_a_damaged_file(folder):
 
 
 def write_many(path, start):
+    cache_module.PATIENCE = 600.0
     cache = PlanCache(path)
     for width in range(start, start + 20):
         cache.put(problem(width), "aten", {"aten": 1.0})

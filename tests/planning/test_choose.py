@@ -1,14 +1,16 @@
-import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 import ninefold as nf
 from ninefold.engines import ENGINES
+from ninefold.engines.base import Machine
 from ninefold.errors import NoEngineError
 from ninefold.planning import measure as measure_module
-from ninefold.planning import prepare
+from ninefold.planning import plan_problem, prepare
 from ninefold.planning.choose import choose, engine_named, judge
+from ninefold.planning.cost import machine_for
 from ninefold.spec import ConvSpec, Problem
 
 LONG = Problem("c", ConvSpec(64, 64, (511,), groups=64).form(2048), 2, threads=2)
@@ -85,16 +87,34 @@ def test_measure_prefers_the_faster_and_forgives_the_earlier(monkeypatch):
     assert plan.chosen.measured == 0.5
 
 
-def test_what_is_slow_only_at_its_first_call_is_timed_on():
+def test_what_is_slow_only_at_its_first_call_is_timed_on(clock):
+    clock.tick = 0.0
     calls = []
 
     def warming():
         calls.append(1)
-        time.sleep(0.05 if len(calls) == 1 else 0.001)
+        clock.sleep(0.05 if len(calls) == 1 else 0.001)
 
-    times = measure_module.interleaved({"steady": lambda: time.sleep(0.001), "warming": warming}, 0.02)
-    assert len(times["warming"]) > 2
-    assert max(times["warming"]) < 0.05
+    times = measure_module.interleaved({"steady": lambda: clock.sleep(0.001), "warming": warming}, 0.0201)
+    assert times["warming"] == pytest.approx([0.001] * 10)
+    assert len(times["steady"]) == 10
+
+
+def test_what_stays_slow_is_not_called_again(clock):
+    clock.tick = 0.0
+    times = measure_module.interleaved({"steady": lambda: clock.sleep(0.01), "slow": lambda: clock.sleep(0.06)}, 0.0)
+    assert times["slow"] == pytest.approx([0.06])
+    assert len(times["steady"]) == 3
+
+
+def test_a_test_sees_no_time_and_no_rates_but_those_it_makes_up(tmp_path, monkeypatch):
+    """What the clock of this machine says, or a cache of an earlier run, must not decide any test."""
+    monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path))
+    plans = [plan_problem(replace(LONG, threads=torch.get_num_threads()), "measure") for _ in range(2)]
+    assert [plan.source for plan in plans] == ["measure", "cache"]
+    assert plans[0].engine == next(c.engine for c in plans[0].candidates if c.measured is not None)
+    assert all(c.measured is None or c.measured == pytest.approx(0.05) for c in plans[0].candidates)
+    assert machine_for(LONG) == Machine()
 
 
 @pytest.mark.usefixtures("without_native")

@@ -5,6 +5,7 @@ import multiprocessing
 import sqlite3
 import warnings
 from dataclasses import astuple, replace
+from itertools import count
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def turns(monkeypatch):
     """Runs that take what `seconds` says in turn, on `share` of two processors."""
 
     class Clock:
@@ -55,44 +56,38 @@ def clock(monkeypatch):
     return it
 
 
-def test_each_rate_is_that_of_the_median_run_in_turns(clock):
-    clock.seconds["product"] = [0.5, 0.02, 0.02, 0.02, 0.9]  # whoever runs first or is disturbed is not what counts
+def test_each_rate_is_that_of_the_median_run_in_turns(turns):
+    turns.seconds["product"] = [0.5, 0.02, 0.02, 0.02, 0.9]  # whoever runs first or is disturbed is not what counts
     found = measured_rates(2, seconds=0.3)
     assert astuple(found) == pytest.approx((1e9 / 0.02, 3e8 / 0.01, 2e7 / 0.004, 0.001 / 300))
-    assert len(set(clock.calls.values())) == 1
+    assert len(set(turns.calls.values())) == 1
 
 
-def test_rounds_go_on_for_about_the_time_that_is_given(clock):
+def test_rounds_go_on_for_about_the_time_that_is_given(turns):
     measured_rates(2, seconds=0.35)
-    assert clock.calls["call"] == 2 + 10
+    assert turns.calls["call"] == 2 + 10
     measured_rates(2, seconds=0.0)
-    assert clock.calls["call"] == 12 + 2 + 5
+    assert turns.calls["call"] == 12 + 2 + 5
     measured_rates(2, seconds=1e9)
-    assert clock.calls["call"] == 19 + 2 + 60
+    assert turns.calls["call"] == 19 + 2 + 60
 
 
-def test_what_is_really_run_is_work_of_the_amount_that_is_stated():
-    found = measured_rates_or_skip(torch.get_num_threads())
-    assert unlikely(found, torch.get_num_threads()) is None
-    runs = rates._runs()
-    for run, amount in runs.values():
+def test_what_is_really_run_is_work_of_the_amount_that_is_stated(monkeypatch):
+    threads, real, times = 2, rates._runs, count()
+    monkeypatch.setattr(rates, "perf_counter", lambda: 0.02 * next(times))
+    monkeypatch.setattr(rates, "process_time", lambda: 0.02 * threads * next(times))
+    assert unlikely(measured_rates(threads, seconds=0.01), threads) is None
+    for run, amount in real().values():
         run()
         assert amount > 0
 
 
-def measured_rates_or_skip(threads):
-    try:
-        return measured_rates(threads, seconds=0.01)
-    except CalibrationError as error:
-        pytest.skip(str(error))
-
-
-def test_a_busy_moment_gives_no_rates(clock):
-    clock.share = 1.4
+def test_a_busy_moment_gives_no_rates(turns):
+    turns.share = 1.4
     with pytest.raises(CalibrationError, match="2 threads had 70% of the processor time"):
         measured_rates(2)
-    assert clock.calls["product"] == 2 + 5  # and is noticed early
-    clock.share = 0.9
+    assert turns.calls["product"] == 2 + 5  # and is noticed early
+    turns.share = 0.9
     assert measured_rates(1).product == pytest.approx(5e10)
 
 
@@ -105,8 +100,8 @@ def test_a_busy_moment_gives_no_rates(clock):
         ("call", 1e-9, "call=1e\\+06 seconds"),
     ],
 )
-def test_rates_that_no_machine_has_are_refused_with_the_limits(clock, name, amount, words):
-    clock.amounts = clock.amounts | {name: amount}
+def test_rates_that_no_machine_has_are_refused_with_the_limits(turns, name, amount, words):
+    turns.amounts = turns.amounts | {name: amount}
     with pytest.raises(CalibrationError, match=words):
         measured_rates(2)
 
@@ -247,12 +242,13 @@ def test_what_another_process_measured_meanwhile_is_kept(folder):
 
 
 @pytest.mark.parametrize("how", ["damaged", "locked"])
-def test_a_file_that_cannot_be_used_costs_one_warning_and_the_rates_stay_in_memory(folder, how):
+def test_a_file_that_cannot_be_used_costs_one_warning_and_the_rates_stay_in_memory(folder, monkeypatch, how):
     path = folder / "plans.sqlite"
     if how == "damaged":
         path.write_bytes(b"this is no database, whatever its name says" * 50)
     else:
         PlanCache(path).put_rates({1: SLOW})
+        monkeypatch.setattr(cache_module, "PATIENCE", 0.01)
         blocker = sqlite3.connect(path)
         blocker.execute("BEGIN EXCLUSIVE")
     cache = PlanCache(path)
@@ -296,6 +292,7 @@ def test_stored_rates_that_no_machine_has_are_not_used(folder):
 
 
 def store(path, threads):
+    cache_module.PATIENCE = 600.0
     for k in range(20):
         PlanCache(path).put_rates({threads: replace(MINE, call=(1 + k) / 1e6)})
 

@@ -34,6 +34,7 @@ __all__ = ["PlanCache", "cache_folder", "fingerprint", "plan_cache"]
 _T = TypeVar("_T")
 
 LIMIT = 20_000
+PATIENCE = 5.0  # seconds to wait for other processes that use the file; on a busy machine they may need some
 _FORMAT = "ninefold-plans-1"
 _PLANS = "CREATE TABLE IF NOT EXISTS plans (key TEXT PRIMARY KEY, engine TEXT, seconds TEXT, problem TEXT, used REAL)"
 _NOTES = "CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, value TEXT, used REAL)"
@@ -261,7 +262,7 @@ class PlanCache:
             return otherwise
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.closing(sqlite3.connect(self.path, timeout=1.0)) as db, db:
+            with contextlib.closing(sqlite3.connect(self.path, timeout=PATIENCE)) as db, db:
                 return work(db)
         except (sqlite3.Error, OSError) as error:
             self._broken = True
