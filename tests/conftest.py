@@ -43,14 +43,6 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="torch.cuda.is_available() is False: there is no accelerator"))
 
 
-@pytest.fixture(autouse=True)
-def no_deadline(monkeypatch):
-    """Let `optimize` never run out of time, however busy the machine is: what it leaves out then is no matter of chance."""
-    from ninefold.network.trial import Budget
-
-    monkeypatch.setattr(Budget, "left", lambda _: float("inf"))
-
-
 @pytest.fixture
 def without_native(monkeypatch, forget):
     """Take the native kernels away: for tests of what happens around an engine, whichever wins on this machine."""

@@ -16,11 +16,6 @@ from ninefold.network.running import Call, Clock, outputs, step, tensors_in, unt
 
 
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path))
-
-
-@pytest.fixture(autouse=True)
 def direct_wins(monkeypatch):
     """Let layers be exchanged, whatever the clock or the costs say: one that is not exchanged shows nothing here."""
     from ninefold.network import trial

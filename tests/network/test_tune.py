@@ -28,12 +28,6 @@ class Net(torch.nn.Module):
         return self.head(y.mean((2, 3)))
 
 
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    """Remember nothing of other tests: neither plans nor which whole network was faster."""
-    monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path))
-
-
 @pytest.fixture
 def fft_wins(monkeypatch):
     """Let estimates prefer transforms wherever they apply: what the clock prefers is no matter of correctness."""
