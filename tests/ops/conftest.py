@@ -105,7 +105,7 @@ def prefer(monkeypatch):
     """Return a function that makes an engine the choice wherever it does not refuse, whatever the size."""
 
     def forget():
-        bound.bound_for.cache_clear()
+        bound.BOUNDS.clear()
         functional._site.cache_clear()
 
     def set_engine(name):
