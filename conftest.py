@@ -45,7 +45,7 @@ def forget_plans():
     from ninefold.functional import conv
     from ninefold.ops import bound
 
-    bound.bound_for.cache_clear()
+    bound.BOUNDS.clear()
     conv._site.cache_clear()
 
 

@@ -268,11 +268,13 @@ private:
                 while (left) {
                     const int64_t many = portion(left, columns ? kColumn : 4), out_row = dy * d.jump[1] * d.out[1];
                     const float** row = rows;
-                    for (int64_t a = 0; a < d.z.taps; ++a)
+                    for (int64_t a = 0; a < d.z.taps; ++a) {
+                        const int64_t from_z = d.source[0][z * d.step[0] + d.z.at[a]];
                         for (int64_t u = 0; u < K + many - 1; ++u) {
-                            int64_t from_z = d.source[0][z * d.step[0] + d.z.at[a]], from_y = d.source[1][y + d.y.at[0] + u * dy];
+                            const int64_t from_y = d.source[1][y + d.y.at[0] + u * dy];
                             *row++ = from_z < 0 || from_y < 0 ? zeros : source + from_z * d.in[0] + from_y * d.in[1] + from_x;
                         }
+                    }
                     float* out_here = at(to, z, y, d.x[0], 0);
                     y += many * dy;
                     left -= many;

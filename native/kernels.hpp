@@ -17,6 +17,7 @@ struct Run {
 struct Positions {
     const Run* runs = nullptr;
     int64_t n_runs = 0;
+    Run inside{0, 0, 0, 0};  // the longest run, in which nearly all positions lie
 
     // The run that position k lies in; behind the last one there is nothing.
     const Run* of(int64_t k) const {
@@ -26,6 +27,7 @@ struct Positions {
     }
     // The source element at position k, -1 for zeros.
     int64_t operator[](int64_t k) const {
+        if (uint64_t(k - inside.to) < uint64_t(inside.count)) return inside.from + (k - inside.to) * inside.step;
         const Run* run = of(k);
         return k < 0 || run == runs + n_runs || run->from < 0 ? -1 : run->from + (k - run->to) * run->step;
     }

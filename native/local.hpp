@@ -50,20 +50,21 @@ struct Local {
         }
     }
 
-    // How many outputs share the rows k of weights, and the j-th of them.
+    // How many outputs share the rows k of weights; and the j-th of them, with the extended position that it reads from.
     int64_t sharing(int64_t k) const {
         int64_t many = 1;
         for (int d = 2; d >= 0; k /= period[d], --d) many *= along(d, k % period[d]);
         return many;
     }
-    int64_t shared(int64_t k, int64_t j) const {
-        int64_t p = 0, each = 1;
+    int64_t shared(int64_t k, int64_t j, int64_t& from) const {
+        int64_t at[3];
         for (int d = 2; d >= 0; k /= period[d], --d) {
             const int64_t residue = k % period[d], many = along(d, residue);
-            p += (residue + j % many * period[d]) * each;
-            j /= many, each *= outputs[d];
+            at[d] = residue + j % many * period[d];
+            j /= many;
         }
-        return p;
+        from = base(at[0], at[1], at[2]);
+        return (at[0] * outputs[1] + at[1]) * outputs[2] + at[2];
     }
 
 private:

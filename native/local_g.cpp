@@ -97,15 +97,17 @@ template <class T> struct Run_g {
 
     // The j-th position of each of some rows, or -1, and what it reads from.
     struct Jth {
-        int64_t position[kMostPlaces], base[kMostPlaces];
+        int64_t position[kMostPlaces], base[kMostPlaces], sharing[kMostPlaces];
     };
     void find(Range ks, int64_t j, Jth& at) const {
-        int64_t row[kMostPlaces];
-        if (whole) d.places(ks.begin, ks.size(), at.base, row);
+        if (whole) {
+            int64_t row[kMostPlaces];
+            d.places(ks.begin, ks.size(), at.base, row);
+        }
         for (int64_t k = 0; k < ks.size(); ++k) {
-            const int64_t p = whole ? ks.begin + k : j < d.sharing(ks.begin + k) ? d.shared(ks.begin + k, j) : -1;
-            at.position[k] = p;
-            if (!whole) at.base[k] = d.base(p < 0 ? 0 : p);  // what is read for no position is not used
+            at.position[k] = whole ? ks.begin + k : -1;
+            if (!whole && j < at.sharing[k]) at.position[k] = d.shared(ks.begin + k, j, at.base[k]);
+            else if (!whole) at.base[k] = 0;  // what is read for no position is not used
         }
     }
 
@@ -165,12 +167,12 @@ template <class T> struct Run_g {
         int64_t g = q / n.parts_o % d.groups, first_k = q / n.parts_o / d.groups * n.place;
         Range ks{first_k, least(d.kernels, first_k + n.place)};
         int64_t shared = 1;
-        for (int64_t k = ks.begin; k < ks.end && !whole; ++k) shared = most(shared, d.sharing(k));
+        Jth at;
+        for (int64_t k = 0; k < ks.size() && !whole; ++k) shared = most(shared, at.sharing[k] = d.sharing(ks.begin + k));
         T* patches = reinterpret_cast<T*>(mine);
         T* given = patches + n.place * n.examples * s.pitch + kLanes<T>;
         const int64_t parts_b = ceil_div(examples, n.examples), parts = ceil_div(os.size(), kRows);
         bool add = !first;
-        Jth at;
         for (int64_t j = 0; j < shared; ++j) {
             find(ks, j, at);
             for (int64_t h = 0; h < parts_b; ++h, add = true) {

@@ -328,7 +328,13 @@ template <class S> struct Piece {
     void expand_divisors() {
         if (!p.axis[2].counts) return;
         fill<T>(room.divide, cut.out, T(1));
-        for (int64_t i = 0; i < i1 - i0; ++i) fill<T>(room.divide + i * p.inner, p.inner, T(p.axis[2].divisor(i0 + i)));
+        int64_t begin, end;
+        p.axis[2].whole(begin, end);
+        const T whole = T(p.axis[2].kernel);
+        for (int64_t i = 0; i < i1 - i0; ++i) {
+            const int64_t j = i0 + i;
+            fill<T>(room.divide + i * p.inner, p.inner, j >= begin && j < end ? whole : T(p.axis[2].divisor(j)));
+        }
     }
 };
 

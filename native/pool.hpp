@@ -19,9 +19,18 @@ struct PoolAxis {
         return many > 1 ? double(many) : 1;
     }
 
+    // All taps of the outputs [begin, end) are counted.
+    void whole(int64_t& begin, int64_t& end) const {
+        const int64_t first = from + lo, last = to - 1 - (kernel - 1) * dilation + lo;  // where the first tap of such an output may lie
+        begin = first > 0 ? (first - 1) / stride + 1 : 0;
+        end = last >= 0 ? last / stride + 1 : 0;
+        begin = begin < n_out ? begin : n_out;
+        end = end < begin ? begin : end < n_out ? end : n_out;
+    }
+
 private:
     int64_t before(int64_t distance) const {
-        const int64_t taps = distance > 0 ? (distance - 1) / dilation + 1 : 0;
+        const int64_t taps = distance > 0 ? (dilation == 1 ? distance : (distance - 1) / dilation + 1) : 0;
         return taps < kernel ? taps : kernel;
     }
 };

@@ -215,25 +215,29 @@ template <class S, bool Max> struct Piece {
     void widen() {
         constexpr int L = kLanes<T>;
         const PoolAxis &yy = p.axis[1], &x = p.axis[2];
+        int64_t begin, end;
+        x.whole(begin, end);
         for (int64_t oz = z.j0; oz < z.j1; ++oz)
             for (int64_t oy = y.j0; oy < y.j1; ++oy) {
                 const S* from = grad + (oz * yy.n_out + oy) * x.n_out * p.inner;
                 T* to = room.up + ((oz - z.j0) * outs_y() + oy - y.j0) * c.n;
                 const T share = T(p.share(oz, oy));
-                int64_t v = 0;
+                auto divided = [&](int64_t v, int64_t until, T by) {
+                    for (; v + L <= until; v += L) store(to + v, read(from + v) / broadcast<T>(by));
+                    for (; v < until; ++v) to[v] = wide(from[v]) / by;
+                };
                 if (x.counts) {
-                    for (int64_t i = 0; i < x.n_out; ++i) {
-                        const T each = share * T(x.divisor(i));
-                        for (int64_t k = 0; k < p.inner; ++k, ++v) to[v] = wide(from[v]) / each;
-                    }
+                    auto apart = [&](int64_t i) { divided(i * p.inner, (i + 1) * p.inner, share * T(x.divisor(i))); };
+                    for (int64_t i = 0; i < begin; ++i) apart(i);
+                    divided(begin * p.inner, end * p.inner, share * T(x.kernel));
+                    for (int64_t i = end; i < x.n_out; ++i) apart(i);
                     continue;
                 }
                 if (share == T(1)) {
                     join_rows<Plus, Before::none, S>(&from, 1, c.n, to);
                     continue;
                 }
-                for (; v + L <= c.n; v += L) store(to + v, read(from + v) / broadcast<T>(share));
-                for (; v < c.n; ++v) to[v] = wide(from[v]) / share;
+                divided(0, c.n, share);
             }
     }
 

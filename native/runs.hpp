@@ -14,6 +14,11 @@ inline std::vector<Run> runs_of(const RunLists& given) {
     return runs;
 }
 
-inline Positions positions_of(const std::vector<Run>& runs) { return {runs.data(), int64_t(runs.size())}; }
+inline Positions positions_of(const std::vector<Run>& runs) {
+    Positions positions{runs.data(), int64_t(runs.size())};
+    for (const Run& run : runs)
+        if (run.from >= 0 && run.count > positions.inside.count) positions.inside = run;
+    return positions;
+}
 
 }  // namespace ninefold

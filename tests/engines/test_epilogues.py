@@ -16,7 +16,7 @@ from ninefold.errors import UnsupportedError
 from ninefold.network import optimize
 from ninefold.network.fuse import Fused, find_detectors
 from ninefold.ops import Site
-from ninefold.ops.bound import bound_for
+from ninefold.ops.bound import BOUNDS
 from ninefold.planning import prepare
 from ninefold.planning.choose import choose
 from ninefold.spec import ConvSpec, Problem
@@ -45,9 +45,9 @@ def fused(monkeypatch, without_native):
         if engine.name.startswith("aten"):
             monkeypatch.setattr(type(engine), "epilogues", frozenset({"relu"}))
     monkeypatch.setattr(Aten, "prepare_with", prepare_with)
-    bound_for.cache_clear()  # what was prepared for equal operands before
+    BOUNDS.clear()  # what was prepared for equal operands before
     yield asked
-    bound_for.cache_clear()
+    BOUNDS.clear()
 
 
 def test_every_epilogue_is_the_same_in_place():

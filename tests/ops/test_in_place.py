@@ -7,7 +7,7 @@ import torch
 
 from ninefold.engines import ENGINES
 from ninefold.ops import Site
-from ninefold.ops.bound import bound_for
+from ninefold.ops.bound import BOUNDS
 from ninefold.spec import ConvSpec
 
 from .conftest import KINDS
@@ -41,7 +41,7 @@ def test_a_result_may_be_changed_in_place(engine, name):
     spec, size = SPECS[name]
     found = []
     for change in (lambda y: y.clone().mul_(1.5), lambda y: y.mul_(1.5)):
-        bound_for.cache_clear()
+        BOUNDS.clear()
         x, w, b = operands(spec, size)
         out = torch.relu_(change(Site(spec)(x, w, b)))
         weights = torch.linspace(-1, 2, out.numel()).view(out.shape)

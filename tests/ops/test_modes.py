@@ -250,7 +250,7 @@ def test_options_fixed_in_a_layer_are_seen_on_every_route_and_by_its_gradients(r
     posed = []
     plan_problem = bound.plan_problem
     monkeypatch.setattr(bound, "plan_problem", lambda problem, *rest: posed.append(problem) or plan_problem(problem, *rest))
-    bound.bound_for.cache_clear()
+    bound.BOUNDS.clear()
     with nullcontext() if train else torch.no_grad():
         z = route(layer, x)
     if train:

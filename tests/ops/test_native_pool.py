@@ -97,15 +97,18 @@ def test_sums_are_divided_and_rooted(size, what):
     axes = what.axes(size)
     ones = torch.ones(1, 1, *size).double()
     count = torch.from_numpy(reference.pool(what, ones.numpy(), reference.reductions["average_over"](1))).clamp_min(1)
-    per_axis = tuple(tuple(windows.total(torch.ones(a.n_in).double(), [a]).clamp_min(1).tolist()) for a in axes)
+    divide = native_pool.Divide(1.5, tuple((0, a.n_in) for a in axes))
+    count = 1.5 * count
     for last in both(size):
         y = laid(x, last)
-        got = native_pool.find("sum", y, axes, "square", "root", per_axis).forward(y)
+        got = native_pool.find("sum", y, axes, "square", "root", divide).forward(y)
         total = torch.from_numpy(reference.pool(what, (x * x).numpy(), reference.reductions["average_over"](1)))
         torch.testing.assert_close(got, (total / count).sqrt())
-        got = native_pool.find("sum", y, axes, "abs", "", per_axis).forward(y)
+        plan = native_pool.find("sum", y, axes, "abs", "", divide)
         total = torch.from_numpy(reference.pool(what, x.abs().numpy(), reference.reductions["average_over"](1)))
-        torch.testing.assert_close(got, total / count)
+        torch.testing.assert_close(plan.forward(y), total / count)
+        g = laid(ints(*total.shape), last)
+        torch.testing.assert_close(plan.backward(None, g), windows.spread(plan, g.clone().requires_grad_()).detach())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -6,10 +6,21 @@ import tracemalloc
 import pytest
 import torch
 
+from ninefold import nn
 from ninefold.engines import ENGINES
+from ninefold.engines.aten import Aten
+from ninefold.engines.base import extension, folding
+from ninefold.engines.fft import FFT
 from ninefold.engines.final import Final
+from ninefold.engines.held import Held, plan_bytes
+from ninefold.engines.implicit import Implicit
+from ninefold.engines.winograd import Winograd
+from ninefold.functional import adaptive_pool, sliding
+from ninefold.ops import native_pool, site
+from ninefold.planning import choose as choose_module
 from ninefold.planning.choose import choose
-from ninefold.spec import ConvSpec
+from ninefold.settings import Options
+from ninefold.spec import ConvSpec, PoolSpec, connectivity_counts
 from ninefold.spec.padding import MODES
 from ninefold.spec.problem import Problem
 
@@ -90,3 +101,110 @@ def test_preparing_does_not_grow_with_the_length(name, engine):
                         engine.prepare(p, final)
 
     grows(prepare)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_writing_out_a_border_takes_as_many_operations_for_every_length(mode):
+    def run(times):
+        form = ConvSpec(1, 1, (9, 5), padding=((8, 3), (2, 4)), padding_mode=mode).form((300 * times, 400 * times))
+        V = torch.empty(form.input_shape(1), device="meta")
+        R = torch.empty(1, 1, *(axis.span for axis in form.axes), device="meta")
+        assert extension(form)(V).shape == R.shape
+        assert folding(form)(R).shape == V.shape
+
+    grows(run)
+
+
+@pytest.mark.parametrize("include_pad", [False, True])
+def test_pooling_does_not_grow_with_the_length(include_pad):
+    spec = PoolSpec((5, 3), 2, 1, ceil_mode=True)
+
+    def run(times):
+        size = (300 * times, 401 * times)
+        axes = spec.axes(size)
+        divide = sliding.divisors(axes, spec, include_pad)
+        native_pool._made("sum", (2, 3, *size), False, torch.float32, axes, "", "", divide, 2)
+
+    grows(run)
+
+
+@pytest.mark.parametrize("bins", ["overlapping", "disjoint"])
+def test_cells_are_made_in_one_operation(bins):
+    def run(times):
+        adaptive_pool._cells(torch.empty(1, 3, 1_001 * times, device="meta"), -1, 400 * times, bins)
+
+    grows(run)
+
+
+def test_counting_connections_does_not_grow_with_the_length():
+    for spec in (
+        ConvSpec(2, 3, (5,), stride=2, dilation=3, padding=4, bias=True),
+        ConvSpec(2, 3, (5,), stride=3, transposed=True),
+        ConvSpec(2, 3, (5,), padding=4, padding_mode="reflect"),
+    ):
+        grows(lambda times, spec=spec: connectivity_counts(spec, 10_001 * times))
+
+
+def test_lengths_share_the_spectra_of_a_final_kernel():
+    K = torch.randint(-3, 4, (4, 1, 100)).float()
+    final, runners = Final(K), []
+    for n in range(700, 2_000, 13):
+        form = ConvSpec(4, 4, (100,), groups=4).form(n)
+        runners.append(FFT().prepare(Problem("c", form, 1, frozen=True), final))
+        x = torch.randint(-3, 4, (1, 4, n)).float()
+        torch.testing.assert_close(runners[-1](K, x), torch.conv1d(x, K, groups=4), rtol=0, atol=0.02)
+    assert len(final._forms) <= 10  # five lengths an octave
+    assert 0 < final.nbytes <= 10 * 4 * 2_304 * 8
+    del runners
+    assert final.nbytes == 0
+
+
+@pytest.mark.parametrize("engine", [FFT(), Implicit(), Winograd()], ids=lambda engine: engine.name)
+def test_what_a_frozen_layer_keeps_of_many_lengths_is_bounded(engine, monkeypatch):
+    if engine.refuses(Problem("c", ConvSpec(3, 5, (5,)).form(100), 1)) is not None:
+        pytest.skip("there is no native extension here")
+    monkeypatch.setattr(choose_module, "ENGINES", (engine, Aten()))
+    monkeypatch.setattr(type(engine), "cost", lambda *_: 0.0)
+    monkeypatch.setattr(site, "_KEPT", 20_000)
+    layer = nn.Conv1d(3, 5, 5, padding=2, padding_mode="reflect", flip_kernel=True).eval().requires_grad_(requires_grad=False)
+    layer.plan_options = Options(tolerance=1.0)
+    layer.freeze()
+    with torch.no_grad():
+        for n in range(40, 4_000, 61):
+            x = torch.randn(2, 3, n)
+            z = layer(x)
+            expected = torch.conv1d(torch.nn.functional.pad(x, (2, 2), "reflect"), layer.weight.flip(2), layer.bias)
+            torch.testing.assert_close(z, expected, rtol=0, atol=1e-3)
+            assert layer.site.final.nbytes <= 20_000 + 16 * layer.weight.nbytes
+    assert layer.site.final.nbytes
+    assert len(layer.site._runs) > 8
+
+
+def test_long_kernels_are_remembered_for_fewer_lengths(monkeypatch):
+    long, short = (plan_bytes(ConvSpec(1, 1, (kernel,)).form(1_000)) for kernel in (500, 3))
+    monkeypatch.setattr(site, "_PLANNED", 20 * long)
+    weight = torch.ones(1, 1, 500)
+    for kernel, most in ((500, 20), (3, 20 * long // short)):
+        one = site.Site(ConvSpec(1, 1, (kernel,)))
+        for n in range(600, 656):
+            one(torch.ones(1, 1, n), weight[..., :kernel])
+        assert len(one._runs) == most
+
+
+def test_what_is_held_is_the_last_used_under_the_budget():
+    held, made = Held(100, lambda thing: thing[1]), []
+
+    def use(key, size):
+        return held.get(key, lambda: made.append(key) or (key, size))
+
+    for key, size in (("a", 40), ("b", 40), ("a", 40), ("c", 40), ("a", 40), ("b", 40)):
+        assert use(key, size) == (key, size)
+    assert made == ["a", "b", "c", "b"]
+    assert held.nbytes == 80
+    use("large", 101)  # is not held, and drives nothing out
+    assert use("b", 40) == ("b", 40)
+    assert made == ["a", "b", "c", "b", "large"]
+    held.clear()
+    use("b", 40)
+    assert made[-1] == "b"
+    assert held.nbytes == 40

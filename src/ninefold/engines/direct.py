@@ -13,7 +13,6 @@ Kernels are in ``native/direct.cpp`` and ``weigh.cpp``; where channels are neigh
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import lru_cache
 from itertools import accumulate, product
 from math import prod
 from typing import Any
@@ -24,6 +23,7 @@ from ninefold.engines import native
 from ninefold.engines.base import Engine, Error, Machine, PairRunner, Runner, Traits, add_bias, direct_error, empty, folding
 from ninefold.engines.final import Final
 from ninefold.engines.gather import Reads, Residue, Span, gather_c, gather_h, read_c, read_h, staged, strides, without_border
+from ninefold.engines.held import Held, plan_bytes
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
@@ -217,9 +217,16 @@ def _run_g(problem: Problem) -> Runner:
 _ONE = Axis(kernel=1, stride=1, dilation=1, lo=0, n_in=1, n_out=1)
 
 
-@lru_cache(maxsize=1024)
+_PLANS: Held[Any] = Held(16 << 20, lambda plan: plan[1])
+
+
 def _plan(problem: Problem) -> Any:
-    """Return the native plan of a problem: a correlation per residue along z and y, those along x together."""
+    """Return the native plan of a problem, remembered."""
+    return _PLANS.get(problem, lambda: (_made(problem), plan_bytes(problem.form)))[0]
+
+
+def _made(problem: Problem) -> Any:
+    """Make the native plan of a problem: a correlation per residue along z and y, those along x together."""
     form, transposed = problem.form, problem.map == "h"
     if transposed:
         form = without_border(form)

@@ -3,11 +3,26 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from math import prod
 from typing import Generic, TypeVar
 
-__all__ = ["Held"]
+from ninefold.spec.form import Form
+
+__all__ = ["Held", "plan_bytes"]
 
 _T = TypeVar("_T")
+
+
+def plan_bytes(form: Form) -> int:
+    """Return about what a planned and prepared form takes: some numbers, and two for every tap, whatever its size.
+
+    Examples
+    --------
+    >>> from ninefold.spec import ConvSpec
+    >>> [plan_bytes(ConvSpec(1, 1, (1024,)).form(n)) for n in (2_000, 2_000_000)]
+    [26624, 26624]
+    """
+    return 10_240 + 16 * prod(form.kernel) * prod(min(a.period, a.n_out) for a in form.axes)
 
 
 class Held(Generic[_T]):
@@ -54,3 +69,9 @@ class Held(Generic[_T]):
                 _, (_, gone) = self._things.popitem(last=False)
                 self.nbytes -= gone
         return thing
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._things.clear()
+            self.nbytes = 0

@@ -12,7 +12,6 @@ Kernels are in ``native/local_c.cpp``, ``local_h.cpp`` and ``local_g.cpp``; a po
 of many kernels, and layers that share along one axis only, run as well.
 """
 
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -22,6 +21,7 @@ from ninefold.engines import native
 from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, direct_error, empty
 from ninefold.engines.final import Final
 from ninefold.engines.gather import backwards, runs, strides
+from ninefold.engines.held import Held
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.problem import Problem
@@ -96,9 +96,17 @@ class Local(Engine):
 _ONE = Axis(kernel=1, stride=1, dilation=1, lo=0, n_in=1, n_out=1)
 
 
-@lru_cache(maxsize=1024)
+_PLANS: Held[Any] = Held(16 << 20, lambda plan: plan[1])
+
+
 def _plan(problem: Problem) -> Any:
-    """Return the native plan of a problem, its examples cut so that what is staged fits the cap where it can."""
+    """Return the native plan of a problem, remembered."""
+    size = 4096 + 8 * prod(problem.form.kernel)
+    return _PLANS.get(problem, lambda: (_fitting(problem), size))[0]
+
+
+def _fitting(problem: Problem) -> Any:
+    """Make the native plan of a problem, its examples cut so that what is staged fits the cap where it can."""
     form, batch = problem.form, problem.batch
     each = form.channels.inputs * prod(a.span for a in form.axes) * problem.itemsize
     cut = min(batch, max(64, _STAGED // max(1, each)))

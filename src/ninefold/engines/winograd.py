@@ -196,19 +196,20 @@ def _source(problem: Problem, axis: Axis) -> list[list[int]]:
     return read_c(axis)([(-axis.lo, axis.span, 1)])
 
 
-def _numbers(rows: Any) -> list[float]:
-    return [float(x) for row in rows for x in row]
+@lru_cache(maxsize=64)
+def _matrices(m: int, r: int) -> tuple[list[float], ...]:
+    """Return the matrices of an axis as the native plan takes them: D, S, S of map g, C, C of map g."""
+    forward, backward = toom(m, r), toom(r, m)
+    matrices = (forward.data, forward.spread, backward.spread, forward.collect, backward.collect)
+    return tuple([float(x) for row in rows for x in row] for rows in matrices)
 
 
-@lru_cache(maxsize=1024)
 def _axes(problem: Problem) -> list[list[Any]]:
     """Return the three axes as the native plan takes them."""
     axes: list[list[Any]] = [[[1] * 8, [[0, 0, 1, 1]], *([[1.0]] * 5)] for _ in range(3 - problem.form.ndim)]
     for axis, part, size in zip(problem.form.axes, _tiling(problem).parts, _outputs(problem), strict=True):
-        forward, backward = toom(part.m, part.r), toom(part.r, part.m)
         sizes = [part.m, part.r, part.n, axis.kernel, part.pieces, part.shift, part.tiles, size]
-        matrices = (forward.data, forward.spread, backward.spread, forward.collect, backward.collect)
-        axes.append([sizes, _source(problem, axis), *map(_numbers, matrices)])
+        axes.append([sizes, _source(problem, axis), *_matrices(part.m, part.r)])
     return axes
 
 

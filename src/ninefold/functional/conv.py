@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _site(spec: ConvSpec) -> Site:
     return Site(spec)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ninefold.engines.base import PairRunner, Runner, owned
 from ninefold.engines.final import Final
+from ninefold.engines.held import Held, plan_bytes
 from ninefold.errors import NoEngineError
 from ninefold.ops import state
 from ninefold.ops.layout import with_strides_of
@@ -23,7 +24,7 @@ from ninefold.spec.problem import Map, Problem
 if TYPE_CHECKING:
     from ninefold.settings import Options
 
-__all__ = ["ADJOINT", "COMPILED", "Bound", "Leaving", "bound_for"]
+__all__ = ["ADJOINT", "BOUNDS", "COMPILED", "Bound", "Leaving", "bound_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,9 @@ class ThinMap(torch.autograd.Function):
         return da, db, dbias, None, None
 
 
-@lru_cache(maxsize=1024)
+BOUNDS: Held[Bound] = Held(16 << 20, lambda bound: plan_bytes(bound.form))
+
+
 def bound_for(
     form: Form,
     batch: int,
@@ -231,7 +234,8 @@ def bound_for(
     device: torch.device,
     last: bool,
     options: "Options",
-    threads: int,  # noqa: ARG001  part of the key: a plan depends on it
+    threads: int,
 ) -> Bound:
-    """Return the bound maps for these operands, remembered."""
-    return Bound(form, batch, dtype, device, last, options)
+    """Return the bound maps for these operands and this number of threads, remembered."""
+    key = (form, batch, dtype, device, last, options, threads)
+    return BOUNDS.get(key, lambda: Bound(form, batch, dtype, device, last, options))

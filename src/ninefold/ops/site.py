@@ -11,6 +11,7 @@ from torch import Tensor
 from ninefold.engines.aten import Aten, without_channels
 from ninefold.engines.base import EPILOGUES
 from ninefold.engines.final import Final
+from ninefold.engines.held import plan_bytes
 from ninefold.errors import ArgumentTypeError, UnsupportedError
 from ninefold.ops import operator, state
 from ninefold.ops.bound import Bound, ThinMap, bound_for
@@ -25,7 +26,8 @@ from ninefold.spec.problem import Map
 __all__ = ["Site", "trilinear"]
 
 Run = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-_REMEMBERED = 256  # kinds of operands per site
+_REMEMBERED = 256  # kinds of operands per site, where their plans are small
+_PLANNED = 8 << 20  # bytes that plans may take: those of long kernels are remembered for fewer kinds
 _KEPT, _TIMES = 4 << 20, 16  # bytes that forms of a final weight may take, and times its own bytes on top
 _NAMES = {"c": ("weight", "input"), "h": ("weight", "input"), "g": ("input", "gradient")}
 
@@ -58,7 +60,7 @@ class Site:
         One of ``ninefold.engines.base.EPILOGUES``, behind the bias: in the engine's own pass where no gradient is needed.
     """
 
-    __slots__ = ("_runs", "_then", "epilogue", "final", "frozen", "map", "options", "rank", "spec", "text")
+    __slots__ = ("_each", "_runs", "_then", "epilogue", "final", "frozen", "map", "options", "rank", "spec", "text")
 
     def __init__(
         self,
@@ -73,6 +75,7 @@ class Site:
         self.final = None if frozen is None else Final(frozen)
         self.text = spec.to_text() if options is None else f"{spec.to_text()}\n{options.to_text()}"
         self.map: Map = "h" if spec.transposed else "c"
+        self._each = 1
         self._runs: dict[Any, tuple[Run, Options]] = {}
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, size: tuple[int, ...] | None = None) -> Tensor:
@@ -120,10 +123,10 @@ class Site:
 
     def _let_go(self) -> None:
         """Forget the oldest kinds while there are too many, or while what they keep of a final weight takes too many bytes."""
-        final = self.final
+        final, many = self.final, min(_REMEMBERED, max(8, _PLANNED // self._each))
         most = 0 if final is None else _KEPT + _TIMES * final.tensor.nbytes
         for old in list(self._runs)[:-1]:
-            if len(self._runs) <= _REMEMBERED and (final is None or final.nbytes <= most):
+            if len(self._runs) <= many and (final is None or final.nbytes <= most):
                 return
             self._runs.pop(old, None)
 
@@ -177,6 +180,7 @@ class Site:
 
     def _form(self, x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None) -> Form:
         form = self.spec.form(x.shape[2:], size)
+        self._each = plan_bytes(form)
         shape = form.input_shape if self.map == "c" else form.output_shape
         name_a, name_b = _NAMES[self.map]
         check_operands(form, (name_a, weight, form.weight_shape), (name_b, x, shape(len(x))))

@@ -238,15 +238,23 @@ def _eroded(mask: Tensor, reach: Sequence[Reach | None], sizes: Sequence[int]) -
     for axis, (field, count) in enumerate(zip(reach, sizes, strict=True)):
         lines = mask.movedim(axis, 0)
         sums = torch.cat([lines.new_zeros((1, *lines.shape[1:])), lines]).long().cumsum(0)
-        kept = torch.zeros((count, *lines.shape[1:]), dtype=torch.bool, device="cpu")
-        for i in range(count):
-            lo, hi = (0, len(lines) - 1) if field is None else field.at(i)
-            if lo > hi:  # nothing is read
-                kept[i] = True
-            elif lo >= 0 and hi < len(lines):
-                kept[i] = sums[int(hi) + 1] - sums[int(lo)] == hi + 1 - lo
-        mask = kept.movedim(0, axis)
+        lo, hi = _reads(field, count, len(lines), mask.device)
+        inside = (lo >= 0) & (hi < len(lines))
+        first, behind = (end.where(inside & (lo <= hi), 0).long() for end in (lo, hi + 1))
+        whole = (sums[behind] - sums[first]).movedim(0, -1) == behind - first
+        mask = (whole & inside | (lo > hi)).movedim(-1, axis)  # where nothing is read, nothing is missed
     return mask
+
+
+def _reads(field: Reach | None, count: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the first and the last position that each of `count` reads; of no known field, all there are."""
+    if field is None:
+        return torch.zeros(count, device=device), torch.full((count,), size - 1, device=device)
+    ends = torch.tensor([field.lo, field.hi], dtype=torch.double, device=device)
+    at = torch.arange(count, device=device)
+    turns, place = at // len(field.lo), at % len(field.lo)
+    lo, hi = ends[:, place] + turns * field.shift
+    return lo, hi
 
 
 def _input_grids(given: Any, axes: int) -> dict[int, Grid]:

@@ -80,8 +80,8 @@ class Shift(Transform):
         """Return where nothing has come in from the other end."""
         mask = torch.ones(tuple(sizes), dtype=torch.bool, device="cpu")
         for axis, (n, move) in enumerate(zip(sizes, map(floor, self._moves(steps)), strict=True)):
-            fresh = [i < move or i >= n + move for i in range(n)]
-            mask.movedim(axis, 0)[torch.tensor(fresh, dtype=torch.bool, device="cpu")] = False
+            at = torch.arange(n, device=mask.device)
+            mask.movedim(axis, 0)[(at < move) | (at >= n + move)] = False
         return mask
 
     def fits(self, steps: Steps) -> bool:
