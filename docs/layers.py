@@ -72,6 +72,7 @@ ROWS = (
     Row("MaxPool", "max pooling, section 9.3", _POOL, "MaxPool", "2"),
     Row("AvgPool", "average pooling, section 9.3", _POOL, "Add, Div", "2"),
     Row("LPPool", "pooling by a norm, section 9.3", _POOL, "Pow, Add", "2"),
+    Row("FractionalMaxPool", "max pooling at random steps (Graham 2014)", "`reference.pool_fractions`", "none", "2"),
     Row("GaussianPool", "average weighted by distance, section 9.3", _POOL, "Mul, Add", "2"),
     Row("LogSumExpPool", "log-sum-exp pooling (Pinheiro and Collobert 2015)", _POOL, "Exp, Log", "2"),
     Row("AdaptiveAvgPool", "pooling to a grid, fig. 9.11", "`reference.pool_bins`", "ReduceMean", "2"),
@@ -92,6 +93,8 @@ ROWS = (
     Row("MaxOut", "maxout (Goodfellow et al. 2013)", "`reference.channel_pool`", "ReduceMax", "2", unbatched=False, note="c"),
     Row("MaxUnpool", "unpooling with switches (Zeiler and Fergus 2014)", "`reference.unpool`", "ScatterND", "2", note="e"),
     Row("TopLeftUnpool", "unpooling without switches, section 20.10.6", "`reference.unpool_top_left`", "Pad", "2"),
+    Row("Unfold", "patches as columns: a convolution as a product", "`reference.unfold`", "Gather", "any", formats="columns"),
+    Row("Fold", "the adjoint of `Unfold`", "`reference.fold`", "ScatterND", "any", formats="an image"),
     Row(
         "LocalContrastNorm",
         "local contrast normalisation (Jarrett et al. 2009)",
@@ -138,10 +141,10 @@ beside them.
 
 ## The layers
 
-No layer needs an operator that ONNX lacks, and none has to be exchanged by `nf.revert` first. PyTorch's older exporter,
-`dynamo=False`, records by `torch.jit.trace`, which knows one size only: there a convolution that would be wrong at another is
-refused, with the reason; poolings beyond torch's are recorded for the traced size alone, and `LogSumExpPool` and `MaxUnpool` have
-no operators.
+Only `FractionalMaxPool`, which is random, has no operators in ONNX; no layer has to be exchanged by `nf.revert` first.
+PyTorch's older exporter, `dynamo=False`, records by `torch.jit.trace`, which knows one size only: there a convolution that would
+be wrong at another is refused, with the reason; poolings beyond torch's are recorded for the traced size alone, and
+`LogSumExpPool` and `MaxUnpool` have no operators.
 
 """
 _NOTES = """

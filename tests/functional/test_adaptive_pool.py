@@ -145,8 +145,8 @@ def test_mistakes():
         F.adaptive_avg_pool2d(x, 2, bins="even")
     with pytest.raises(ShapeError, match="needs at least 6 positions along axis 1, but the input has 5"):
         F.adaptive_max_pool2d(x, 6, bins="disjoint")
-    with pytest.raises(ArgumentError, match="output_size must be at least 1, got 0"):
-        F.adaptive_avg_pool2d(x, 0)
+    with pytest.raises(ArgumentError, match="output_size must be at least 0, got -1"):
+        F.adaptive_avg_pool2d(x, -1)
     with pytest.raises(ArgumentTypeError, match="output_size must be a whole number, got 2.5"):
         F.adaptive_avg_pool2d(x, 2.5)
     with pytest.raises(ArgumentError, match=r"reduction='sum' is not one of \['max', 'average'\]"):

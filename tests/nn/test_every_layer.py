@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from ninefold import nn, reference
-from ninefold.spec import PoolSpec
+from ninefold.spec import ConvSpec, PoolSpec
 from ninefold.testing import elsewhere
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -156,6 +156,11 @@ def unpooled(layer, z, at):
     return torch.from_numpy(reference.unpool(as_array(z), at.numpy(), size))
 
 
+def patches(layer):
+    how = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    return ConvSpec(1, 1, *how, padding_mode=layer.padding_mode)
+
+
 @dataclass(frozen=True)
 class Example:
     """Arguments by number of axes, and what the layer must compute of its inputs."""
@@ -194,6 +199,25 @@ EXAMPLES = {
         lambda _: {"stride": 2, "padding": "same", "between": torch.nn.ReLU()},
         in_turn("depthwise", "between", "pointwise"),
     ),
+    "Fold": Example(
+        lambda _: (SIZES[2], KERNELS[2], 1, "same", (1, 2)),
+        lambda _: {"padding_mode": "symmetric"},
+        lambda layer, z: torch.from_numpy(reference.fold(patches(layer).form(SIZES[2]), as_array(z))),
+        lambda _: (torch.randn(2, 4 * 6, 6 * 3, dtype=torch.double),),
+    ),
+    "FractionalMaxPool": Example(
+        lambda n: ((2,) * n, None, 0.6, False, torch.full((2, 4, n), 0.3)),
+        lambda _: {},
+        lambda layer, x: torch.from_numpy(
+            reference.pool_fractions(
+                as_array(x),
+                layer.kernel_size,
+                tuple(int(size * 0.6) for size in x.shape[2:]),
+                as_array(layer._random_samples),
+                MAXIMUM,
+            )
+        ),
+    ),
     "GaussianPool": window(lambda layer: reference.reductions["gaussian"](layer.sigma), padding="same", dilation=2, sigma=0.7),
     "LPPool": window(lambda layer: reference.reductions["norm"](layer.norm_type), 3, padding="same", convention="norm"),
     "LazyConv": Example(lambda n: (6, KERNELS[n], 2, "same", 1, 2), lambda _: {"flip_kernel": True}, convolved),
@@ -223,6 +247,11 @@ EXAMPLES = {
     ),
     "TiledConv": conv(period=lambda n: PERIODS[n], stride=2, padding=1, groups=2),
     "TiledConvTranspose": conv(period=lambda n: PERIODS[n], stride=2, groups=2),
+    "Unfold": Example(
+        lambda _: (KERNELS[2], (1, 2), "same", (2, 1)),
+        lambda _: {"padding_mode": "reflect"},
+        lambda layer, x: torch.from_numpy(reference.unfold(patches(layer).form(tuple(x.shape[2:])), as_array(x))),
+    ),
     "TopLeftUnpool": Example(
         lambda n: (KERNELS[n],),
         lambda _: {},
@@ -250,8 +279,8 @@ def make(name):
     given = given if isinstance(given, tuple) else (given,)
     if isinstance(layer, LazyModuleMixin):
         layer(*given)  # from now on it is what it becomes
-    for buffer in layer.buffers():
-        if buffer.is_floating_point():
+    for key, buffer in layer.named_buffers():
+        if buffer.is_floating_point() and "running" in key:
             buffer.uniform_(0.5, 2)
     return layer, given
 
@@ -397,13 +426,13 @@ def test_copies_states_and_text(name):
 def test_the_memory_format_of_the_input_is_kept(name):
     layer, inputs = make(name)
     want = layer(*inputs)
-    out = layer(*(x.contiguous(memory_format=torch.channels_last) for x in inputs))
+    out = layer(*(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs))
     close(out, want)
     if table.row(family(name)).formats == "kept":
         assert out.is_contiguous(memory_format=torch.channels_last)
         assert not want.is_contiguous(memory_format=torch.channels_last)
     else:
-        assert out.ndim == 2
+        assert out.ndim == {"a vector": 2, "columns": 3, "an image": 4}[table.row(family(name)).formats]
 
 
 def run_and_derived(name, dtype):

@@ -41,6 +41,10 @@ def check(layer, graph, inputs):
 def test_a_graph_with_an_open_batch_has_the_operators_the_table_names(name):
     layer, inputs = every.make(name)
     layer, inputs = layer.float(), tuple(x.float() if x.is_floating_point() else x for x in inputs)
+    if every.table.row(every.family(name)).onnx == "none":
+        with pytest.raises(Exception, match="ONNX|decompos"):
+            exported(layer, inputs, {0: BATCH})
+        return
     graph = exported(layer, inputs, {0: BATCH})
     wanted = every.table.row(every.family(name)).onnx.split(", ")
     assert set(wanted) <= {node.op_type for node in graph.graph.node}

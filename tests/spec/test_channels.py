@@ -47,7 +47,7 @@ def test_table_takes_lists_and_index_types():
     [
         ((6, 4, 3), ArgumentError, r"groups=3 must divide in_channels=6 and out_channels=4; .* both are 1, 2$"),
         ((4, 6, 0), ArgumentError, r"groups must be at least 1, got 0"),
-        ((0, 6), ArgumentError, r"in_channels must be at least 1, got 0"),
+        ((-1, 6), ArgumentError, r"in_channels must be at least 0, got -1"),
         ((5, -2), ArgumentError, r"out_channels must be at least 1, got -2"),
         ((2**61, 2**60, 7), ArgumentError, r"groups=7 must divide .* both are 1, 2, 4, 8, 16, 32, 64, 128, \.\.\.$"),
     ],

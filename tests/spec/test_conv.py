@@ -216,7 +216,7 @@ CONV = {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 5)}
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"in_channels": 0}, ArgumentError, r"in_channels must be at least 1, got 0"),
+        ({"in_channels": 0, "period": 2}, ArgumentError, r"in_channels must be at least 1, got 0"),
         ({"out_channels": 6.0}, ArgumentTypeError, r"out_channels must be a whole number, got 6.0 of type float"),
         ({"kernel_size": (3, 0)}, ArgumentError, r"kernel_size\[1\] must be at least 1, got 0"),
         ({"kernel_size": ()}, ArgumentError, r"at least 1 spatial axis, got \(\)"),

@@ -325,7 +325,7 @@ def without_channels(form: Form) -> Runner:
     split = _complex(real)
 
     def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
-        return (split if V.is_complex() else real)(K, V, bias)
+        return split(K, V, None) if V.is_complex() else real(K, V, bias)  # split adds the bias, to channels that are not there
 
     return run
 

@@ -11,6 +11,7 @@ from ninefold.functional.adaptive_pool import (
     spatial_pyramid_pool2d,
     spatial_pyramid_pool3d,
 )
+from ninefold.functional.borders import pad
 from ninefold.functional.channels import (
     channel_pool,
     channel_shuffle,
@@ -36,6 +37,11 @@ from ninefold.functional.conv import (
     tiled_conv2d,
     tiled_conv3d,
 )
+from ninefold.functional.fractional_pool import (
+    fractional_max_pool2d,
+    fractional_max_pool3d,
+)
+from ninefold.functional.patches import fold, unfold
 from ninefold.functional.pool import (
     avg_pool1d,
     avg_pool2d,
@@ -96,6 +102,9 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "fold",
+    "fractional_max_pool2d",
+    "fractional_max_pool3d",
     "gaussian_pool1d",
     "gaussian_pool2d",
     "gaussian_pool3d",
@@ -118,6 +127,7 @@ __all__ = [
     "max_unpool2d",
     "max_unpool3d",
     "maxout",
+    "pad",
     "spatial_pyramid_pool1d",
     "spatial_pyramid_pool2d",
     "spatial_pyramid_pool3d",
@@ -130,4 +140,5 @@ __all__ = [
     "top_left_unpool1d",
     "top_left_unpool2d",
     "top_left_unpool3d",
+    "unfold",
 ]

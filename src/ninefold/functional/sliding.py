@@ -308,6 +308,8 @@ def refusal(x: Tensor, error: RuntimeError, ndim: int) -> RuntimeError:
         return DTypeError(f"the input has dtype {x.dtype}, for which there is no such pooling on {x.device.type}: {repair}")
     if x.shape[-ndim - 1] == 0:
         return no_channels(x)
+    if 0 in x.shape[-ndim:]:
+        return ShapeError(f"the input has shape {tuple(x.shape)}; it must have at least 1 position along each of {ndim} axes")
     return error
 
 

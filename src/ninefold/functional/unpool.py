@@ -8,7 +8,7 @@ from torch import Tensor
 from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, DTypeError, ShapeError
 from ninefold.functional.named import make
-from ninefold.functional.sliding import check_input, exactly
+from ninefold.functional.sliding import check_input, exactly, refusal
 from ninefold.ops.layout import channels_last
 from ninefold.spec import parse
 from ninefold.spec.pool import PoolSpec
@@ -77,7 +77,7 @@ def _max_unpool(
         return _unpooled(input, indices, whole, steps)
     except RuntimeError as error:
         if "index" not in str(error):
-            raise
+            raise refusal(input, error, ndim) from error
         raise ShapeError(
             f"the largest index is {int(indices.max())}, outside an output of {whole}; give the output_size that was pooled"
         ) from error

@@ -35,6 +35,10 @@ from ninefold.nn.lazy import (
     LazyConvTranspose2d,
     LazyConvTranspose3d,
 )
+from ninefold.nn.patches import (
+    Fold,
+    Unfold,
+)
 from ninefold.nn.pool import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -54,6 +58,10 @@ from ninefold.nn.pool import (
     MaxUnpool1d,
     MaxUnpool2d,
     MaxUnpool3d,
+)
+from ninefold.nn.pool_fractional import (
+    FractionalMaxPool2d,
+    FractionalMaxPool3d,
 )
 from ninefold.nn.pool_more import (
     ChannelPool,
@@ -134,6 +142,9 @@ __all__ = [
     "DepthwiseSeparableConv1d",
     "DepthwiseSeparableConv2d",
     "DepthwiseSeparableConv3d",
+    "Fold",
+    "FractionalMaxPool2d",
+    "FractionalMaxPool3d",
     "GaussianPool1d",
     "GaussianPool2d",
     "GaussianPool3d",
@@ -190,4 +201,5 @@ __all__ = [
     "TopLeftUnpool2d",
     "TopLeftUnpool3d",
     "Truncation",
+    "Unfold",
 ]

@@ -15,7 +15,17 @@ import numpy as np
 from ninefold.spec.axis import Axis
 from ninefold.spec.pool import PoolSpec
 
-__all__ = ["bins", "channel_pool", "pool", "pool_bins", "reductions", "unpool", "unpool_top_left"]
+__all__ = [
+    "bins",
+    "channel_pool",
+    "fractional_starts",
+    "pool",
+    "pool_bins",
+    "pool_fractions",
+    "reductions",
+    "unpool",
+    "unpool_top_left",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Reduce = Callable[[Array, Array], Array]
@@ -184,6 +194,35 @@ def pool_bins(V: Array, output_size: tuple[int, ...], kind: str, reduce: Reduce)
     for at in np.ndindex(*output_size):
         cell = V[(..., *(slice(*r[j]) for r, j in zip(ranges, at, strict=True)))].reshape(*V.shape[:2], -1)
         Z[(..., *at)] = reduce(cell, np.zeros(cell.shape[-1]))
+    return Z
+
+
+def fractional_starts(n: int, kernel: int, o: int, sample: float) -> tuple[int, ...]:
+    """Return where `o` windows start among `n` positions at random steps, PyTorch's sequence; the last one ends with the axis.
+
+    Examples
+    --------
+    >>> fractional_starts(9, 2, 4, 0.0), fractional_starts(9, 2, 4, 0.9)
+    ((0, 2, 4, 7), (0, 2, 4, 7))
+    """
+    step = (n - kernel) / (o - 1) if o > 1 else 0.0
+    return (*(int((i + sample) * step) - int(sample * step) for i in range(o - 1)), n - kernel)[:o]
+
+
+def pool_fractions(V: Array, kernel: tuple[int, ...], output_size: tuple[int, ...], samples: Array, reduce: Reduce) -> Array:
+    """Return what `reduce` makes of windows at random steps; `samples` holds a number per example, channel and axis.
+
+    Examples
+    --------
+    >>> pool_fractions(np.array([[[1, 5, 2, 3]]]), (2,), (2,), np.zeros((1, 1, 1)), reductions["max"]).tolist()
+    [[[5.0, 3.0]]]
+    """
+    Z = np.zeros((*V.shape[:2], *output_size))
+    for b, c in np.ndindex(*V.shape[:2]):
+        starts = [fractional_starts(*s) for s in zip(V.shape[2:], kernel, output_size, samples[b, c], strict=True)]
+        for at in np.ndindex(*output_size):
+            cell = V[(b, c, *(slice(s[j], s[j] + k) for s, j, k in zip(starts, at, kernel, strict=True)))].reshape(1, 1, -1)
+            Z[(b, c, *at)] = reduce(cell, np.zeros(cell.shape[-1]))[0, 0]
     return Z
 
 
