@@ -152,7 +152,9 @@ def _described(
         bare, (kernel_size, stride, padding, dilation, ceil_mode, padding_mode)
     )
     kernel = per_axis(kernel_size, ndim, "kernel_size", 1)
-    steps = kernel if stride is None or (isinstance(stride, list | tuple) and not stride) else per_axis(stride, ndim, "stride", 1)
+    steps = (
+        kernel if stride is None or (isinstance(stride, (list, tuple)) and not stride) else per_axis(stride, ndim, "stride", 1)
+    )
     return Sliding(PoolSpec(kernel, steps, padding, dilation, ceil_mode, padding_mode=padding_mode))
 
 
@@ -291,7 +293,7 @@ def _explained(kernel: Callable[..., Tensor], x: Tensor, sliding: Sliding, argum
 
 def refusal(x: Tensor, error: RuntimeError, ndim: int) -> RuntimeError:
     """Return what a kernel of PyTorch's that refuses an input should have said, or what it did say."""
-    if isinstance(error, NotImplementedError):  # how PyTorch says that a kernel lacks a dtype
+    if state.lacks_kernel(error):
         repair = "take the real and the imaginary part" if x.is_complex() else "call .float() first"
         return DTypeError(f"the input has dtype {x.dtype}, for which there is no such pooling on {x.device.type}: {repair}")
     if x.shape[-ndim - 1] == 0:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from ninefold.functional import conv1d, conv2d, conv3d
+from ninefold.ops import state
 from ninefold.ops.checks import check_tensor
 from ninefold.spec.padding import MODES
 from ninefold.spec.parse import per_axis
@@ -48,7 +49,7 @@ class _LocalContrastNorm(torch.nn.Module):
         if input.ndim == self._ndim + 1:
             return self.forward(input.unsqueeze(0)).squeeze(0)
         kind = input.device.type
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        with torch.autocast(kind, enabled=False) if state.knows_autocast(kind) else nullcontext():
             x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
             return self._normalised(x).to(input.dtype)
 
@@ -57,8 +58,8 @@ class _LocalContrastNorm(torch.nn.Module):
             # v is the same whatever is taken off all of an image; this makes it exactly 0 for a constant one
             x = x - x.detach().flatten(1)[:, :1].view(-1, *(1,) * (x.ndim - 1))
         v = x - self._average(x.mean(1, keepdim=True))
-        variance = self._average(v.square().mean(1, keepdim=True)).clamp_min(0)
-        flat = variance == 0  # where the root has no derivative
+        variance = self._average(v.square().mean(1, keepdim=True))
+        flat = variance <= 0  # where the root has no derivative; below 0 by rounding
         sigma = torch.where(flat, 0, torch.where(flat, 1, variance).sqrt())
         divisor = torch.maximum(sigma, sigma.flatten(1).mean(1).view(-1, *(1,) * (x.ndim - 1)))
         return v / torch.where(divisor == 0, 1, divisor)

@@ -44,7 +44,6 @@ COMPILED = Leaving(factor=1.5, seconds=200e-6)
 """A compiler fuses what surrounds PyTorch's convolution and lays it out anew; to an operator of ours it can do nothing."""
 
 _TRANSPARENT = ("aten", "aten-padded", "aten-other")  # compositions of PyTorch's own operations, which a compiler sees through
-_batched = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001  no public name
 
 ADJOINT: dict[Map, tuple[tuple[Map, str, str], tuple[Map, str, str]]] = {
     "c": (("g", "second", "up"), ("h", "first", "up")),
@@ -144,7 +143,7 @@ class Bound:
         """Return the gradients to both operands: other maps of the same form, themselves differentiable."""
         first, second = (x.conj_physical() if x.is_complex() else x for x in saved)
         together = self.pair() if map_ == "c" and all(needed) and not torch.is_grad_enabled() else None
-        if together is not None and all(state.is_plain(x, up) and not _batched(x) for x in (first, second, up)):
+        if together is not None and all(state.is_plain(x, up) and not state.batched(x) for x in (first, second, up)):
             to_input, to_kernel = together(first, second, up)
             return [to_kernel, to_input]
         named = {"first": first, "second": second, "up": up}
@@ -155,7 +154,9 @@ class Bound:
 
     def apply(self, map_: Map, a: Tensor, b: Tensor) -> Tensor:
         """Run a map, differentiably where a gradient is asked for."""
-        if not state.is_plain(a, b) or _batched(a) or _batched(b):  # backward alone may be transformed: is_grads_batched
+        if (
+            not state.is_plain(a, b) or state.batched(a) or state.batched(b)
+        ):  # backward alone may be transformed: is_grads_batched
             return self._operator(map_, a, b)
         if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
             out: Tensor = ThinMap.apply(a, b, None, self, map_)

@@ -33,7 +33,6 @@ from ninefold.spec.axis import Axis
 
 __all__ = ["maximum", "pooled", "recorded", "slices", "spread", "total", "written_out"]
 
-_batched = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001  no public name; what is_grads_batched makes
 _ADJOINT = {"sum": "spread", "spread": "sum", "gather": "route", "route": "gather"}
 
 
@@ -128,7 +127,7 @@ def spread(plan: native_pool.Plan, g: Tensor) -> Tensor:
 
 def _final(x: Tensor, g: Tensor) -> bool:
     """Whether nobody looks on a backward pass: not for derivatives of it, nor with a batch of gradients."""
-    return not torch.is_grad_enabled() and state.is_plain(x, g) and not _batched(g) and not _batched(x)
+    return not torch.is_grad_enabled() and state.is_plain(x, g) and not state.batched(g) and not state.batched(x)
 
 
 def _product(divide: native_pool.Divide, like: Tensor) -> Tensor:
@@ -223,7 +222,7 @@ def _taps(axis: Axis) -> tuple[tuple[int, int, slice, slice], ...]:
 
 
 def _at(x: Tensor, dim: int, where: slice) -> Tensor:
-    if _batched(x):  # indexing makes aliases, which batched gradients cannot be
+    if state.batched(x):  # indexing makes aliases, which batched gradients cannot be
         return torch.ops.aten.slice.Tensor(x, dim, where.start, where.stop, where.step or 1)  # type: ignore[no-any-return]
     return _view(x, dim, where)
 
@@ -299,7 +298,7 @@ def _route(axis: Axis, dim: int, x: Tensor, z: Tensor, g: Tensor) -> Tensor:
     out, left = _fresh(g, dim, axis.n_in).zero_(), g.clone()
     # On a CPU products with 0 and 1 are ten times as fast as masks, and the same where nothing is infinite.
     alike = g.device.type == "cpu" and g.dtype == x.dtype and g.shape == z.shape
-    pick = _by_products if alike and not _batched(g) and bool(g.isfinite().all()) else _by_masks
+    pick = _by_products if alike and not state.batched(g) and bool(g.isfinite().all()) else _by_masks
     for _, _, to, reads in _taps(axis):
         part = _at(left, dim, to)
         _at(out, dim, reads).add_(pick(part, _at(x, dim, reads), _at(z, dim, to)))
