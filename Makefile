@@ -1,20 +1,27 @@
-# Everything runs in an environment of its own, .venv, made on first use.
+# Everything runs in an environment of its own, .venv, made on first use. TORCH=2.14.1 takes that PyTorch instead of the one of
+# constraints.txt, in .venv-torch2.14.1; PYTHON names the interpreter of an environment that is not there yet.
 PYTHON ?= python3
-VENV := .venv
+TORCH ?=
+VENV := .venv$(if $(TORCH),-torch$(TORCH))
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CONSTRAINTS := $(if $(TORCH),$(VENV)/constraints.txt,constraints.txt)
 
 .PHONY: demo test check bench pictures fuzz sanitize wide format clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,test,check]"
+ifneq ($(TORCH),)
+	grep -v -E '^(torch|sympy)==' constraints.txt > $(CONSTRAINTS)  # each PyTorch wants a sympy of its own
+	echo 'torch==$(TORCH)' >> $(CONSTRAINTS)
+endif
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e ".[demo,test,check]"
 	touch $(STAMP)
 
 demo: $(STAMP)  ## the main job on real input, in three acts
 	$(BIN)/python demo/run.py --output demo-output
 
-test: $(STAMP)  ## all tests, shared out to as many processes as there are processors
+test: $(STAMP)  ## all tests, shared out to as many processes as there are processors; TORCH=2.14.1 with that PyTorch
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(STAMP)  ## style, types, the order of imports, and every example in a docstring
@@ -44,4 +51,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo-output build
+	rm -rf .venv .venv-torch* demo-output build

@@ -1,9 +1,11 @@
 """Rules of the house that no linter knows."""
 
 import ast
+import re
 from pathlib import Path
 
-SOURCE = Path(__file__).parent.parent / "src" / "ninefold"
+TESTS = Path(__file__).parent
+SOURCE = TESTS.parent / "src" / "ninefold"
 
 
 def names(path):
@@ -70,3 +72,19 @@ def test_every_address_goes_through_the_check():
     asked = [p.relative_to(SOURCE).as_posix() for p in SOURCE.rglob("*.py") for part in ("engines", "ops") if part in p.parts
              and ".data_ptr(" in p.read_text()]  # fmt: skip
     assert asked == ["engines/native.py"]
+
+
+def test_no_kind_is_asked_for_by_a_union():
+    """``isinstance(x, A | B)`` is not traced by the compiler of torch 2.6; a tuple is."""
+    calls = [(p.name, n) for p in SOURCE.rglob("*.py") for n in ast.walk(ast.parse(p.read_text())) if isinstance(n, ast.Call)]
+    asked = [(name, n) for name, n in calls if getattr(n.func, "id", "") in ("isinstance", "issubclass")]
+    assert [(name, n.lineno) for name, n in asked if isinstance(n.args[1], ast.BinOp)] == []
+    assert len(asked) > 100
+
+
+def test_no_test_hangs_on_how_long_anything_takes():
+    """On a busy machine a test may be slow, never red: what takes time takes it by the clock of ``conftest.py``."""
+    clocks = re.compile(r"\b(time\.sleep|time\.time|monotonic|perf_counter|process_time)\(|\btimeout=")
+    tests = [p for p in TESTS.rglob("*.py") if p.name not in ("fuzz.py", "test_house.py")]
+    assert [(p.name, words[0]) for p in tests if (words := clocks.search(p.read_text()))] == []
+    assert len(tests) > 50

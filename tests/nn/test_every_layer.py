@@ -18,6 +18,7 @@ import torch.nn.functional as tF
 from scipy import ndimage
 from torch.func import functional_call
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.overrides import TorchFunctionMode
 
 from ninefold import nn, reference
 from ninefold.spec import ConvSpec, PoolSpec
@@ -341,6 +342,29 @@ def test_first_and_second_gradients(name):
     function, operands = as_function(*make(name))
     assert torch.autograd.gradcheck(function, operands, fast_mode=True)
     assert torch.autograd.gradgradcheck(function, operands, fast_mode=True)
+
+
+class _Clamped(TorchFunctionMode):
+    """Notes what clamps something that has a gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        named = getattr(func, "__name__", "")
+        if any(word in named for word in ("clamp", "clip", "hardtanh", "relu6")) and args[0].requires_grad:
+            self.found.append(named)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_gradient_hangs_on_what_it_is_at_the_limit_of_a_clamp(name):
+    """It is 1 up to torch 2.13, and 0 from 2.14 on."""
+    function, operands = as_function(*make(name))
+    with _Clamped() as clamped:
+        assert function(*operands).requires_grad
+    assert clamped.found == []
 
 
 @pytest.mark.parametrize("name", [name for name in FLAT if table.row(family(name)).order == "any"])

@@ -192,7 +192,7 @@ def _spatial_pyramid_pool(
     """
     if reduction not in list(_REDUCTIONS):
         raise ArgumentError(f"reduction={reduction!r} is not one of {list(_REDUCTIONS)}")
-    if not isinstance(levels, list | tuple) or not levels:
+    if not isinstance(levels, (list, tuple)) or not levels:
         raise ArgumentError(f"levels={levels!r} must be a sequence of grids, such as (1, 2, 4)")
     pool = _REDUCTIONS[reduction]
     return torch.cat([pool(ndim, input, level, bins=bins).flatten(-ndim - 1) for level in levels], -1)
@@ -207,7 +207,7 @@ def _output_size(x: Any, ndim: int, output_size: Any, bins: str, *, of_nothing: 
     size = tuple(x.shape[-ndim:])
     if bins not in ("overlapping", "disjoint"):
         raise ArgumentError(f"bins={bins!r} is not one of ['overlapping', 'disjoint']")
-    if isinstance(output_size, tuple | list) and len(output_size) == ndim:
+    if isinstance(output_size, (tuple, list)) and len(output_size) == ndim:
         output_size = tuple(n if o is None else integer(o, "output_size", 0) for o, n in zip(output_size, size, strict=True))
     cells = size if output_size is None else per_axis(output_size, ndim, "output_size", 0)
     if of_nothing and bins == "overlapping" and all(o == 1 for o in cells):

@@ -89,7 +89,7 @@ def _size(x: Tensor, ndim: int, output_size: Any, output_ratio: Any) -> tuple[in
         return per_axis(output_size, ndim, "output_size", 0)
     if output_ratio is None:
         raise ArgumentError("give output_size or output_ratio, got neither")
-    ratios = tuple(output_ratio) if isinstance(output_ratio, tuple | list) else (output_ratio,) * ndim
+    ratios = tuple(output_ratio) if isinstance(output_ratio, (tuple, list)) else (output_ratio,) * ndim
     if len(ratios) != ndim:
         raise ArgumentError(f"output_ratio must be one number or {ndim} (one per spatial axis), got {ratios}")
     for ratio in ratios:

@@ -152,9 +152,11 @@ def _described(
         bare, (kernel_size, stride, padding, dilation, ceil_mode, padding_mode)
     )
     kernel = per_axis(kernel_size, ndim, "kernel_size", 1)
-    steps = kernel if stride is None or (isinstance(stride, list | tuple) and not stride) else per_axis(stride, ndim, "stride", 1)
+    steps = (
+        kernel if stride is None or (isinstance(stride, (list, tuple)) and not stride) else per_axis(stride, ndim, "stride", 1)
+    )
     spec = PoolSpec(kernel, steps, padding, dilation, ceil_mode, padding_mode=padding_mode)
-    pairs = isinstance(padding, list | tuple) and any(isinstance(pad, list | tuple) for pad in padding)
+    pairs = isinstance(padding, (list, tuple)) and any(isinstance(pad, (list, tuple)) for pad in padding)
     if not isinstance(padding, str) and not pairs:
         _check_half(spec)
     return Sliding(spec)
@@ -303,7 +305,7 @@ def _explained(kernel: Callable[..., Tensor], x: Tensor, sliding: Sliding, argum
 
 def refusal(x: Tensor, error: RuntimeError, ndim: int) -> RuntimeError:
     """Return what a kernel of PyTorch's that refuses an input should have said, or what it did say."""
-    if isinstance(error, NotImplementedError):  # how PyTorch says that a kernel lacks a dtype
+    if state.lacks_kernel(error):
         repair = "take the real and the imaginary part" if x.is_complex() else "call .float() first"
         return DTypeError(f"the input has dtype {x.dtype}, for which there is no such pooling on {x.device.type}: {repair}")
     if x.shape[-ndim - 1] == 0:

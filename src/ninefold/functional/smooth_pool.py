@@ -202,7 +202,7 @@ def _gaussian_pool(
     """
     check_input(input, ndim)
     check_floating(input, "a weighted average")
-    each = tuple(sigma) if isinstance(sigma, tuple | list) else (sigma,) * ndim
+    each = tuple(sigma) if isinstance(sigma, (tuple, list)) else (sigma,) * ndim
     if len(each) != ndim:
         raise ArgumentError(f"sigma must be one number or {ndim} (one per spatial axis), got {each}")
     widths = [number(s, "sigma") for s in each]
@@ -298,18 +298,19 @@ def _along(x: Tensor, axis: Axis, dim: int, r: float) -> Tensor:
     """Return log-mean-exp along one axis.
 
     With the largest M of a window it is ``M + log1p(mean expm1(r (x - M))) / r``: nothing overflows, and for a small r nothing
-    cancels. To the gradient M is a constant, for it has none.
+    cancels. To the gradient M is a constant, for it has none. The largest element itself differs from it by 0, where a clamp has
+    one derivative or another by the version of PyTorch: hence there is none.
     """
     if not axis.border and axis.kernel * axis.n_out <= axis.n_in:
         window = x.unfold(dim, axis.extent, axis.stride)[..., :: axis.dilation]
         top, base, finite = _top(window.detach().amax(-1))
-        mean = _shrunk(window, base.unsqueeze(-1), r).mean(-1)
+        mean = _shrunk(window, base.unsqueeze(-1), finite.unsqueeze(-1), r).mean(-1)
     else:
         parts = windows.slices(x, axis, dim, -inf)
         top, base, finite = _top(reduce(torch.maximum, [part.detach() for part in parts]))
         seen = inside(axis, x.device).to(x.dtype).T.reshape(axis.kernel, -1, *(1,) * (-dim - 1))
-        mean = sum(_shrunk(part, base, r) * tap for part, tap in zip(parts, seen, strict=True)) / seen.sum(0).clamp_min(1)
-    return torch.where(finite, base + mean.where(finite, 0).log1p() / r, top)
+        mean = sum(_shrunk(part, base, finite, r) * tap for part, tap in zip(parts, seen, strict=True)) / seen.sum(0).clamp_min(1)
+    return torch.where(finite, base + mean.log1p() / r, top)
 
 
 def _top(largest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -318,8 +319,8 @@ def _top(largest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return largest, largest.where(finite, 0), finite
 
 
-def _shrunk(x: Tensor, base: Tensor, r: float) -> Tensor:
-    return (r * (x - base)).clamp(max=0).expm1()
+def _shrunk(x: Tensor, base: Tensor, finite: Tensor, r: float) -> Tensor:
+    return (r * (x - base).where(finite, 0)).expm1()
 
 
 lp_pool1d, lp_pool2d, lp_pool3d = (make(_lp_pool, f"lp_pool{n}d", n) for n in (1, 2, 3))

@@ -65,7 +65,7 @@ def _max_unpool(
             f"indices have shape {tuple(indices.shape)}, but the input has {tuple(input.shape)}; they must be the same"
         )
     kernel = parse.per_axis(kernel_size, ndim, "kernel_size", 1)
-    left_out = stride is None or (isinstance(stride, list | tuple) and not stride)
+    left_out = stride is None or (isinstance(stride, (list, tuple)) and not stride)
     steps = kernel if left_out else parse.per_axis(stride, ndim, "stride", 1)
     pads = parse.paddings(padding, ndim)
     if isinstance(pads, str):
@@ -148,7 +148,7 @@ def _whole(output_size: Any, filled: tuple[int, ...], slack: tuple[int, ...]) ->
     if output_size is None:
         return filled
     ndim = len(filled)
-    given = tuple(output_size) if isinstance(output_size, tuple | list) else parse.size(output_size, ndim, "output_size")
+    given = tuple(output_size) if isinstance(output_size, (tuple, list)) else parse.size(output_size, ndim, "output_size")
     whole = parse.size(given[-ndim:] if len(given) in (ndim + 1, ndim + 2) else given, ndim, "output_size")
     for k, (n, f, s) in enumerate(zip(whole, filled, slack, strict=True)):
         if not f - s <= n <= f + s:

@@ -89,7 +89,7 @@ class _MLPConv(torch.nn.Module):
         activation: Callable[[], torch.nn.Module] = torch.nn.ReLU,
     ) -> None:
         super().__init__()
-        widths = list(channels) if isinstance(channels, list | tuple) else [integer(channels, "channels", 1)]
+        widths = list(channels) if isinstance(channels, (list, tuple)) else [integer(channels, "channels", 1)]
         if not widths:
             raise ArgumentError("channels=[] must name at least one layer, such as [192, 160, 96]")
         if not callable(activation):

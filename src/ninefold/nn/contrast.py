@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from ninefold.functional import conv1d, conv2d, conv3d
+from ninefold.ops import state
 from ninefold.ops.checks import check_tensor
 from ninefold.ops.traced import node, overridable
 from ninefold.spec.padding import MODES
@@ -64,7 +65,7 @@ def contrast_normalised(x: Tensor, windows: Sequence[Sequence[float]], border: s
     if x.ndim == ndim + 1:
         return contrast_normalised(x.unsqueeze(0), windows, border).squeeze(0)
     kind = x.device.type
-    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+    with torch.autocast(kind, enabled=False) if state.knows_autocast(kind) else nullcontext():
         return _normalised(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, windows, border).to(x.dtype)
 
 

@@ -33,7 +33,7 @@ class _Tiled(Planned):
         device: Any,
         dtype: Any,
     ) -> None:
-        if not isinstance(bias, bool | str) or bias not in _BIASES:
+        if not isinstance(bias, (bool, str)) or bias not in _BIASES:
             raise ArgumentError(f"bias={bias!r} is not one of {list(_BIASES)}")
         super().__init__()
         ends = (spec.in_channels, spec.out_channels)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ninefold.ops.state import constant
 from ninefold.planning.cache import plan_cache
 from ninefold.settings import Options
 from ninefold.spec.conv import ConvSpec
@@ -110,10 +111,12 @@ def _values(options: Options) -> tuple[Any, ...]:
     return options.mode, options.tolerance, options.max_scratch, options.deterministic, options.check_finite
 
 
+@constant
 def _line(*values: Any) -> str:
     return Options(*values).to_text()
 
 
+@constant
 def _stamp() -> str:
     return plan_cache().stamp()
 
@@ -129,11 +132,6 @@ def _settled(value: Any) -> Any:
     return index(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+@constant
 def _text(fields: tuple[Any, ...]) -> str:
     return spec_of(fields).to_text()
-
-
-# What torch.compiler.assume_constant_result sets, which would import the whole compiler to do so.
-_text._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001
-_stamp._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001
-_line._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001

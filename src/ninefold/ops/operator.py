@@ -219,5 +219,5 @@ def _hint(n: Any) -> int:
 
 
 _LIBRARY.impl("conv", _conv, "CompositeImplicitAutograd")
-# Without this a vmap would run the layer example by example.
-_LIBRARY.impl("conv", _conv, "FuncTorchBatchedDecomposition")
+# Without this a vmap would run the layer example by example, in torch 2.6 even with FuncTorchBatchedDecomposition.
+_LIBRARY.impl("conv", _conv, "FuncTorchBatched")

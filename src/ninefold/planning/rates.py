@@ -90,7 +90,7 @@ def unlikely(machine: Machine, threads: int) -> str | None:
         share = threads if field.name in _PER_THREAD else 1
         unit = "seconds" if field.name == "call" else "per second"
         if not isinstance(value, float) or not least * share <= value <= most * share:
-            shown = f"{value:.3g}" if isinstance(value, int | float) else repr(value)
+            shown = f"{value:.3g}" if isinstance(value, (int, float)) else repr(value)
             return f"{field.name}={shown} {unit} of {threads} threads is not between {least * share:.3g} and {most * share:.3g}"
     return None
 

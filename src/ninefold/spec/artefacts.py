@@ -199,7 +199,7 @@ def gridding(layers: Sequence[Any]) -> Gridding:
     (((7, 13),), ((1, 3, 5, 7, 9, 11),), ((1,), (2,), (3,)))
     """
     items = list(layers) if isinstance(layers, Sequence) else [layers]
-    specs: list[Layer] = [x if isinstance(x, ConvSpec | PoolSpec) else ConvSpec.from_module(x) for x in items]
+    specs: list[Layer] = [x if isinstance(x, (ConvSpec, PoolSpec)) else ConvSpec.from_module(x) for x in items]
     used = positions(specs)
     extent = tuple(at[-1] + 1 for at in used)
     holes = tuple(tuple(sorted(set(range(n)) - set(at))) for n, at in zip(extent, used, strict=True))

@@ -162,7 +162,7 @@ def _checked(specs: Sequence[Layer]) -> tuple[Layer, ...]:
     if not layers:
         raise ArgumentError("a chain needs at least 1 layer, got 0; give a sequence of ConvSpec and PoolSpec")
     for index, layer in enumerate(layers):
-        if not isinstance(layer, ConvSpec | PoolSpec):
+        if not isinstance(layer, (ConvSpec, PoolSpec)):
             raise ArgumentTypeError(f"layer {index} must be a ConvSpec or a PoolSpec, got {type(layer).__name__}")
         if layer.ndim != layers[0].ndim:
             raise ArgumentError(

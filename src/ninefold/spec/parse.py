@@ -133,7 +133,8 @@ def ndim_of(*values: Any) -> int:
     >>> ndim_of(3, 1), ndim_of(3, (1, 1, 2))
     (2, 3)
     """
-    ndim = next((len(v) for v in values if _is_sequence(v)), 2)
+    lengths = [len(v) for v in values if _is_sequence(v)]
+    ndim = lengths[0] if lengths else 2
     if ndim == 0:
         raise ArgumentError("a convolution needs at least 1 spatial axis, got (); give one number per axis, such as (3,)")
     return ndim
