@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import _extended, in_format
+from ninefold.engines.base import extended_along, in_format
 from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
 from ninefold.functional.sliding import exactly
 from ninefold.ops.checks import check_tensor
@@ -128,7 +128,7 @@ def _continued(x: Tensor, pairs: list[tuple[int, int]], mode: str) -> Tensor:
     """Go axis by axis, taking what stands outside by its index."""
     for back, (lo, hi) in enumerate(pairs, 1):
         dim, n = x.ndim - back, x.shape[-back]
-        x = _extended(x, dim, Axis(1, 1, 1, lo, n, n + lo + hi, mode=mode))
+        x = extended_along(x, dim, Axis(1, 1, 1, lo, n, n + lo + hi, mode=mode))
     return x
 
 

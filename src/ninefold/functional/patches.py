@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import _extended, _folded, in_format
+from ninefold.engines.base import _folded, extended_along, in_format
 from ninefold.errors import ShapeError
 from ninefold.functional.sliding import check_input, exactly
 from ninefold.ops.checks import check_tensor
@@ -71,7 +71,7 @@ def unfold(
         return torch._C._nn.im2col(input, *how)  # noqa: SLF001  what torch's own calls
     x = input
     for dim, axis in enumerate(axes, 2):
-        x = _extended(x, dim, axis).unfold(dim, axis.extent, axis.stride)[..., :: axis.dilation]
+        x = extended_along(x, dim, axis).unfold(dim, axis.extent, axis.stride)[..., :: axis.dilation]
     order = (0, 1, *range(2 + ndim, 2 + 2 * ndim), *range(2, 2 + ndim))
     columns = x.permute(order).clone(memory_format=torch.contiguous_format)  # never the input itself
     return columns.view(x.shape[0], input.shape[1] * prod(spec.kernel_size), prod([a.n_out for a in axes]))
