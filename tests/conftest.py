@@ -57,16 +57,16 @@ def pytest_collection_modifyitems(items):
 def without_native(monkeypatch):
     """Take the native kernels away: for tests of what happens around an engine, whichever wins on this machine."""
     from ninefold.engines import native
-    from ninefold.ops.bound import bound_for
+    from ninefold.ops.bound import BOUNDS
 
     monkeypatch.setattr(native, "_module", None)
     monkeypatch.setattr(native, "_missing", "No module named 'ninefold._native'")
     native.instruction_set.cache_clear()
-    bound_for.cache_clear()
+    BOUNDS.clear()
     yield
     monkeypatch.undo()
     native.instruction_set.cache_clear()
-    bound_for.cache_clear()
+    BOUNDS.clear()
 
 
 @pytest.fixture

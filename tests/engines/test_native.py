@@ -18,7 +18,7 @@ from ninefold.engines import native
 from ninefold.engines.direct import Direct
 from ninefold.errors import ArgumentError
 from ninefold.ops import Site
-from ninefold.ops.bound import bound_for
+from ninefold.ops.bound import BOUNDS
 from ninefold.planning.choose import engine_named
 from ninefold.settings import Options
 from ninefold.spec import ConvSpec
@@ -211,7 +211,7 @@ def test_a_backward_pass_makes_both_gradients_together_and_a_second_one_does_not
     monkeypatch.setattr(type(engine_named("direct")), "prepare_pair", prepare_pair)
     site = Site(ConvSpec(4, 4, 3, groups=4))
     x, w = torch.randn(3, 4, 9, 10, requires_grad=True), torch.randn(4, 1, 3, 3, requires_grad=True)
-    bound_for.cache_clear()
+    BOUNDS.clear()
     bound = site.bind(x, w)
     for map_ in ("c", "h", "g"):
         plan = bound.plan(map_)
@@ -225,4 +225,4 @@ def test_a_backward_pass_makes_both_gradients_together_and_a_second_one_does_not
     assert asked == [3]
     for a, b in zip(first, again, strict=True):
         torch.testing.assert_close(a, b)
-    bound_for.cache_clear()
+    BOUNDS.clear()
