@@ -47,7 +47,7 @@ class FFT(Engine):
     """Overlap-save with real transforms."""
 
     name = "fft"
-    revision = 1
+    revision = 2
     traits = Traits(direct=False, exact=False, local=False)
 
     def refuses(self, problem: Problem) -> str | None:

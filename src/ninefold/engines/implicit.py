@@ -35,7 +35,7 @@ class Implicit(Engine):
     """Blocked products out of the operands' own memory."""
 
     name = "implicit"
-    revision = 1
+    revision = 2
     traits = Traits(direct=True, exact=True, local=True)
     epilogues = frozenset({"relu"})
 
