@@ -29,8 +29,10 @@ def convert(model: Module, *, inplace: bool = False) -> Module:
     """Exchange the convolutions of ``torch.nn`` for ninefold's, which plan each call.
 
     Exactly the plain types are touched: a subclass, a quantised or a parametrised layer may mean something else by its attributes
-    and is left alone; `unconverted` names those and says why. Parameters and buffers are shared with `model`, hooks are kept,
-    results are the same.
+    and is left alone; `unconverted` names those and says why. Parameters and buffers are shared with `model`, hooks are kept.
+    Results are those of the definition within the ``tolerance`` of `ninefold.options`, by default 1e-5 of the largest value
+    possible in single precision: other algorithms round otherwise than torch's. NaN and infinity reach what they reach there; on
+    an accelerator that takes ``check_finite=True``.
 
     Parameters
     ----------
