@@ -45,12 +45,12 @@ public:
         Scratch scratch(kernels_->scratch(plan_, false, true));
         kernels_->prepare(view(), address(weight), address(kept), scratch.data());
     }
-    void run(int64_t in, int64_t weight, int64_t kept, int64_t bias, int64_t out, bool relu) const {
+    bool run(int64_t in, int64_t weight, int64_t kept, int64_t bias, int64_t out, bool relu) const {
         nb::gil_scoped_release released;
         Scratch scratch(kernels_->scratch(plan_, false, kept != 0));
         Winograd plan = view();
         plan.floor = relu ? 0.0 : -std::numeric_limits<double>::infinity();
-        kernels_->run(plan, address(in), address(weight), address(kept), address(bias), address(out), scratch.data());
+        return kernels_->run(plan, address(in), address(weight), address(kept), address(bias), address(out), scratch.data());
     }
     void weigh(int64_t in, int64_t grad, int64_t weight) const {
         nb::gil_scoped_release released;

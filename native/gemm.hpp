@@ -111,12 +111,18 @@ NINEFOLD_INLINE void gather(const T* from, int64_t lane, int64_t lanes, int64_t 
         for (int l = 0; l < L; ++l) to[c * step + l] = l < lanes ? from[l * lane + c * column] : T(0);
 }
 
-// The way back: to[l * lane + c * column] = from[c][l] + add[l], not below `floor`.
+// The way back: to[l * lane + c * column] = from[c][l] + add[l], not below `floor`. Where `spoilt` is given, zero times every vector that
+// is read is added to it, and what is not finite leaves NaN there.
 template <class T>
-NINEFOLD_INLINE void scatter(const T* from, int64_t step, Vec<T> add, T floor, T* to, int64_t lane, int64_t lanes, int64_t column, int64_t columns) {
+NINEFOLD_INLINE void scatter(const T* from, int64_t step, Vec<T> add, T floor, T* to, int64_t lane, int64_t lanes, int64_t column, int64_t columns,
+                             Vec<T>* spoilt = nullptr) {
     constexpr int L = kLanes<T>;
     const Vec<T> lowest = broadcast(floor);
-    auto result = [&](int64_t c) __attribute__((always_inline)) { return larger(Vec<T>(load(from + c * step) + add), lowest); };
+    auto result = [&](int64_t c) __attribute__((always_inline)) {
+        const Vec<T> x = load(from + c * step);
+        if (spoilt != nullptr) *spoilt += x * Vec<T>{};
+        return larger(Vec<T>(x + add), lowest);
+    };
     int64_t c = 0;
     if (lane == 1 && lanes == L)
         for (; c < columns; ++c) store(to + c * column, result(c));

@@ -218,8 +218,9 @@ template <class T> struct Engine {
                     }
     }
 
-    // The result's tiles out of M[point][tile][channel] for channels [o, o + count).
-    void backward(const Matrices<T>& all, const Place& b, const T* M, int64_t o, int64_t channels, const T* bias, T* out, T* staged, T* room) const {
+    // The result's tiles out of M[point][tile][channel] for channels [o, o + count); NaN in what is not finite of them, before the bias, to `spoilt`.
+    void backward(const Matrices<T>& all, const Place& b, const T* M, int64_t o, int64_t channels, const T* bias, T* out, T* staged, T* room,
+                  Vec<T>& spoilt) const {
         const Shape size = tile(p);
         const ToomAxis &az = p.axis[0], &ay = p.axis[1], &ax = p.axis[2];
         const int64_t columns = b.count[3] * ax.m, kept = least(columns, ax.size - b.first[3] * ax.m);
@@ -241,7 +242,7 @@ template <class T> struct Engine {
                                 const int64_t oz = (b.first[1] + z) * az.m + dz, oy = (b.first[2] + y) * ay.m + dy;
                                 if (oz >= az.size || oy >= ay.size) continue;
                                 T* to = out + (b.first[0] + n) * p.out_n + channel * p.out_c + oz * p.out[0] + oy * p.out[1] + b.first[3] * ax.m * p.out[2];
-                                scatter<T>(staged + (dz * size.n[1] + dy) * columns * L, L, add, T(p.floor), to, p.out_c, lanes, p.out[2], kept);
+                                scatter<T>(staged + (dz * size.n[1] + dy) * columns * L, L, add, T(p.floor), to, p.out_c, lanes, p.out[2], kept, &spoilt);
                             }
                     }
         }
@@ -299,7 +300,8 @@ template <class T> struct Engine {
 #endif
     }
 
-    void run(const T* in, const T* weight, const T* kept, const T* bias, T* out, T* scratch) const {
+    // Returns whether all of the result is finite, before the bias.
+    bool run(const T* in, const T* weight, const T* kept, const T* bias, T* out, T* scratch) const {
         T* room = scratch + matrix_size;
         const T* U = kept;
         if (kept == nullptr) {
@@ -309,6 +311,7 @@ template <class T> struct Engine {
         }
         const Matrices<T> all = matrices(scratch, false);
         const int64_t share = round_up(ceil_div(p.outs, p.split), W);
+        bool finite = true;
 #pragma omp parallel for schedule(dynamic) num_threads(p.threads) if (p.threads > 1)
         for (int64_t job = 0; job < n_blocks * p.split; ++job) {
             const Place b = place(job / p.split);
@@ -318,13 +321,25 @@ template <class T> struct Engine {
             const int64_t first = job % p.split * share, end = least(p.outs, first + share);
             if (first >= end) continue;
             const int64_t count = offsets(b, row, shift);
+            Vec<T> spoilt{};
             forward(all, b, in, false, X, mine, transforms);
             for (int64_t o = first; o < end; o += out_block) {
                 const int64_t channels = least(out_block, end - o);
                 multiply(X, U + b.group * n_points * u_plane, M, count, row, shift, o, channels);
-                backward(all, b, M, o, channels, bias, out, mine, transforms);
+                backward(all, b, M, o, channels, bias, out, mine, transforms, spoilt);
+            }
+            if (!zero(spoilt)) {
+#pragma omp atomic write
+                finite = false;
             }
         }
+        return finite;
+    }
+
+    static bool zero(Vec<T> v) {
+        bool all = true;
+        for (int l = 0; l < L; ++l) all = all && v[l] == T(0);
+        return all;
     }
 
     // Sums the products of one thread's blocks of tiles for output channels [first, end) of every group.
@@ -411,8 +426,8 @@ template <class T> void prepare_of(const Winograd& p, const void* weight, void* 
     e.prepare(static_cast<const T*>(weight), static_cast<T*>(kept), room, room + e.matrix_size, p.threads);
 }
 template <class T>
-void run_of(const Winograd& p, const void* in, const void* weight, const void* kept, const void* bias, void* out, char* scratch) {
-    Engine<T>(p).run(static_cast<const T*>(in), static_cast<const T*>(weight), static_cast<const T*>(kept), static_cast<const T*>(bias),
+bool run_of(const Winograd& p, const void* in, const void* weight, const void* kept, const void* bias, void* out, char* scratch) {
+    return Engine<T>(p).run(static_cast<const T*>(in), static_cast<const T*>(weight), static_cast<const T*>(kept), static_cast<const T*>(bias),
                      static_cast<T*>(out), reinterpret_cast<T*>(scratch));
 }
 template <class T> void weigh_of(const Winograd& p, const void* in, const void* grad, void* weight, char* scratch) {
@@ -433,7 +448,7 @@ const WinogradKernels winograd = {
         (wide_type(p) ? prepare_of<double> : prepare_of<float>)(p, weight, kept, scratch);
     },
     [](const Winograd& p, const void* in, const void* weight, const void* kept, const void* bias, void* out, char* scratch) {
-        (wide_type(p) ? run_of<double> : run_of<float>)(p, in, weight, kept, bias, out, scratch);
+        return (wide_type(p) ? run_of<double> : run_of<float>)(p, in, weight, kept, bias, out, scratch);
     },
     [](const Winograd& p, const void* in, const void* grad, void* weight, char* scratch) {
         (wide_type(p) ? weigh_of<double> : weigh_of<float>)(p, in, grad, weight, scratch);

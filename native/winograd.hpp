@@ -35,7 +35,8 @@ struct WinogradKernels {
     size_t (*kernel_bytes)(const Winograd&);
     size_t (*scratch)(const Winograd&, bool weights, bool kept);
     void (*prepare)(const Winograd&, const void* weight, void* kept, char* scratch);
-    void (*run)(const Winograd&, const void* in, const void* weight, const void* kept, const void* bias, void* out, char* scratch);
+    // whether all of the result is finite, before the bias
+    bool (*run)(const Winograd&, const void* in, const void* weight, const void* kept, const void* bias, void* out, char* scratch);
     void (*weigh)(const Winograd&, const void* in, const void* grad, void* weight, char* scratch);
 };
 

@@ -41,7 +41,7 @@ def test_options_nest_and_are_undone_after_an_error():
         ({"max_scratch": -1}, ArgumentError, "max_scratch must be at least 0, got -1"),
         ({"max_scratch": 1.5}, ArgumentTypeError, "max_scratch must be a whole number, got 1.5"),
         ({"deterministic": "yes"}, ArgumentTypeError, "deterministic must be True or False, got 'yes'"),
-        ({"check_finite": 1}, ArgumentTypeError, "check_finite must be True or False, got 1"),
+        ({"check_finite": 1}, ArgumentTypeError, "check_finite must be True, False or None, got 1"),
     ],
 )
 def test_unknown_names_and_values_are_refused(changes, kind, words):

@@ -1,5 +1,6 @@
 """What every engine promises: refuse in words, state cost, error and scratch, prepare once, then run without thinking."""
 
+import cmath
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ __all__ = [
     "PairRunner",
     "Runner",
     "Traits",
+    "Watched",
     "add_bias",
+    "all_finite",
     "blocks",
     "direct_error",
     "empty",
@@ -34,10 +37,14 @@ __all__ = [
     "in_format",
     "owned",
     "unit_roundoff",
+    "unwatched",
 ]
 
 Runner = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Takes the operands in the map's order, ``(K, V)``, ``(K, G)`` or ``(V, G)``, and a bias or None."""
+
+Watched = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, bool]]
+"""A runner that also says whether its result was finite before an epilogue; where it was not, the result may be of no use."""
 
 PairRunner = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Takes ``(K, V, G)`` and returns the gradients to ``V`` and to ``K``."""
@@ -163,9 +170,44 @@ class Engine(ABC):
 
         return then
 
+    def prepare_watched(self, problem: Problem, weight: Final | None, epilogue: str | None = None) -> Watched:
+        """Return a runner that looks whether its result is finite: all of it, in one more pass over it.
+
+        What is not finite in an operand, or overflows on the way, reaches some element of the result, for sums and products never
+        make it finite again. An engine that can tell for less says so itself.
+        """
+        run, apply_ = self.prepare(problem, weight), None if epilogue is None else EPILOGUES[epilogue].apply_
+
+        def watched(a: Tensor, b: Tensor, bias: Tensor | None = None) -> tuple[Tensor, bool]:
+            out = run(a, b, bias)
+            finite = all_finite(out)
+            return out if apply_ is None else apply_(out), finite
+
+        return watched
+
     def prepare_pair(self, h: Problem, g: Problem) -> PairRunner | None:
         """Return what makes h and g of one form together, from ``(K, V, G)``, or None where that saves nothing."""
         return None
+
+
+def all_finite(x: Tensor) -> bool:
+    """Return whether all elements are finite, by their sum: False also of numbers so large that this overflows.
+
+    Examples
+    --------
+    >>> all_finite(torch.tensor([1.0, -2.0])), all_finite(torch.tensor([torch.inf, -torch.inf]))
+    (True, False)
+    """
+    return cmath.isfinite(x.sum(dtype=torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype).item())
+
+
+def unwatched(watched: Watched) -> Runner:
+    """Return the runner alone."""
+
+    def run(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+        return watched(a, b, bias)[0]
+
+    return run
 
 
 def unit_roundoff(dtype: str) -> float:

@@ -28,13 +28,16 @@ from ninefold.engines.base import (
     Machine,
     Runner,
     Traits,
+    Watched,
     add_bias,
+    all_finite,
     blocks,
     empty,
     extension,
     folding,
     in_format,
     unit_roundoff,
+    unwatched,
 )
 from ninefold.engines.final import Final
 from ninefold.spec.channels import ChannelTable
@@ -89,7 +92,12 @@ class FFT(Engine):
     def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         if problem.map == "g":
             return _kernel_map(problem)
-        return _data_map(problem, weight)
+        return unwatched(_data_map(problem, weight, watch=False))
+
+    def prepare_watched(self, problem: Problem, weight: Final | None, epilogue: str | None = None) -> Watched:
+        if problem.map == "g" or epilogue is not None:
+            return super().prepare_watched(problem, weight, epilogue)
+        return _data_map(problem, weight, watch=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,8 +297,8 @@ def _correlate(X: Tensor, G: Tensor) -> Tensor:
     return torch.matmul(a.conj_physical(), b).permute(0, 2, 3, 1)
 
 
-def _data_map(problem: Problem, weight: Final | None) -> Runner:
-    """Prepare c or h: the kernel against tiles of the data."""
+def _data_map(problem: Problem, weight: Final | None, *, watch: bool) -> Watched:
+    """Prepare c or h: the kernel against tiles of the data; to watch, each part is looked at while it is in the cache."""
     form, tiling, layout, spectra = problem.form, _tiling(problem), _layout(problem), _Spectra(problem)
     groups, forward = form.channels.groups, problem.map == "c"
     ends = (form.channels.inputs, form.channels.outputs)
@@ -312,7 +320,7 @@ def _data_map(problem: Problem, weight: Final | None) -> Runner:
     key = ("fft", problem.map, tiling.length, form.dilation, form.flip)
     kept = None if weight is None else weight.form(key, lambda: spectrum(weight.tensor))
 
-    def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> tuple[Tensor, bool]:
         folded = not forward and form.mode != "zeros"
         shape = (form.output_shape if forward else form.input_shape)(len(x))
         out = empty(_wide(x[:0]), (*shape[:2], *tiling.total)) if folded else empty(x, shape, problem.channels_last)
@@ -327,10 +335,12 @@ def _data_map(problem: Problem, weight: Final | None) -> Runner:
                 seen = spectra.forward(_tiles(held[1], tiling, tiling.length, lines))
                 X = seen.reshape(len(held[1]), -1, ins, seen.shape[2:-1].numel(), seen.shape[-1])
                 y = spectra.inverse(_mix(Kf, X).reshape(len(held[1]), -1, *seen.shape[2:]))
-                _write(out[n, channels], y, tiling, (1,) * form.ndim if not forward else form.stride, lines)
+                part = _write(out[n, channels], y, tiling, (1,) * form.ndim if not forward else form.stride, lines)
                 del seen, X, y  # before the next tiles are made
+                if watch and not all_finite(part):
+                    return out, False
         out = in_format(border(out).to(x.dtype), problem.channels_last) if folded else out
-        return add_bias(out, bias)
+        return add_bias(out, bias), True
 
     return run
 
@@ -360,8 +370,11 @@ def _wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _write(out: Tensor, y: Tensor, tiling: _Tiling, stride: tuple[int, ...], lines: slice) -> None:
-    """Join tiles (batch, channels, *tiles, *length), of which the first ``step`` positions are right, and keep every s-th."""
+def _write(out: Tensor, y: Tensor, tiling: _Tiling, stride: tuple[int, ...], lines: slice) -> Tensor:
+    """Join tiles (batch, channels, *tiles, *length), of which the first ``step`` positions are right, and keep every s-th.
+
+    Returns the part of `out` that was written.
+    """
     d = len(tiling.step)
     y = y[(..., *(slice(b) for b in tiling.step))]
     order = (0, 1, *(axis for k in range(d) for axis in (2 + k, 2 + d + k)))
@@ -370,7 +383,7 @@ def _write(out: Tensor, y: Tensor, tiling: _Tiling, stride: tuple[int, ...], lin
     first = -(-start // stride[0])
     rest = (slice(0, t, s) for t, s in zip(tiling.total[1:], stride[1:], strict=True))
     kept = joined[(..., slice(first * stride[0] - start, tiling.total[0] - start, stride[0]), *rest)]
-    out[:, :, first : first + kept.shape[2]].copy_(kept)
+    return out[:, :, first : first + kept.shape[2]].copy_(kept)
 
 
 def _kernel_map(problem: Problem) -> Runner:

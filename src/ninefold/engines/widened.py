@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.aten import Aten, AtenOther
-from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, unit_roundoff
+from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, Watched, unit_roundoff
 from ninefold.engines.direct import Direct
 from ninefold.engines.fft import FFT
 from ninefold.engines.final import Final
@@ -68,6 +68,24 @@ class Widened(Engine):
             return out.to(dtype)
 
         return run
+
+    def prepare_watched(self, problem: Problem, weight: Final | None, epilogue: str | None = None) -> Watched:
+        wide, dtype = _wide(problem), getattr(torch, problem.dtype)
+        kept = None if weight is None else weight.part("widened", weight.tensor.float)
+        if _chosen(wide).traits.local:
+            own = self.prepare(problem, weight) if epilogue is None else self.prepare_with(problem, weight, epilogue)
+
+            def local(a: Tensor, b: Tensor, bias: Tensor | None = None) -> tuple[Tensor, bool]:
+                return own(a, b, bias), True
+
+            return local
+        inner = _chosen(wide).prepare_watched(wide, kept, epilogue)
+
+        def watched(a: Tensor, b: Tensor, bias: Tensor | None = None) -> tuple[Tensor, bool]:
+            out, finite = inner(a.float() if kept is None else kept.tensor, b.float(), None if bias is None else bias.float())
+            return out.to(dtype), finite
+
+        return watched
 
 
 def _wide(problem: Problem) -> Problem:

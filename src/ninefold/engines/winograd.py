@@ -26,7 +26,19 @@ from typing import Any
 from torch import Tensor
 
 from ninefold.engines import native
-from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, empty, folding, in_format, unit_roundoff
+from ninefold.engines.base import (
+    Engine,
+    Error,
+    Machine,
+    Runner,
+    Traits,
+    Watched,
+    empty,
+    folding,
+    in_format,
+    unit_roundoff,
+    unwatched,
+)
 from ninefold.engines.final import Final
 from ninefold.engines.gather import read_c, read_h, strides
 from ninefold.engines.toom import MOST_POINTS, Toom, toom
@@ -82,12 +94,17 @@ class Winograd(Engine):
         return kept + 2 * beside + int(native.scratch(weights, problem.frozen))
 
     def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
-        return _weight_map(problem) if problem.map == "g" else _data_map(problem, weight, relu=False)
+        return _weight_map(problem) if problem.map == "g" else unwatched(_data_map(problem, weight, relu=False))
 
     def prepare_with(self, problem: Problem, weight: Final | None, epilogue: str) -> Runner:
         if epilogue not in self.epilogues or problem.map == "g" or _folded(problem):
             return super().prepare_with(problem, weight, epilogue)
-        return _data_map(problem, weight, relu=True)
+        return unwatched(_data_map(problem, weight, relu=True))
+
+    def prepare_watched(self, problem: Problem, weight: Final | None, epilogue: str | None = None) -> Watched:
+        if problem.map == "g" or (epilogue is not None and (epilogue not in self.epilogues or _folded(problem))):
+            return super().prepare_watched(problem, weight, epilogue)
+        return _data_map(problem, weight, relu=epilogue is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +292,7 @@ def _transformed(problem: Problem, weight: Tensor) -> Tensor:
     return kept
 
 
-def _data_map(problem: Problem, weight: Final | None, *, relu: bool) -> Runner:
+def _data_map(problem: Problem, weight: Final | None, *, relu: bool) -> Watched:
     form, folded = problem.form, _folded(problem)
     last = problem.channels_last and form.ndim > 1
     fold = folding(form) if folded else None
@@ -286,7 +303,7 @@ def _data_map(problem: Problem, weight: Final | None, *, relu: bool) -> Runner:
         parts = tuple((p.m, p.r, p.pieces) for p in _tiling(problem).parts)
         kept = weight.form(("winograd", problem.map, parts, form.flip), lambda: _transformed(problem, weight.tensor))
 
-    def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> tuple[Tensor, bool]:
         x, x_last = native.either(x)
         K, k_last = native.either(K) if kept is None else (K, False)
         out = empty(x, (x.shape[0], channels, *outputs), last)
@@ -295,11 +312,11 @@ def _data_map(problem: Problem, weight: Final | None, *, relu: bool) -> Runner:
         added = None if bias is None else bias.to(x.dtype).contiguous().resolve_neg()
         early = 0 if added is None or folded else native.address(added)
         given = (native.address(K), 0) if kept is None else (0, native.address(kept))
-        plan.run(native.address(x), *given, early, native.address(out), relu)
+        finite: bool = plan.run(native.address(x), *given, early, native.address(out), relu)
         if fold is None:
-            return out
+            return out, finite
         out = in_format(fold(out), last)
-        return out if added is None else out.add_(added.view(-1, *(1,) * form.ndim))
+        return out if added is None else out.add_(added.view(-1, *(1,) * form.ndim)), finite
 
     return run
 

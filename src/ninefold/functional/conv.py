@@ -1,6 +1,7 @@
 """Convolutions in torch's positional order, transposed ones, and the maps h and g by torch's names.
 
-Whatever torch's function of the same name accepts is accepted here, with the same meaning. Beyond it, for 1-D, 2-D and 3-D:
+Whatever torch's function of the same name accepts is accepted here, with the same meaning; values are within the ``tolerance`` of
+`ninefold.options`. Beyond it, for 1-D, 2-D and 3-D:
 ``padding`` may be a policy (``"same"`` with any stride, ``"same_lower"``, ``"full"``, ``"causal"``) or pairs
 ``((top, bottom), (left, right))``; ``padding_mode`` says what stands on the border; ``flip_kernel=True`` is the convolution of
 mathematics; and the weight may change with the position (`locally_connected2d`, `tiled_conv2d`).

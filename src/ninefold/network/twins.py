@@ -16,7 +16,9 @@ def convert(model: Module, *, inplace: bool = False) -> Module:
     What is exchanged is decided by what a call would run: a layer with the ``forward`` and the ``_conv_forward`` of ``torch.nn``,
     a subclass that only sets defaults, a parametrized and a lazy layer among them. One that overrides either, on its class or on
     the object, is left alone; `unconverted` names those and says why. Parameters and buffers are shared with `model`, hooks are
-    kept, results are the same up to rounding.
+    kept. Results are those of the definition within the ``tolerance`` of `ninefold.options`, by default 1e-5 of the largest value
+    possible in single precision: other algorithms round otherwise than torch's. NaN and infinity reach what they reach there; on
+    an accelerator that takes ``check_finite=True``.
 
     Parameters
     ----------

@@ -334,7 +334,8 @@ def fuses(layer: torch.nn.Module) -> bool:
 _FORWARD = """A {n}-D convolution, a drop-in for ``torch.nn.Conv{n}d``: same constructor, same parameters, planned execution.
 
     Beyond torch: `padding` as pairs or as ``"same"`` with any stride, ``"same_lower"``, ``"full"``, ``"causal"``;
-    ``padding_mode="symmetric"``; `flip_kernel` for true convolution (eq. 9.4 of the book).
+    ``padding_mode="symmetric"``; `flip_kernel` for true convolution (eq. 9.4 of the book). Values are within the ``tolerance`` of
+    `ninefold.options`, not torch's bit for bit.
 
     Parameters
     ----------
@@ -355,6 +356,8 @@ _FORWARD = """A {n}-D convolution, a drop-in for ``torch.nn.Conv{n}d``: same con
     torch.Size([2, 8, {five}])
     """
 _TRANSPOSED = """A transposed {n}-D convolution, a drop-in for ``torch.nn.ConvTranspose{n}d``: the map h (eq. 9.13).
+
+    Values are within the ``tolerance`` of `ninefold.options`, not torch's bit for bit.
 
     Parameters
     ----------

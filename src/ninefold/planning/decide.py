@@ -1,5 +1,6 @@
 """From a problem to its plan: as remembered, else measured or estimated; and from a plan to what runs it."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -48,7 +49,7 @@ def pose(
         0.0 if tolerance == "strict" else float(tolerance),
         options.max_scratch,
         options.deterministic or torch.are_deterministic_algorithms_enabled(),
-        options.check_finite,
+        device.type == "cpu" if options.check_finite is None else options.check_finite,
         rank,
         frozen,
     )
@@ -100,20 +101,30 @@ def _timed(c: Candidate, seconds: dict[str, float]) -> Candidate:
 def prepare(plan: Plan, weight: Final | None = None, epilogue: str | None = None) -> Runner:
     """Return the runner of a plan, with one of `EPILOGUES` behind it if asked for; that runs in place.
 
-    Where the options ask for it (`check_finite`), a result of an engine that spreads NaN and infinity is looked through, and
-    computed directly if there is any.
+    Where NaN and infinity are to stay where the definition has them (`check_finite`), an engine that spreads them says whether
+    there are any, and the result is then computed directly, by the engine of the least estimate that does not.
     """
     engine = engine_named(plan.engine)
     if not plan.problem.finite or engine.traits.local:
         return engine.prepare(plan.problem, weight) if epilogue is None else engine.prepare_with(plan.problem, weight, epilogue)
-    fast = engine.prepare(plan.problem, weight)
-    admitted = [engine_named(c.engine) for c in plan.candidates if c.reason is None]
-    direct = next((e for e in admitted if e.traits.local), engine_named("reference"))
-    careful = direct.prepare(plan.problem)
+    watched = engine.prepare_watched(plan.problem, weight, epilogue)
+    careful: list[Runner] = []  # prepared when it is first needed
 
     def run(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-        out = fast(a, b, bias)  # without an epilogue, which may hide an infinity
-        out = out if bool(out.isfinite().all()) else careful(a, b, bias)
+        out, finite = watched(a, b, bias)
+        if finite:
+            return out
+        del out  # before the other is made
+        if not careful:
+            careful.append(_direct(plan))
+        out = careful[0](a, b, bias)
         return out if epilogue is None else EPILOGUES[epilogue].apply_(out)
 
     return run
+
+
+def _direct(plan: Plan) -> Runner:
+    """Return the runner of the fastest engine that keeps NaN and infinity where the definition has them."""
+    admitted = [c for c in plan.candidates if c.reason is None and engine_named(c.engine).traits.local]
+    name = min(admitted, key=lambda c: c.seconds).engine if admitted else "reference"
+    return engine_named(name).prepare(replace(plan.problem, frozen=False, rank=None))

@@ -11,10 +11,13 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import EPILOGUES, Engine, Runner
+from ninefold.engines.base import EPILOGUES, Engine, Runner, direct_error
 from ninefold.engines.final import Final
 from ninefold.ops.bound import Bound, ThinMap
 from ninefold.ops.layout import result_strides
+from ninefold.planning.choose import choose
+from ninefold.planning.decide import prepare
+from ninefold.planning.plan import Plan
 from ninefold.settings import Options
 from ninefold.spec import Form, Map
 from ninefold.testing.cases import Case, cases, operands
@@ -33,6 +36,7 @@ __all__ = [
     "check_dot",
     "check_dtypes",
     "check_epilogues",
+    "check_finite",
     "check_gradients",
     "check_layouts",
     "check_nan_locality",
@@ -319,6 +323,46 @@ def _check_spread(case: Case, operand: int, value: float) -> None:
         raise AssertionError(f"{case}: {value} in operand {operand} reaches {int((reached & ~may).sum())} outputs too many")
 
 
+def check_finite(engine: Engine, map_: Map, shape: Shape) -> Outcome:
+    """Put NaN, infinities, and numbers that overflow on the way, through a plan: they reach what the definition says."""
+    outcome = Outcome()
+    if engine.traits.local or shape.macs > SMALL_MACS:
+        return outcome
+    for case in (*cases(engine, map_, shape, "float32"), *cases(engine, map_, shape, "bfloat16")):
+        problem = replace(case.problem, finite=True)
+        kept = Final(case.a) if problem.frozen else None
+        run = prepare(Plan(problem, engine.name, choose(problem).candidates, "estimate"), kept)
+        case.check(run(case.a, case.b, None), "looked at")
+        if not engine.prepare_watched(problem, kept)(case.a, case.b, None)[1]:
+            raise AssertionError(f"{case}: whole numbers are said not to be finite")
+        outcome.runs += 2
+        for changed in _not_finite(case):
+            unspoilt, out = changed.expected.isfinite(), run(changed.a, changed.b, None)
+            if wrong := int((out.isfinite() != unspoilt).sum()):
+                raise AssertionError(
+                    f"{case}: with {float(changed.a.sum() + changed.b.sum())} in it, {wrong} elements are not finite as defined"
+                )
+            finite = replace(changed, expected=changed.expected.where(unspoilt, 0))
+            finite.check(out.where(unspoilt, 0), "beside what is not finite", max(case.allowed, direct_error(problem).bound))
+            outcome.runs += 1
+    return outcome
+
+
+def _not_finite(case: Case) -> Iterator[Case]:
+    """Yield a case with a NaN or an infinity in its data, and with data that overflows where the definition's sums do not."""
+    p = case.problem
+    data, other = (0, 1) if p.map == "g" else (1, 0)
+    for value in (float("nan"), float("inf"), -float("inf")):
+        pair = [case.a.clone(), case.b.clone()]
+        if pair[data].numel():
+            pair[data].view(-1)[pair[data].numel() * 2 // 3] = value
+            yield replace(case, a=pair[0], b=pair[1], expected=defined(p.map, p.form, *pair))
+    if not p.frozen:
+        pair = [case.a.sign(), case.b.sign()]
+        pair[data], pair[other] = pair[data] * 2.0**126, pair[other] * 2.0**-100
+        yield case.having(pair[0], pair[1])
+
+
 def check_scratch(engine: Engine, map_: Map, shape: Shape) -> Outcome:
     """Cap the scratch so that the work is cut up: the result is right, and no more is held than the engine promised."""
     outcome = Outcome()
@@ -401,5 +445,6 @@ CHECKS: tuple[Check, ...] = (
     check_poisoned,
     check_threads,
     check_nan_locality,
+    check_finite,
     check_scratch,
 )
