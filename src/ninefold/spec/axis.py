@@ -115,8 +115,8 @@ class Axis:
 
         Examples
         --------
-        >>> Axis(kernel=2, stride=1, dilation=9, lo=5, n_in=3, n_out=8).reading()  # of the last, both taps are zeros
-        4
+        >>> Axis(kernel=2, stride=1, dilation=9, lo=5, n_in=3, n_out=8).reading()  # of the others both taps are zeros
+        3
         """
         if self.mode != "zeros":
             return self.n_out if self.kernel else 0
