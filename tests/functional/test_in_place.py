@@ -90,7 +90,10 @@ def others(n):
         yield f"{name}{n}d-{how}", getattr(nn, f"{name}{n}d")(*args, **how, dtype=torch.double)
     if n == 2:
         for detector in (torch.nn.ReLU(), torch.nn.ReLU(inplace=True), torch.relu, torch.nn.LeakyReLU(0.1, inplace=True)):
-            yield f"stage-{detector}", nn.ConvStage(nn.Conv2d(4, 3, 3, dtype=torch.double), detector, nn.MaxPool2d(2))
+            yield (
+                f"stage-{getattr(detector, '__name__', detector)}",
+                nn.ConvStage(nn.Conv2d(4, 3, 3, dtype=torch.double), detector, nn.MaxPool2d(2)),
+            )
         yield "spatially_separable", nn.SpatiallySeparableConv2d(4, 3, 3, rank=2, dtype=torch.double)
 
 
