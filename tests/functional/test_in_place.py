@@ -71,6 +71,20 @@ def others(n):
             return getattr(F, f"max_unpool{n}d")(x, places, k)
 
         yield f"unpool{n}d-{kernel}", unpool
+        yield f"unfold{n}d-{kernel}", lambda x, k=kernel: F.unfold(x, (k,) * n)
+        yield f"unfold{n}d-{kernel}-reflect", lambda x, k=kernel: F.unfold(x, (k,) * n, padding="same", padding_mode="reflect")
+
+        def fold(x, k=kernel):
+            return F.fold(x.flatten(2).repeat(1, k**n, 1), tuple(s + k - 1 for s in x.shape[2:]), (k,) * n)
+
+        yield f"fold{n}d-{kernel}", fold
+    for pads in ((0, 0), (1, 0), (2, 1, 0, 1)[: 2 * n], (-1, 1), (-1, 0)):
+        for mode in ("constant", "reflect", "symmetric", "replicate", "circular"):
+            yield f"pad{n}d-{pads}-{mode}", lambda x, p=pads, m=mode: F.pad(x, p, m)
+    if n > 1:
+        numbers = torch.full((10**4, 4, n), 0.3, dtype=torch.double)
+        fractional = getattr(F, f"fractional_max_pool{n}d")
+        yield f"fractional{n}d", lambda x, f=fractional, s=numbers: f(x, 2, output_size=4 - n, _random_samples=s)
     for kernel in (1, 3):
         for border in ("normalized", "zeros", "reflect"):
             yield f"contrast{n}d-{kernel}-{border}", getattr(nn, f"LocalContrastNorm{n}d")(kernel, border=border)

@@ -1,6 +1,7 @@
 """The edges of what torch takes, side by side: nothing in a batch, in the channels, along an axis; and what it refuses."""
 
 import itertools
+import re
 import warnings
 
 import pytest
@@ -174,6 +175,29 @@ def test_convolutions_of_nothing(n):
             return [torch.ones(*head, *(7, 6, 5)[:n]), torch.ones(*weight, *(3, 2, 2)[:n]), torch.ones(bias)]
 
         alike(f"conv_transpose{n}d", make, groups=groups)
+
+
+@pytest.mark.parametrize("pad", [0, 1, 2])
+def test_time_first(pad):
+    x, w, b = torch.randn(9, 2, 4), torch.randn(3, 4, 5), torch.randn(5)
+    found = []
+    for where in (tF, F):
+        leaves = [t.clone().requires_grad_() for t in (x, w, b)]
+        out = where.conv_tbc(*leaves, pad)
+        found.append((out, torch.autograd.grad(out.square().sum(), leaves)))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4)
+    with pytest.raises(ShapeError, match=r"the input has shape \(9, 2\); it must be \(time, batch, channels\)"):
+        F.conv_tbc(x[..., 0], w, b)
+
+
+def test_nothing_of_torch_around_convolution_and_pooling_is_missing():
+    about = re.compile(r"conv|pool|fold|pad$|shuffle")
+    apart = {"pixel_shuffle", "pixel_unshuffle", "native_channel_shuffle"}  # about the space, which no window sees
+    for module, ours in ((tF, F), (torch.nn, nn)):
+        names = {name for name in dir(module) if about.search(name.lower()) and not name.startswith("_")}
+        names = {name for name in names if callable(getattr(module, name)) and not name.endswith("_with_indices")}
+        names -= {name for name in names if re.match(r"(Zero|Constant|Reflection|Replication|Circular)Pad|Pixel", name)}  # F.pad
+        assert names - apart <= set(ours.__all__)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ from ninefold.functional.smooth_pool import (
     lp_pool2d,
     lp_pool3d,
 )
+from ninefold.functional.time_first import conv_tbc
 from ninefold.functional.transposed import (
     locally_connected_transpose1d,
     locally_connected_transpose2d,
@@ -99,6 +100,7 @@ __all__ = [
     "conv3d",
     "conv3d_input",
     "conv3d_weight",
+    "conv_tbc",
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",

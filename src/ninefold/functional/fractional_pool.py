@@ -67,9 +67,10 @@ def _fractional_max_pool(
     kernel = per_axis(kernel_size, ndim, "kernel_size", 1)
     size = _size(input, ndim, output_size, output_ratio)
     for k, (n, w, o) in enumerate(zip(input.shape[-ndim:], kernel, size, strict=True)):
-        if o + w - 1 > n:
+        needed = o + w - (1 if ndim == 2 else 0)  # torch's kernel for volumes wants one position more than it has a use for
+        if needed > n:
             raise ShapeError(
-                f"{o} windows of {w} along axis {k} need {o + w - 1} positions, but the input has {n}; give a smaller output_size"
+                f"{o} windows of {w} along axis {k} need {needed} positions, but the input has {n}; give a smaller output_size"
             )
     samples = _random_samples
     if samples is None:
