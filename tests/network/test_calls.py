@@ -247,6 +247,47 @@ def test_buffers_and_random_numbers_are_as_they_were(warm, mode, train):
     torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+class Normed(Convs):
+    """Batch normalisation writes its statistics without a trace in any version counter."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = T.BatchNorm2d(6, momentum=None)
+
+    def forward(self, x):
+        return self.b(self.norm(self.a(x)))
+
+
+@pytest.mark.parametrize("mode", ["estimate", "measure"])
+def test_statistics_of_batches_are_as_they_were(mode):
+    model = Normed().train()
+    model(x)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    fast, _ = nf.optimize(model, x, mode=mode, train=True)
+    for network in (model, fast):
+        assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("where", ["around optimize", "within the network"])
+def test_networks_under_autocast(where, train):
+    class Inside(Convs):
+        def forward(self, x):
+            with torch.autocast("cpu", torch.bfloat16, enabled=where == "within the network"):
+                y = self.a(x)
+            return self.b(y.float())
+
+    model = Inside().train(train)
+    with torch.autocast("cpu", torch.bfloat16, enabled=where == "around optimize"):
+        expected = model(x).float()
+        fast, report = nf.optimize(model, x, mode="estimate", train=train)
+        got = fast(x).float()
+    assert {row.name for row in report.rows} == {"a", "b"}
+    assert all(row.error is not None and row.error < 2e-2 for row in report.rows)
+    torch.testing.assert_close(got, expected, rtol=3e-2, atol=3e-2)
+    torch.testing.assert_close(fast(x).float(), model(x).float(), rtol=3e-2, atol=3e-2)
+
+
 class Writes(Convs):
     """Writes over what it is given."""
 
@@ -363,6 +404,14 @@ def test_denormal_numbers_are_named_and_timed_as_zeros():
     assert (tiny * 1).count_nonzero() == 3  # and arithmetic is as it was
     _, report = nf.optimize(T.Sequential(T.Conv2d(8, 8, 3)).eval(), torch.randn(1, 8, 24, 28))
     assert not any("denormal" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, lambda m: torch.jit.trace(m, x)])
+def test_what_is_compiled_already_is_left_as_it_is(make):
+    model = make(T.Sequential(T.Conv2d(3, 4, 3), T.BatchNorm2d(4), T.ReLU()).eval())
+    fast, report = nf.optimize(model, x, mode="estimate")
+    assert report.rows == ()
+    torch.testing.assert_close(fast(x), model(x))
 
 
 def test_lazy_layers_have_their_weights_from_one_call():

@@ -12,6 +12,7 @@ import ninefold as nf
 from ninefold import nn
 from ninefold.errors import AccuracyError, UnsupportedError
 from ninefold.network import fold, tune
+from ninefold.network.choice import Times
 from ninefold.network.fold import Folded, fold_norms
 from ninefold.spec import lenet5_table
 
@@ -241,11 +242,12 @@ def same(model, before):
 
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("mode", ["estimate", "measure"])
-def test_optimize_folds_verifies_and_reports(inplace, mode):
+def test_optimize_folds_verifies_and_reports(inplace, mode, monkeypatch):
     torch.manual_seed(0)
     model, x = Small().eval(), torch.randn(2, 3, 20, 26)
     before, held, shared = snapshot(model), model.stem.weight, nf.convert(model)
     expected = model(x)
+    monkeypatch.setattr(tune, "time_steps", lambda *_, **__: Times(1.0, {0: 0.5}, {0: 2.0}, 0.1, {}))  # whatever the clock says
     fast, report = nf.optimize(model, x, mode=mode, inplace=inplace)
     assert (fast is model) is inplace
     assert inplace or same(model, before)

@@ -177,6 +177,43 @@ def test_a_frozen_weight_is_computed_once_and_again_after_a_change(make):
     assert all(p.grad is not None for name, p in model.named_parameters())
 
 
+@pytest.mark.parametrize("make", [parametrized, hooked])
+def test_a_change_of_what_a_frozen_weight_is_computed_from_is_seen(make):
+    """By other tensors in its place, or by writing to them: part by part, or for one call."""
+    plain = make()
+    state = {k: v + 0.1 if v.is_floating_point() else v for k, v in plain.state_dict().items()}
+    plain.load_state_dict(state)
+    expected = plain(x)
+    for change in ("parts", "in place", "one call"):
+        model = nf.freeze(nf.convert(make()))
+        before = model(x)
+        if change == "one call":
+            got = torch.func.functional_call(model, state, (x,))
+            torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-4)
+        else:
+            for name, module in model.named_modules():
+                own = {k: v for k, v in state.items() if k.rpartition(".")[0] == name}
+                if change == "parts" and own:
+                    module.load_state_dict({k.rpartition(".")[2]: v for k, v in own.items()}, strict=False)
+                elif own:
+                    with torch.no_grad():
+                        for k, v in own.items():
+                            module.get_parameter(k.rpartition(".")[2]).copy_(v) if k in dict(model.named_parameters()) else None
+            got = model(x)
+        if change != "in place" or make is parametrized:  # a buffer of spectral norm is not among the parameters
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_first_called_in_inference_mode_trains_later():
+    for make in (parametrized, hooked):
+        model = nf.freeze(nf.convert(make()))
+        with torch.inference_mode():
+            model(x)
+        leaf = x.clone().requires_grad_()
+        model(leaf).sum().backward()
+        assert leaf.grad.isfinite().all()
+
+
 def test_a_parametrization_is_asked_once_when_frozen_and_can_be_removed():
     model = nf.freeze(nf.convert(parametrized()))
     counted = model[0].parametrizations.weight[0]

@@ -166,10 +166,15 @@ def test_an_interrupt_leaves_everything_as_it_was(monkeypatch):
 def test_a_wrong_engine_is_found_before_the_model_changes(monkeypatch):
     from ninefold.engines.fft import FFT
 
-    real = FFT.prepare
+    real = FFT.prepare_watched
     model = Net().eval()
     before = snapshot(model)
-    monkeypatch.setattr(FFT, "prepare", lambda self, p, w=None: lambda a, b, bias, run=real(self, p, w): 1.5 * run(a, b, bias))
+
+    def wrong(self, problem, weight, epilogue=None):
+        run = real(self, problem, weight, epilogue)
+        return lambda a, b, bias=None: (1.5 * run(a, b, bias)[0], True)
+
+    monkeypatch.setattr(FFT, "prepare_watched", wrong)
     monkeypatch.setattr(FFT, "cost", lambda *_: 0.0)
     with nf.options(mode="estimate"), pytest.raises(AccuracyError, match="off by"):
         nf.optimize(model, torch.randn(1, 3, 64, 60), mode="estimate", inplace=True)

@@ -9,6 +9,7 @@ the same bits as before, in training mode too.
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import Module, ReLU
 
@@ -19,7 +20,16 @@ from ninefold.nn.conv import fuses, hooked
 
 __all__ = ["Fused", "Fuses", "find_detectors"]
 
-_NAMES: dict[type[Module], str] = {ReLU: "relu"}
+
+class Overwriting(ReLU):
+    """A ReLU that writes over what it reads where no gradient passes: who looks at gradients there may find a view."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
+        """Return the positive part."""
+        return torch.relu(input) if input.requires_grad and torch.is_grad_enabled() else torch.relu_(input)
+
+
+_NAMES: dict[type[Module], str] = {ReLU: "relu", Overwriting: "relu"}
 
 
 class Fused(Module):
@@ -80,7 +90,7 @@ class Fuses:
                 _retire(detector, convs)
                 taken += convs
             else:
-                detector.inplace = True
+                _let_overwrite(detector)
         return tuple(taken)
 
     def carry(self, source: Module, target: Module) -> None:
@@ -92,7 +102,12 @@ class Fuses:
                     modules[conv].epilogue = made[conv].epilogue
                 _retire(modules[name], fused.into)
             else:
-                modules[name].inplace = True
+                _let_overwrite(modules[name])
+
+
+def _let_overwrite(detector: Any) -> None:
+    if not detector.inplace:
+        detector.__class__ = Overwriting
 
 
 def _retire(detector: Any, convs: tuple[str, ...]) -> None:

@@ -1,7 +1,7 @@
 """A copy of a network in one memory format, each of its convolutions planned: what `optimize` chooses among."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from ninefold.network.running import Call, first_tensor, outputs
 from ninefold.network.twins import as_torch, convert, freeze, swap
 from ninefold.nn.conv import Planned
 from ninefold.ops.bound import Bound
+from ninefold.ops.state import autocast_dtype
 from ninefold.planning import plan_problem
 from ninefold.planning.choose import engine_named
 from ninefold.planning.plan import Plan
@@ -200,7 +201,8 @@ def record(model: Module, call: Call, train: bool) -> list[Layer]:
             x = x if x.ndim == module.spec.ndim + 2 else x.unsqueeze(0)
             sizes = None if size is None else tuple(size)[-module.spec.ndim :]
             weight = module.current_weight()
-            bound = module.site.bind(x, weight, sizes)
+            with _as_called(x) as dtype:
+                bound = module.site.bind(*((x, weight) if dtype is None else (x.to(dtype), weight.to(dtype))), sizes)
             layer = Layer(name, bound, module.site.map, plain_type(module) is not None)
             layer = layers.setdefault((name, bound.problem(module.site.map).key), layer)
             layer.upstream = layer.upstream or x.requires_grad
@@ -212,6 +214,14 @@ def record(model: Module, call: Call, train: bool) -> list[Layer]:
     with _hooks((m, hook(name)) for name, m in model.named_modules() if planned(m)):
         outputs(model, call, grad=train)
     return list(layers.values())
+
+
+@contextmanager
+def _as_called(x: Tensor) -> Iterator[torch.dtype | None]:
+    """Switch autocast off for a while; return the dtype that it would give to what a layer reads, None where it was off."""
+    dtype = autocast_dtype(x)
+    with nullcontext() if dtype is None else torch.autocast(x.device.type, enabled=False):
+        yield dtype
 
 
 @contextmanager
@@ -238,7 +248,8 @@ def _plan(layer: Layer, options: Options, budget: Budget) -> int:
     left = 0
     for map_ in layer.maps():
         mode = options.mode if budget.layers_left() else "estimate"
-        layer.plans[map_] = plan_problem(layer.bound.problem(map_), mode, layer.bound.frozen if map_ != "g" else None)
+        with torch.autocast(layer.bound.device.type, enabled=False):
+            layer.plans[map_] = plan_problem(layer.bound.problem(map_), mode, layer.bound.frozen if map_ != "g" else None)
         left += mode != options.mode and layer.plans[map_].source == "estimate"
         layer.bound.forget()
     return left
@@ -278,11 +289,14 @@ def _compared(model: Module, layers: list[Layer], call: Call) -> list[Tensor]:
 
 def _distance(module: Any, layer: Layer, x: Tensor, out: Tensor) -> float | None:
     """Return how far a layer's output is from PyTorch's own, on the scale ``max|V| * ||K_o||_1``; None for another size."""
-    problem, weight = layer.bound.problem(layer.map), module.current_weight().detach()
+    problem, weight, bias = layer.bound.problem(layer.map), module.current_weight().detach(), module.bias
     reads = problem.form.input_shape if layer.map == "c" else problem.form.output_shape
     if tuple(x.shape) != tuple(reads(problem.batch)):
         return None
-    direct = module.finished(engine_named("aten").prepare(problem)(weight, x, module.bias))
+    with _as_called(x) as dtype:
+        if dtype is not None:
+            x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        direct = module.finished(engine_named("aten").prepare(problem)(weight, x, bias))
     out = out.reshape(direct.shape)
     both = direct.isfinite() & out.isfinite()  # what overflows is the network's own
     scale = x.abs().amax().nan_to_num() * weight.abs().flatten(1).sum(1).amax()

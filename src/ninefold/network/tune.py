@@ -90,7 +90,8 @@ def optimize(
         normalisation becomes a `Folded` that has none: their ``state_dict`` is not what it was, so load weights before. Calling
         the network in training mode raises `UnsupportedError`, for nothing is left to train; ``eval()`` takes that back.
         With ``tolerance="strict"`` none is folded, for the definition multiplies afterwards. A ReLU behind a convolution is
-        applied by its engine where that can, or in place, found the same way; this changes no bit. False leaves all of them.
+        applied by its engine where that can, or in place, found the same way; this changes no bit. Hooks that are there are
+        respected; one that is added later (Grad-CAM) sees a convolution with all that it has taken in. False leaves all of them.
     seconds : float
         How long all of it may take, about. The layers that do most are timed first; what is not timed by then is planned from
         estimates, and the report says so. A network that is slow itself is run some ten times whatever the limit.

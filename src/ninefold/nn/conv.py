@@ -86,21 +86,38 @@ class Planned(torch.nn.Module):
             self._forward_pre_hooks[key] = hook
 
     def current_weight(self) -> Tensor:
-        """Return the weight that a call uses: a frozen one that is computed, as it was when it was first needed."""
+        """Return the weight that a call uses: a frozen one that is computed, as it was when it was first needed.
+
+        If what it is computed from is another tensor by now, or was written to, that takes `freeze` back.
+        """
         held: dict[str, Any] = self._parameters
         if "weight" in held:
             return held["weight"]  # type: ignore[no-any-return]
         if not self.frozen:
             return self.weight  # type: ignore[no-any-return]
         if "_final" not in self.__dict__:
-            with torch.no_grad():
-                self.__dict__["_final"] = self.weight.detach()
-        return self.__dict__["_final"]  # type: ignore[no-any-return]
+            with torch.inference_mode(mode=False), torch.no_grad():  # it outlives the call, and gradients may pass it later
+                self.__dict__["_final"] = self.weight.detach(), self._sources()
+        weight, sources = self.__dict__["_final"]
+        if all(table.get(name) is x and _version(x) == version for table, name, x, version in sources):
+            return weight  # type: ignore[no-any-return]
+        self.unfreeze()
+        for hook in self._weight_hooks().values():
+            hook(self, ())
+        return self.weight  # type: ignore[no-any-return]
+
+    def _sources(self) -> list[tuple[dict[str, Any], str, Tensor, int]]:
+        """Return what a weight may be computed from, each with the table that holds it and its version."""
+        tables: list[dict[str, Any]] = [table for m in self.modules() for table in (m._parameters, m._buffers)]  # noqa: SLF001  their own tables
+        return [(t, name, x, _version(x)) for t in tables for name, x in t.items() if x is not None and name != "bias"]
+
+    def _weight_hooks(self) -> dict[int, Any]:
+        return {key: hook for key, hook in self._forward_pre_hooks.items() if isinstance(hook, _WEIGHT_HOOKS)}
 
     def _let_hooks_rest(self) -> None:
         """Run the hooks of torch that compute the weight before each call once more, and keep them aside."""
-        hooks = {key: hook for key, hook in self._forward_pre_hooks.items() if isinstance(hook, _WEIGHT_HOOKS)}
-        with torch.no_grad():
+        hooks = self._weight_hooks()
+        with torch.inference_mode(mode=False), torch.no_grad():
             for key, hook in hooks.items():
                 hook(self, ())
                 del self._forward_pre_hooks[key]
@@ -151,6 +168,10 @@ class Planned(torch.nn.Module):
         extras = [text for text, on in ((", flip_kernel=True", self.flip_kernel), (", frozen", self.frozen)) if on]
         extras += [] if self.epilogue is None else [f", then {self.epilogue}"]
         return super().extra_repr() + "".join(extras)
+
+
+def _version(x: Tensor) -> int:
+    return 0 if x.is_inference() else x._version  # noqa: SLF001  no public name
 
 
 class _Bare:
