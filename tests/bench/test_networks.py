@@ -3,6 +3,8 @@ import json
 import pytest
 import torch
 
+from ninefold.network import tune
+from ninefold.network.choice import Times
 from ninefold.planning import decide
 from ninefold.spec import ConvSpec, Problem
 
@@ -11,6 +13,7 @@ from ninefold.spec import ConvSpec, Problem
 def networks(monkeypatch):
     from bench import networks as module
 
+    monkeypatch.setattr(tune, "time_steps", lambda *_, **__: Times(1.0, {0: 0.5}, {0: 2.0}, 0.1, {}))  # whatever the clock says
     monkeypatch.setattr(module, "retain_memory", lambda: None)  # it would hold for all tests that follow
     monkeypatch.setattr(module, "NETWORKS", {"tiny": (tiny, 20)})
     return module

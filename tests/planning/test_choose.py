@@ -96,15 +96,31 @@ def test_what_is_slow_only_at_its_first_call_is_timed_on(clock):
         clock.sleep(0.05 if len(calls) == 1 else 0.001)
 
     times = measure_module.interleaved({"steady": lambda: clock.sleep(0.001), "warming": warming}, 0.0201)
-    assert times["warming"] == pytest.approx([0.001] * 10)
-    assert len(times["steady"]) == 10
+    assert times["warming"] == pytest.approx([0.001] * 11)
+    assert len(times["steady"]) == 11
 
 
 def test_what_stays_slow_is_not_called_again(clock):
     clock.tick = 0.0
     times = measure_module.interleaved({"steady": lambda: clock.sleep(0.01), "slow": lambda: clock.sleep(0.06)}, 0.0)
     assert times["slow"] == pytest.approx([0.06])
-    assert len(times["steady"]) == 3
+    assert len(times["steady"]) == 1
+
+
+def test_sampling_stops_when_the_order_is_certain(clock):
+    clock.tick = 0.0
+
+    def takes(seconds):
+        return lambda: clock.sleep(seconds)
+
+    runs = {"best": takes(0.010), "slower": takes(0.012), "close": takes(0.0107), "alike": takes(0.0101)}
+    times = {name: len(found) for name, found in measure_module.interleaved(runs, 9.0).items()}
+    assert times == {"best": 12, "slower": 3, "close": 8, "alike": 12}
+    times = {name: len(found) for name, found in measure_module.interleaved(runs, 9.0, always="slower").items()}
+    assert times["slower"] == times["best"] > 12  # is never dropped, and so there is something to tell apart to the end
+    pair = {"best": takes(0.010), "slower": takes(0.02)}
+    assert {name: len(found) for name, found in measure_module.interleaved(pair, 9.0).items()} == {"best": 5, "slower": 3}
+    assert {name: len(found) for name, found in measure_module.interleaved(pair, 0.01).items()} == {"best": 1, "slower": 1}
 
 
 def test_a_test_sees_no_time_and_no_rates_but_those_it_makes_up(tmp_path, monkeypatch):

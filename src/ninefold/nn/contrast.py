@@ -74,8 +74,8 @@ def _normalised(x: Tensor, windows: Sequence[Sequence[float]], border: str) -> T
         # v is the same whatever is taken off all of an image; this makes it exactly 0 for a constant one
         x = x - x.detach().flatten(1)[:, :1].view(-1, *(1,) * (x.ndim - 1))
     v = x - _average(x.mean(1, keepdim=True), windows, border)
-    variance = _average(v.square().mean(1, keepdim=True), windows, border).clamp_min(0)
-    flat = variance == 0  # where the root has no derivative
+    variance = _average(v.square().mean(1, keepdim=True), windows, border)
+    flat = variance <= 0  # where the root has no derivative; below 0 by rounding
     sigma = torch.where(flat, 0, torch.where(flat, 1, variance).sqrt())
     divisor = torch.maximum(sigma, sigma.flatten(1).mean(1).view(-1, *(1,) * (x.ndim - 1)))
     return v / torch.where(divisor == 0, 1, divisor)

@@ -249,7 +249,8 @@ def _eroded(mask: Tensor, reach: Sequence[Reach | None], sizes: Sequence[int]) -
 def _reads(field: Reach | None, count: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the first and the last position that each of `count` reads; of no known field, all there are."""
     if field is None:
-        return torch.zeros(count, device=device), torch.full((count,), size - 1, device=device)
+        whole = torch.zeros(count, dtype=torch.double, device=device)
+        return whole, whole + (size - 1)
     ends = torch.tensor([field.lo, field.hi], dtype=torch.double, device=device)
     at = torch.arange(count, device=device)
     turns, place = at // len(field.lo), at % len(field.lo)
