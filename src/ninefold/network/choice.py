@@ -16,7 +16,7 @@ from ninefold.network.trial import WORTH, Trial
 from ninefold.nn.conv import Planned
 from ninefold.planning.measure import interleaved
 
-__all__ = ["Times", "faster", "time_steps"]
+__all__ = ["Times", "faster", "not_slower", "time_steps"]
 
 _BEYOND_NOISE = 1.02
 _ORIGINAL = "original"
@@ -81,7 +81,7 @@ def time_steps(original: Module, trials: list[Trial], call: Call, seconds: float
         gains = {int(name): _gain(before, found) for name, found in times.items()}
         rounds = max(1, min(_OUTSIDE_ROUNDS, int(0.2 * seconds / max(min(before), 1e-6))))
         outside = median(_outside(original, call, train) for _ in range(rounds))
-    return Times(median(before), after, gains, min(outside, median(before)), failed)
+    return Times(median(before), after, gains, outside * median(before), failed)
 
 
 def faster(times: Times, trials: list[Trial]) -> int | None:
@@ -97,6 +97,17 @@ def faster(times: Times, trials: list[Trial]) -> int | None:
     worth = {k: gain / (1.0 if trials[k].format == "contiguous" else WORTH) for k, gain in times.gains.items()}
     best = max(worth, key=worth.__getitem__, default=None)
     return best if best is not None and worth[best] > _BEYOND_NOISE else None
+
+
+def not_slower(times: Times) -> int | None:
+    """Return the place of the one trial that there is, which an earlier call found faster, unless it is slower now.
+
+    Examples
+    --------
+    >>> not_slower(Times(1.0, {0: 0.99}, {0: 1.0}, 0.1, {})), not_slower(Times(1.0, {0: 1.1}, {0: 1.0}, 0.1, {}))
+    (0, None)
+    """
+    return next((k for k, seconds in times.after.items() if seconds <= times.before), None)
 
 
 def _gain(before: list[float], after: list[float]) -> float:
@@ -115,10 +126,11 @@ def _first(run: Callable[[], object]) -> str | None:
 
 
 def _outside(model: Module, call: Call, train: bool) -> float:
-    """Return the seconds of one step that its convolutions do not take."""
+    """Return the part of one step that its convolutions do not take."""
     layers: list[Module] = [m for m in model.modules() if isinstance(m, (torch.nn.modules.conv._ConvNd, Planned))]  # noqa: SLF001  as in trial
     work = step(model, call, train)
     with Clock(layers) as clock:
         start = perf_counter()
         work()
-        return perf_counter() - start - clock.seconds
+        whole = perf_counter() - start
+    return max(0.0, 1 - clock.seconds / whole)

@@ -20,7 +20,7 @@ from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
 from ninefold.errors import NinefoldError
-from ninefold.network.choice import Times, faster, time_steps
+from ninefold.network.choice import Times, faster, not_slower, time_steps
 from ninefold.network.copying import copied
 from ninefold.network.fields import receptive_fields
 from ninefold.network.fold import Folds, fold_norms
@@ -253,11 +253,11 @@ class _Optimization:
             candidates = []
         else:
             candidates = self._given_up(base, fuses, trials[-1:]) if known.given_up else trials[-1:]
-        seconds = min(_STEPS if known is None else _STEPS / 3, 0.5 * self.budget.left())
+        seconds = min(_STEPS if known is None else _STEPS / 5, 0.5 * self.budget.left())
         flush = self._denormals(trials[0])
         times = time_steps(original, candidates, self.call, seconds, train=self.train, flush=flush)
         self.notes += [f"{candidates[k].format}: cannot run a step ({error})" for k, error in times.failed.items()]
-        best = faster(times, candidates)
+        best = faster(times, candidates) if known is None else not_slower(times)
         chosen = None if best is None else candidates[best]
         if known is None:
             given_up = chosen is not None and any(layer.given_up for layer in chosen.layers)

@@ -15,12 +15,13 @@ from ninefold.spec.problem import Problem
 
 __all__ = ["interleaved", "measure", "measure_rates", "operands"]
 
-_HOPELESS = 30.0  # times the best estimate: an engine estimated this slow is not worth its one run
+_HOPELESS = 6.0  # times the best estimate: an engine estimated this slow is not worth its one run
 _MARGIN = 1.03  # an earlier engine of the list keeps its place unless another beats it by this factor
 _ROUNDS = 200
 _MOMENT = 0.3  # seconds that a second try may take even of an engine that seems slow: PyTorch prepares at a first call
-_SURE = ((8, 1.05), (3, 1.15))  # (rounds, times the fastest): slower than that in every one of so many rounds, and one is out
-_LEAST_ROUNDS, _ALIKE_ROUNDS = 5, 12  # after which a single one that is left, and several within the margin, are told
+_SURE = ((8, 0.25, 1.05), (3, 0.0, 1.15))  # (rounds, a part of them, times the fastest): slower in all but that part is out
+_LEAST_ROUNDS, _ALIKE_ROUNDS = 5, 12  # after which a single one that is left, and several that are alike, are told
+_ALIKE = 1.05
 
 
 def measure(problem: Problem, weight: Final | None = None, seconds: float = 0.25) -> Plan:
@@ -88,10 +89,11 @@ def _fastest(times: dict[str, list[float]], alive: list[str]) -> list[float]:
 
 
 def _clearly_slower(times: dict[str, list[float]], alive: list[str], done: int) -> list[str]:
-    """Return those that each of a few rounds found slower than the fastest."""
+    """Return those that nearly every round found slower than the fastest: one round in four may be of a busy moment."""
     best = _fastest(times, alive)
-    sure = next((factor for rounds, factor in _SURE if done >= rounds), None)
-    return [] if sure is None else [n for n in alive if min(t / b for t, b in zip(times[n], best, strict=True)) > sure]
+    known = [(int(part * done), factor) for rounds, part, factor in _SURE if done >= rounds]
+    ratios = {n: sorted(t / b for t, b in zip(times[n], best, strict=True)) for n in alive}
+    return [n for n in alive if any(ratios[n][k] > factor for k, factor in known)]
 
 
 def _settled(times: dict[str, list[float]], alive: list[str], done: int) -> bool:
@@ -99,7 +101,7 @@ def _settled(times: dict[str, list[float]], alive: list[str], done: int) -> bool
     if done < _ALIKE_ROUNDS or len(alive) < 2:
         return done >= _LEAST_ROUNDS and len(alive) < 2
     best = median(_fastest(times, alive))
-    return all(median(times[name]) <= _MARGIN * best for name in alive)
+    return all(median(times[name]) <= _ALIKE * best for name in alive)
 
 
 def _time(run: Callable[[], object]) -> float:
