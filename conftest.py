@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 _CACHE = tempfile.mkdtemp(prefix="ninefold-test-")
 os.environ["NINEFOLD_CACHE"] = _CACHE  # until each test has its own; before anything of ninefold is imported
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # plans depend on it; before torch is imported
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as many processes as processors: who waits lets the others work
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("any machine")

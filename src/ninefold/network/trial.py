@@ -97,8 +97,8 @@ class Budget:
     Examples
     --------
     >>> budget = Budget(60.0)
-    >>> budget.allows(10.0), budget.allows(100.0), budget.layers_left()
-    (True, False, True)
+    >>> budget.allows(10.0), budget.layers_left()
+    (True, True)
     """
 
     LAYERS = 0.7
