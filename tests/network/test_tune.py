@@ -1,5 +1,6 @@
 import copy
 import json
+from statistics import median
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import ninefold as nf
 from ninefold import nn
 from ninefold.errors import AccuracyError, ModelError
 from ninefold.network import trial, tune
-from ninefold.network.choice import Times
+from ninefold.network.choice import Times, time_steps
 from ninefold.network.running import Call
 
 
@@ -99,7 +100,7 @@ def test_estimating_times_nothing(monkeypatch):
     def never(*_, **__):
         raise AssertionError("something was timed")
 
-    monkeypatch.setattr("ninefold.planning.measure._time", never)
+    monkeypatch.setattr("ninefold.planning.measure.timed", never)
     monkeypatch.setattr(tune, "time_steps", never)
     _, report = nf.optimize(Net().eval(), torch.randn(1, 3, 64, 60), mode="estimate")
     assert "nothing was timed" in str(report)
@@ -246,6 +247,28 @@ def test_what_is_compared_with_is_pytorchs_own_network(monkeypatch):
     plain = ("stem", "large", "separable.depthwise", "separable.pointwise", "mix")
     assert {kinds[name] for name in plain} == {torch.nn.Conv2d}
     assert (kinds["flipped"], kinds["tiled"]) == (nn.Conv2d, nn.TiledConv2d)
+
+
+class Sleeping(torch.nn.Module):
+    """Takes these seconds, call by call."""
+
+    def __init__(self, clock, *seconds):
+        super().__init__()
+        self.clock, self.seconds = clock, iter(seconds)
+
+    def forward(self, x):
+        self.clock.sleep(next(self.seconds))
+        return x
+
+
+@pytest.mark.parametrize(("seconds", "gain"), [((0.7, 0.8, 3.0, 0.8), 1.25), ((0.9, 1.1, 1.2, 0.9), 1.0), ((1.1,) * 4, 1.0)])
+def test_a_trial_is_faster_if_three_of_four_rounds_say_so(clock, seconds, gain):
+    clock.tick = 0.0
+    original = Sleeping(clock, *[1.0] * 6)  # a first call, four rounds, and what is outside convolutions
+    trials = [trial.Trial("contiguous", Sleeping(clock, 0.9, *seconds), [])]
+    times = time_steps(original, trials, Call.of(torch.zeros(1)), 4.0 + sum(seconds) - 0.01, train=False, flush=False)
+    assert times.gains[0] == pytest.approx(gain)
+    assert times.after[0] == pytest.approx(median(seconds))
 
 
 @pytest.mark.parametrize("inplace", [False, True])

@@ -107,6 +107,27 @@ def test_what_stays_slow_is_not_called_again(clock):
     assert len(times["steady"]) == 1
 
 
+def test_what_ran_before_is_not_warmed_up_again_unless_it_was_slow(clock):
+    clock.tick = 0.0
+    calls = {"steady": 0, "prepared": 0, "slow": 0}
+
+    def takes(name, seconds):
+        def run():
+            calls[name] += 1
+            clock.sleep(seconds)
+
+        return run
+
+    runs = {"steady": takes("steady", 0.01), "prepared": takes("prepared", 0.01), "slow": takes("slow", 0.08)}
+    times = measure_module.interleaved(runs, 0.0, warm={"steady": 0.01, "prepared": 0.2, "slow": 0.2})
+    assert calls == {"steady": 1, "prepared": 2, "slow": 1}
+    assert {name: [round(t, 3) for t in found] for name, found in times.items()} == {
+        "steady": [0.01],
+        "prepared": [0.01],
+        "slow": [0.08],
+    }
+
+
 def test_sampling_stops_when_the_order_is_certain(clock):
     clock.tick = 0.0
 

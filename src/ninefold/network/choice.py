@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from statistics import median, quantiles
+from statistics import median
 from time import perf_counter
 
 import torch
@@ -14,7 +14,7 @@ from ninefold.errors import ModelError
 from ninefold.network.running import Call, Clock, step, untouched
 from ninefold.network.trial import WORTH, Trial
 from ninefold.nn.conv import Planned
-from ninefold.planning.measure import interleaved
+from ninefold.planning.measure import interleaved, timed
 
 __all__ = ["Times", "faster", "not_slower", "time_steps"]
 
@@ -66,22 +66,20 @@ def time_steps(original: Module, trials: list[Trial], call: Call, seconds: float
             stack.enter_context(untouched(model))
         if flush:
             stack.enter_context(flushed_denormals())
-        runs, failed = {_ORIGINAL: step(original, call, train)}, {}
-        if (error := _first(runs[_ORIGINAL])) is not None:
-            raise ModelError(f"{type(original).__name__} cannot run a {'training ' if train else ''}step: {error}")
-        for k, trial in enumerate(trials):
-            run = step(trial.model, call, train)
-            if (error := _first(run)) is not None:
-                failed[k] = error
-            else:
-                runs[str(k)] = run
-        times = interleaved(runs, seconds, always=_ORIGINAL)
+        runs = {_ORIGINAL: step(original, call, train)}
+        runs |= {str(k): step(trial.model, call, train) for k, trial in enumerate(trials)}
+        first = {name: _first(run) for name, run in runs.items()}
+        failed = {name: error for name, error in first.items() if isinstance(error, str)}
+        if _ORIGINAL in failed:
+            raise ModelError(f"{type(original).__name__} cannot run a {'training ' if train else ''}step: {failed[_ORIGINAL]}")
+        warm = {name: spent for name, spent in first.items() if not isinstance(spent, str)}
+        times = interleaved({name: runs[name] for name in warm}, seconds, always=_ORIGINAL, warm=warm)
         before = times.pop(_ORIGINAL)
         after = {int(name): median(found) for name, found in times.items()}
         gains = {int(name): _gain(before, found) for name, found in times.items()}
         rounds = max(1, min(_OUTSIDE_ROUNDS, int(0.2 * seconds / max(min(before), 1e-6))))
         outside = median(_outside(original, call, train) for _ in range(rounds))
-    return Times(median(before), after, gains, outside * median(before), failed)
+    return Times(median(before), after, gains, outside * median(before), {int(k): error for k, error in failed.items()})
 
 
 def faster(times: Times, trials: list[Trial]) -> int | None:
@@ -113,16 +111,15 @@ def not_slower(times: Times) -> int | None:
 def _gain(before: list[float], after: list[float]) -> float:
     """Return how many times faster, from the rounds that both ran; 1.0 unless three of four rounds agree."""
     ratios = [b / a for b, a in zip(before, after, strict=False)]
-    lower = quantiles(ratios, n=4)[0] if len(ratios) > 2 else min(ratios)
-    return median(ratios) if lower > 1.0 else 1.0
+    return median(ratios) if sorted(ratios)[len(ratios) // 4] > 1.0 else 1.0
 
 
-def _first(run: Callable[[], object]) -> str | None:
+def _first(run: Callable[[], object]) -> float | str:
+    """Return the seconds of a first run, or the error."""
     try:
-        run()
+        return timed(run)
     except Exception as error:  # noqa: BLE001  the network is somebody else's
         return f"{type(error).__name__}: {error}"
-    return None
 
 
 def _outside(model: Module, call: Call, train: bool) -> float:

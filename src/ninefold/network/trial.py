@@ -29,6 +29,7 @@ __all__ = ["WORTH", "Budget", "Layer", "MemoryFormat", "Trial", "made_ready", "r
 
 MemoryFormat = Literal["contiguous", "channels_last"]
 Progress = Callable[[str, int, int], None]
+_SAMPLE = 1 << 16  # numbers that tell the share of denormal ones
 WORTH = 1.05
 """A layer is exchanged, and a format changed, for at least this factor."""
 
@@ -122,7 +123,7 @@ class Budget:
 
 @dataclass
 class Trial:
-    """A network made ready to run: `results` are its outputs for the example.
+    """A network made ready to run: `results` are its outputs for the example, once it was compared.
 
     `estimated` counts the maps of layers that were left to estimates because the time was up.
     """
@@ -146,7 +147,7 @@ class Trial:
         budget: Budget,
         progress: Progress | None,
     ) -> "Trial":
-        """Convert a copy in one memory format, plan each of its distinct problems, and compare what was exchanged."""
+        """Convert a copy in one memory format, and plan each of its distinct problems."""
         own = made_ready(convert(copied(model, train), inplace=True), memory_format, options, train)
         layers = record(own, call, train)
         trial = Trial(memory_format, own, layers)
@@ -161,15 +162,18 @@ class Trial:
             if all(layer.kept for layer in layers if layer.name == name) and (kind := plain_type(modules[name])):
                 swap(modules[name], kind)
         trial.fused = fuses.apply(own, _epilogues(layers))
-        trial.results = _compared(own, layers, call)
         return trial
 
-    def given_up(self, model: Module, fuses: Fuses, call: Call, options: Options, *, train: bool) -> "Trial":
+    def compare(self, call: Call) -> None:
+        """Run once more; compare each exchanged layer with PyTorch's own on what it really reads, and keep the outputs."""
+        self.results = _compared(self.model, self.layers, call)
+
+    def given_up(self, model: Module, fuses: Fuses, options: Options, *, train: bool) -> "Trial":
         """Return what this is with PyTorch's own layers, wherever it has them: layers that won alone may lose together."""
         plain = made_ready(as_torch(copied(model, train)), self.format, options, train)
         fuses.apply(plain, {})
         layers = [replace(layer, given_up=True) for layer in self.layers]
-        return Trial(self.format, plain, layers, results=outputs(plain, call))
+        return Trial(self.format, plain, layers)
 
 
 def made_ready(model: Module, memory_format: MemoryFormat, options: Options, train: bool) -> Module:
@@ -235,10 +239,10 @@ def _hooks(hooks: Any) -> Iterator[None]:
 
 
 def _denormal_share(x: Tensor) -> float:
-    """Return which part of the nonzero numbers of a tensor lies below the smallest normal one."""
+    """Return which part of the nonzero numbers of a tensor, or of a sample, lies below the smallest normal one."""
     if not x.is_floating_point() or not x.numel():
         return 0.0
-    size = x.detach().abs()
+    size = x.detach().flatten()[:: max(1, x.numel() // _SAMPLE)].abs()
     below = (size < torch.finfo(x.dtype).tiny).sum() - (size == 0).sum()
     return float(below / (size > 0).sum().clamp_min(1))
 

@@ -161,7 +161,7 @@ class _Optimization:
         trials = self._trials(base, fuses)
         if not trials:
             trials = [Trial("contiguous", original, [], results=reference)]
-        chosen, times = self._choose(original, base, fuses, trials)
+        chosen, times = self._choose(original, base, folds, fuses, trials)
         if chosen is None:
             plain = made_ready(as_torch(copied(self.model, self.train)), "contiguous", self.options, self.train)
             layers = [replace(layer, given_up=True) for layer in trials[0].layers]
@@ -205,8 +205,8 @@ class _Optimization:
             return self.model, Folds(), Fuses()
         try:
             strict = self.options.tolerance in ("strict", 0)
-            base, folds = (self.model, Folds()) if strict else fold_norms(self.model, self.call)
-            return base, folds, find_detectors(copied(base, train=False), self.call)
+            base, folds = (copied(self.model, train=False), Folds()) if strict else fold_norms(self.model, self.call)
+            return base, folds, find_detectors(base, self.call)
         except Exception as error:  # noqa: BLE001  the network is somebody else's
             self.notes.append(f"nothing was folded, for the network does not run while watched ({first_line(error)})")
             return self.model, Folds(), Fuses()
@@ -223,36 +223,39 @@ class _Optimization:
                 self.notes.append(f"{memory_format}: not tried, for no time was left")
                 continue
             with _noting(self.notes, memory_format.replace("_", "-")):
-                trials.append(
-                    Trial.planned(
-                        base,
-                        fuses,
-                        self.call,
-                        memory_format,
-                        self.options,
-                        train=self.train,
-                        budget=self.budget,
-                        progress=self.progress,
-                    )
+                trial = Trial.planned(
+                    base,
+                    fuses,
+                    self.call,
+                    memory_format,
+                    self.options,
+                    train=self.train,
+                    budget=self.budget,
+                    progress=self.progress,
                 )
+                if self.options.mode == "estimate":  # nothing else runs it
+                    trial.compare(self.call)
+                trials.append(trial)
         if estimated := sum(trial.estimated for trial in trials):
             self.notes.append(
                 f"{estimated} maps of layers were planned from estimates: {self.budget.seconds:g} seconds were spent"
             )
         return trials
 
-    def _choose(self, original: Module, base: Module, fuses: Fuses, trials: list[Trial]) -> tuple[Trial | None, Times | None]:
+    def _choose(
+        self, original: Module, base: Module, folds: Folds, fuses: Fuses, trials: list[Trial]
+    ) -> tuple[Trial | None, Times | None]:
         """Return the trial that is faster than the network as it was, None if none is; without timing, the first."""
         if self.options.mode == "estimate":
             return trials[0], None
         known = self._remembered(trials[0])
         if known is None:
             room = self.budget.allows(6 * self.step * len(trials))
-            candidates = trials + (self._given_up(base, fuses, trials) if room else [])
+            candidates = trials + (self._given_up(base, folds, fuses, trials) if room else [])
         elif known.nothing:
             candidates = []
         else:
-            candidates = self._given_up(base, fuses, trials[-1:]) if known.given_up else trials[-1:]
+            candidates = self._given_up(base, folds, fuses, trials[-1:]) if known.given_up else trials[-1:]
         seconds = min(_STEPS if known is None else _STEPS / 5, 0.5 * self.budget.left())
         flush = self._denormals(trials[0])
         times = time_steps(original, candidates, self.call, seconds, train=self.train, flush=flush)
@@ -265,14 +268,13 @@ class _Optimization:
             plan_cache().remember(self._key(trials[0]), json.dumps(astuple(choice)))
         return chosen, times if best is None else replace(times, after={0: times.after[best]})
 
-    def _given_up(self, base: Module, fuses: Fuses, trials: list[Trial]) -> list[Trial]:
+    def _given_up(self, base: Module, folds: Folds, fuses: Fuses, trials: list[Trial]) -> list[Trial]:
         """Return the trials with PyTorch's own layers, where that is another network than the one that was given."""
         found = []
         for trial in trials:
-            folded = base is not self.model or bool(fuses.alone)
-            if folded or trial.format != "contiguous" or any(not la.torch_has for la in trial.layers):
+            if folds.into or fuses.alone or trial.format != "contiguous" or any(not la.torch_has for la in trial.layers):
                 with _noting(self.notes, f"{trial.format} with PyTorch's own layers"):
-                    found.append(trial.given_up(base, fuses, self.call, self.options, train=self.train))
+                    found.append(trial.given_up(base, fuses, self.options, train=self.train))
         return found
 
     def _denormals(self, trial: Trial) -> bool:

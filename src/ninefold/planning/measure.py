@@ -13,7 +13,7 @@ from ninefold.planning.choose import best, choose, engine_named
 from ninefold.planning.plan import Candidate, Plan
 from ninefold.spec.problem import Problem
 
-__all__ = ["interleaved", "measure", "measure_rates", "operands"]
+__all__ = ["interleaved", "measure", "measure_rates", "operands", "timed"]
 
 _HOPELESS = 6.0  # times the best estimate: an engine estimated this slow is not worth its one run
 _MARGIN = 1.03  # an earlier engine of the list keeps its place unless another beats it by this factor
@@ -37,13 +37,13 @@ def measure(problem: Problem, weight: Final | None = None, seconds: float = 0.25
     """
     estimated = choose(problem)
     fastest = estimated.chosen.cost
-    timed = [c for c in estimated.candidates if c.reason is None and c.cost < _HOPELESS * fastest and c.engine != "reference"]
-    if len(timed) < 2:
+    worth = [c for c in estimated.candidates if c.reason is None and c.cost < _HOPELESS * fastest and c.engine != "reference"]
+    if len(worth) < 2:
         return replace(estimated, source="measure")
     a, b = operands(problem, None if weight is None else weight.tensor)
     runs: dict[str, Callable[[], object]] = {}
     with torch.no_grad():
-        for c in timed:
+        for c in worth:
             runner = engine_named(c.engine).prepare(problem, weight)
             runs[c.engine] = lambda runner=runner: runner(a, b, None)  # type: ignore[misc]
         times = {name: median(t) for name, t in interleaved(runs, seconds).items()}
@@ -60,21 +60,26 @@ def _prefer_earlier(plan: Plan, candidates: tuple[Candidate, ...]) -> Plan:
     return Plan(plan.problem, close.engine, candidates, plan.source)
 
 
-def interleaved(runs: dict[str, Callable[[], object]], seconds: float, *, always: str | None = None) -> dict[str, list[float]]:
+def interleaved(
+    runs: dict[str, Callable[[], object]], seconds: float, *, always: str | None = None, warm: dict[str, float] | None = None
+) -> dict[str, list[float]]:
     """Return the times of each function, called in turn until the order is certain, for about `seconds` at most.
 
     What warms up is dropped; a function five times slower than the fastest in both of its first two calls is not called again,
-    nor one that was clearly slower in every round, but for `always`. All stop where those that are left are alike.
+    nor one that was clearly slower in every round, but for `always`. All stop where those that are left are alike. What ran
+    before comes with the seconds that it took, `warm`, and is called a second time only if it was slow.
     """
-    warm = {name: _time(run) for name, run in runs.items()}
+    known = warm is not None
+    warm = {name: timed(run) for name, run in runs.items()} if warm is None else warm
     least = min(warm.values())
-    first = {name: min(t, _time(runs[name])) if t < max(_MOMENT, 5 * least) else t for name, t in warm.items()}
+    again = {name for name, t in warm.items() if (t > 5 * least or not known) and t < max(_MOMENT, 5 * least)}
+    first = {name: min(t, timed(runs[name])) if name in again else t for name, t in warm.items()}
     hopeless = {name for name, t in first.items() if t > 5 * min(first.values()) and name != always and len(runs) > 1}
     times: dict[str, list[float]] = {name: [] for name in runs if name not in hopeless}
     alive, spent = dict.fromkeys(times), 0.0
     for done in range(1, _ROUNDS + 1):
         for name in alive:
-            times[name].append(_time(runs[name]))
+            times[name].append(timed(runs[name]))
             spent += times[name][-1]
         if spent >= seconds or (len(runs) > 1 and _settled(times, list(alive), done)):
             break
@@ -104,7 +109,8 @@ def _settled(times: dict[str, list[float]], alive: list[str], done: int) -> bool
     return all(median(times[name]) <= _ALIKE * best for name in alive)
 
 
-def _time(run: Callable[[], object]) -> float:
+def timed(run: Callable[[], object]) -> float:
+    """Return the seconds that a call takes, with all that it starts on a GPU."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     start = perf_counter()
