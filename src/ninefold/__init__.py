@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ninefold import symmetry as symmetry
     from ninefold.matrix import as_linear_operator, conv_matrix, operator_norm, singular_values
     from ninefold.memory import retain_memory
-    from ninefold.network import convert, freeze, optimize, revert, unconverted
+    from ninefold.network import convert, freeze, optimize, receptive_fields, revert, unconverted
     from ninefold.planning.ask import calibrate, export_plans, load_plans, plan
     from ninefold.pooling_advice import advise_pooling
     from ninefold.prior import prior_penalty, project, tie_map, to_linear
@@ -46,6 +46,7 @@ __all__ = [
     "plan",
     "prior_penalty",
     "project",
+    "receptive_fields",
     "retain_memory",
     "revert",
     "singular_values",
@@ -74,6 +75,7 @@ _LATE = {
     "load_plans": "planning.ask",
     "optimize": "network",
     "plan": "planning.ask",
+    "receptive_fields": "network",
     "prior_penalty": "prior",
     "project": "prior",
     "tie_map": "prior",
