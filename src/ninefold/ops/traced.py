@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch.fx import Proxy
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as modules
 from torch.overrides import handle_torch_function, has_torch_function
 
 __all__ = ["hooked", "node", "overridable", "stand_ins"]
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -88,7 +89,7 @@ def node(forward: Callable[..., Any]) -> Callable[..., Any]:
 def _is_node(layer: torch.nn.Module, forward: Callable[..., Any], tracer: Any) -> bool:
     """Whether calling the layer is calling this function and nothing else, and the layer a part of what is traced."""
     alone = type(layer).forward is forward and "forward" not in vars(layer)
-    return alone and not hooked(layer) and not _has_any_global_hook() and layer is not getattr(tracer, "root", None)
+    return alone and not hooked(layer) and not _for_all() and layer is not getattr(tracer, "root", None)
 
 
 def _recorded(layer: torch.nn.Module, x: Proxy, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -106,5 +107,9 @@ def hooked(module: torch.nn.Module) -> bool:
     >>> before, hooked(layer)
     (False, True)
     """
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind) for kind in kinds)
+    return any(getattr(module, kind) for kind in _HOOKS)
+
+
+def _for_all() -> bool:
+    """Whether there are hooks of all modules, ``torch.nn.modules.module.register_module_forward_hook`` and its kin."""
+    return any(getattr(modules, "_global" + kind) for kind in _HOOKS)
