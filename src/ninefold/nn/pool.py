@@ -1,7 +1,7 @@
 """Maximum and average pooling as subclasses of torch's layers, norms beside them, and pooling to grids."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
@@ -191,7 +191,7 @@ class _MaxUnpool(torch.nn.Module):
             self.padding = paddings(padding, self._ndim)
 
     @node
-    def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Any:  # noqa: A002  torch's name
+    def forward(self, input: Tensor, indices: Tensor, output_size: Optional[Sequence[int]] = None) -> Any:  # noqa: A002, UP045  torch 2.6's tracer
         """Put every maximum where its index says."""
         return _UNPOOL[self._ndim](input, indices, self.kernel_size, self.stride, self.padding, output_size)
 

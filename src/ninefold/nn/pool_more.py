@@ -1,7 +1,7 @@
 """Pooling layers that torch lacks: smooth ones, pyramids, unpooling without switches, and pooling over channels."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
@@ -140,7 +140,7 @@ class _TopLeftUnpool(torch.nn.Module):
         self.kernel_size = per_axis(kernel_size, self._ndim, "kernel_size", 1)
 
     @node
-    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:  # noqa: A002  torch's name
+    def forward(self, input: Tensor, output_size: Optional[Sequence[int]] = None) -> Tensor:  # noqa: A002, UP045  as in MaxUnpool
         """Put every element into the first corner of its window."""
         spread: Tensor = _TOP_LEFT[self._ndim](input, self.kernel_size, output_size)
         return spread
