@@ -96,7 +96,8 @@ class Images:
             yield torch.stack(held)
 
     def _single(self, item: Any, k: int) -> Tensor | None:
-        if isinstance(item, (str, Path)):
+        of_a_file = isinstance(item, (str, Path))
+        if of_a_file:
             try:
                 item = _read(Path(item))
             except ImageError as error:
@@ -105,7 +106,9 @@ class Images:
         array = item if isinstance(item, Tensor) else np.asarray(item)
         if array.ndim not in (2, 3):
             raise ShapeError(f"image {k} has shape {tuple(array.shape)}; a single image is (H, W), (H, W, C) or (C, H, W)")
-        where = _channels_of(tuple(array.shape), self.channels)
+        where = _channels_of(
+            tuple(array.shape), "auto" if of_a_file and array.ndim == 2 else "last" if of_a_file else self.channels
+        )
         return _channels_first(_as_float(array[None], f"image {k}"), where)[0]
 
 
@@ -198,7 +201,7 @@ def _as_float(images: Any, what: str = "the images") -> Tensor:
     if isinstance(images, Tensor):
         if images.is_complex():
             raise DTypeError(f"{what}: Complex data not supported, got {images.dtype}")
-        made = images.detach().to("cpu", torch.float32)
+        made = images.detach().to("cpu", torch.float32, copy=True)
     else:
         array = np.asarray(images)
         if array.dtype.kind == "c":

@@ -1,0 +1,145 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, ImageError, ShapeError
+from ninefold.learn import Images
+from ninefold.learn import images as module
+
+
+def read(source, **how):
+    return list(Images(source, **how))
+
+
+COUNTED = np.arange(2 * 5 * 6 * 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "how", "expected"),
+    [
+        (COUNTED[:60].reshape(2, 5, 6), {}, COUNTED[:60].reshape(2, 1, 5, 6)),
+        (COUNTED.reshape(2, 5, 6, 3), {}, COUNTED.reshape(2, 5, 6, 3).transpose(0, 3, 1, 2)),
+        (COUNTED.reshape(2, 3, 5, 6), {}, COUNTED.reshape(2, 3, 5, 6)),
+        (COUNTED.reshape(2, 5, 6, 3), {"channels": "first"}, COUNTED.reshape(2, 5, 6, 3)),
+        (COUNTED.reshape(6, 3, 5, 2), {"channels": "last"}, COUNTED.reshape(6, 3, 5, 2).transpose(0, 3, 1, 2)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float64, np.float16])
+def test_axes_of_a_stack(given, how, expected, dtype):
+    given = (given % 200).astype(dtype)
+    (batch,) = read(given, **how)
+    assert batch.dtype == torch.float32
+    assert batch.shape == expected.shape
+    assert np.array_equal(batch.numpy(), expected % 200)
+    (again,) = read(torch.from_numpy(given), **how)
+    assert torch.equal(again, batch)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (2, 9, 5, 8)])
+def test_channels_are_not_guessed(shape):
+    with pytest.raises(ShapeError, match="say channels="):
+        read(np.zeros(shape))
+
+
+def test_images_of_many_sizes_come_in_order():
+    sizes = [(4, 5), (4, 5), (6, 3), (4, 5)]
+    images = [np.full(size, k, np.float32) for k, size in enumerate(sizes)]
+    batches = read(images)
+    assert [tuple(b.shape) for b in batches] == [(2, 1, 4, 5), (1, 1, 6, 3), (1, 1, 4, 5)]
+    assert [float(image.mean()) for batch in batches for image in batch] == [0, 1, 2, 3]
+
+
+def test_a_batch_is_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr(module, "BYTES", 4 * 20 * 3)
+    assert [len(b) for b in read(np.zeros((8, 4, 5)))] == [3, 3, 2]
+    assert [len(b) for b in read([np.zeros((4, 5))] * 8)] == [3, 3, 2]
+    assert [len(b) for b in read(np.zeros((2, 40, 5)))] == [1, 1]
+
+
+def test_what_is_given_is_neither_written_nor_kept_from_being_written():
+    given = np.zeros((2, 4, 5), np.float32)
+    given.setflags(write=False)
+    (batch,) = read(given)
+    batch.add_(1)
+    assert not given.any()
+    tensor = torch.zeros(2, 4, 5, requires_grad=True)
+    (batch,) = read(tensor)
+    batch.add_(1)
+    assert not tensor.any()
+    assert not batch.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "match"),
+    [
+        (np.zeros((4, 20)), ShapeError, r"Reshape your data"),
+        (np.zeros((0, 4, 5)), ShapeError, r"0 sample\(s\)"),
+        (np.zeros((2, 0, 5)), ShapeError, "minimum"),
+        (np.zeros((2, 4, 5), complex), DTypeError, "Complex data not supported"),
+        (np.array([[["a"]]]), ArgumentError, "must hold numbers"),
+        (np.full((1, 4, 5), np.nan), ArgumentError, "NaN or infinity, 20 of 20 values"),
+        ([np.zeros((4, 5)), np.full((4, 5), np.inf)], ArgumentError, "image 1: Input contains NaN or infinity"),
+        ([np.zeros(4)], ShapeError, "image 0 has shape"),
+        (3, ArgumentTypeError, "got int"),
+        ("no/such/folder", ImageError, "neither a folder nor a file"),
+    ],
+)
+def test_what_is_refused(given, error, match):
+    with pytest.raises(error, match=match):
+        read(given)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    made = {"b.png": rng.integers(0, 256, (5, 6, 3), np.uint8), "sub/a.tif": rng.integers(0, 60000, (7, 4)).astype(np.uint16)}
+    for name, pixels in made.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path, made
+
+
+def test_a_folder_is_read_in_order_and_what_cannot_be_is_named(pictures):
+    folder, made = pictures
+    whole = (folder / "b.png").read_bytes()
+    (folder / "c.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "d.jpg").write_bytes(b"")
+    images = Images(folder)
+    first, second = list(images)
+    assert np.array_equal(first[0].numpy(), made["b.png"].transpose(2, 0, 1))
+    assert np.array_equal(second[0, 0].numpy(), made["sub/a.tif"])
+    assert sorted(name.rpartition("/")[2] for name in images.skipped) == ["c.png", "d.jpg"]
+    assert all("cannot be read as an image" in reason for reason in images.skipped.values())
+    assert len(list(images)) == 2  # again
+
+
+def test_a_folder_without_images(tmp_path):
+    with pytest.raises(ImageError, match="holds no image"):
+        Images(tmp_path)
+
+
+def test_turned_and_palette_pictures(tmp_path):
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    picture = Image.fromarray(pixels)
+    exif = picture.getexif()
+    exif[0x0112] = 6  # taken with the camera on its side
+    picture.save(tmp_path / "turned.png", exif=exif)
+    (turned,) = read(tmp_path / "turned.png")
+    assert np.array_equal(turned[0].numpy().transpose(1, 2, 0), np.rot90(pixels, -1))
+    Image.fromarray(np.full((4, 6, 3), (10, 200, 30), np.uint8)).convert("P").save(tmp_path / "palette.png")
+    (palette,) = read(tmp_path / "palette.png")
+    assert palette.shape == (1, 3, 4, 6)
+    assert palette[0, 1].mean() > palette[0, 0].mean()
+
+
+def test_an_iterator_is_read_once():
+    images = Images(iter([np.zeros((4, 5))]))
+    assert images.once
+    assert images.count() is None
+    assert len(list(images)) == 1
+    assert not Images([np.zeros((4, 5))]).once
+    assert pickle.loads(pickle.dumps(Images(np.zeros((2, 4, 5))))).count() == 2
