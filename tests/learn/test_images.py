@@ -2,10 +2,11 @@ import pickle
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from PIL import Image
 
-from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, ImageError, ShapeError
+from ninefold.errors import ArgumentError, ArgumentTypeError, ImageError, ShapeError
 from ninefold.learn import Images
 from ninefold.learn import images as module
 
@@ -78,8 +79,10 @@ def test_what_is_given_is_neither_written_nor_kept_from_being_written():
         (np.zeros((4, 20)), ShapeError, r"Reshape your data"),
         (np.zeros((0, 4, 5)), ShapeError, r"0 sample\(s\)"),
         (np.zeros((2, 0, 5)), ShapeError, "minimum"),
-        (np.zeros((2, 4, 5), complex), DTypeError, "Complex data not supported"),
+        (np.zeros((2, 4, 5), complex), ArgumentError, "Complex data not supported"),
         (np.array([[["a"]]]), ArgumentError, "must hold numbers"),
+        (np.full((1, 2, 5), {}), ArgumentTypeError, "must hold numbers: float.* argument"),
+        (scipy.sparse.eye_array(4), ArgumentTypeError, "Sparse data was passed"),
         (np.full((1, 4, 5), np.nan), ArgumentError, "NaN or infinity, 20 of 20 values"),
         ([np.zeros((4, 5)), np.full((4, 5), np.inf)], ArgumentError, "image 1: Input contains NaN or infinity"),
         ([np.zeros(4)], ShapeError, "image 0 has shape"),

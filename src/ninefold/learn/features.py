@@ -53,6 +53,9 @@ class ConvFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     ----------
     source_ : FilterSource
         Fitted.
+    pooling_ : object
+    channels_ : {"auto", "first", "last", "none"}
+        Where the channels were in the images that it was fitted to: images of which that is not clear are read so.
 
     Examples
     --------
@@ -92,7 +95,7 @@ class ConvFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _fit(self, X: Any, y: Any, how: str) -> Self:
         self._check()
-        images = Images(X, self.channels)
+        images = Images(X, self.channels, getattr(self, "channels_", None))
         if self.prefit:
             check_is_fitted(self.filters, "filters_")
             self.source_ = self.filters
@@ -109,6 +112,7 @@ class ConvFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             self.pooling_ = clone(pooled).fit(self._maps(images), y)
         else:
             self.pooling_ = pooled
+        self.channels_ = images.where or self.channels
         self._n_features_out = self.width_ * len(self.pooling_.names())
         return self
 
@@ -136,7 +140,7 @@ class ConvFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def stream(self, X: Any) -> "Iterator[NDArray[np.float32]]":
         """Yield features of a few images at a time, for what does not fit into memory."""
         check_is_fitted(self, "source_")
-        images = Images(X, self.channels)
+        images = Images(X, self.channels, self.channels_)
         total, done = images.count(), 0
         for maps in self._maps(images):
             rows = self.pooling_(maps).numpy().astype(np.float32, copy=False)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, ImageError, ShapeError
+from ninefold.errors import ArgumentError, ArgumentTypeError, ImageError, ShapeError
 
 __all__ = ["Channels", "Images", "folder"]
 
@@ -31,10 +31,12 @@ class Images:
         of any sizes, each an array, a tensor or the path of a file.
     channels : {"auto", "first", "last", "none"}
         Where the channels are; "auto" looks for an axis of at most four at either end and refuses to guess between two.
+    hint : {"first", "last"}, optional
+        What "auto" takes where it would refuse: where they were in the images that something was learned from.
 
     Raises
     ------
-    ArgumentTypeError, DTypeError, ShapeError
+    ArgumentError, ArgumentTypeError, ShapeError
         If it is none of these, while it is made or while it is read.
 
     Examples
@@ -47,17 +49,24 @@ class Images:
 
     source: Any
     channels: Channels = "auto"
+    hint: Channels | None = None
 
     def __post_init__(self) -> None:
         if self.channels not in ("auto", "first", "last", "none"):
             raise ArgumentError(f"channels={self.channels!r} is not one of 'auto', 'first', 'last', 'none'")
+        self.where: Channels | None = None
+        """Where the channels are, once that is known."""
         self.skipped: dict[str, str] = {}
         """Files that could not be read, by name, each with the reason, after a pass."""
         if isinstance(self.source, (str, Path)):
             self.source = folder(self.source)
+        if hasattr(self.source, "toarray"):
+            raise ArgumentTypeError(f"Sparse data was passed ({type(self.source).__name__}), but images are dense; use toarray()")
+        if hasattr(self.source, "__array__") and not _is_stack(self.source):
+            self.source = np.asarray(self.source)
         if _is_stack(self.source):
             _check_stack(self.source)
-            self._where = _channels_of(tuple(self.source.shape[1:]), self.channels)
+            self.where = self._channels_of(self.source.shape[1:])
         elif not isinstance(self.source, Iterable) or isinstance(self.source, (bytes, dict)):
             raise ArgumentTypeError(
                 f"images must be an array (N, H, W), (N, H, W, C) or (N, C, H, W), or an iterable of single images, got "
@@ -79,7 +88,7 @@ class Images:
     def _stack(self) -> Iterator[Tensor]:
         for part in _parts(self.source):
             images = _as_float(part)
-            yield _channels_first(images, self._where)
+            yield _channels_first(images, self.where)
 
     def _singles(self) -> Iterator[Tensor]:
         self.skipped = {}
@@ -106,10 +115,19 @@ class Images:
         array = item if isinstance(item, Tensor) else np.asarray(item)
         if array.ndim not in (2, 3):
             raise ShapeError(f"image {k} has shape {tuple(array.shape)}; a single image is (H, W), (H, W, C) or (C, H, W)")
-        where = _channels_of(
-            tuple(array.shape), "auto" if of_a_file and array.ndim == 2 else "last" if of_a_file else self.channels
+        self.where = ("none" if array.ndim == 2 else "last") if of_a_file else self._channels_of(array.shape)
+        return _channels_first(_as_float(array[None], f"image {k}"), self.where)[0]
+
+    def _channels_of(self, shape: Sequence[int]) -> Channels:
+        found = _channels_of(tuple(shape), self.channels)
+        if found is not None:
+            return found
+        if self.hint in ("first", "last"):
+            return self.hint
+        raise ShapeError(
+            f"images of shape {tuple(shape)} have {'two axes' if shape[0] <= _FEW else 'no axis'} that could be channels; say "
+            "channels='first' or channels='last'"
         )
-        return _channels_first(_as_float(array[None], f"image {k}"), where)[0]
 
 
 def folder(path: str | Path) -> Sequence[Path]:
@@ -162,8 +180,8 @@ def _check_stack(source: Any) -> None:
         raise ShapeError(f"images of shape {shape}: Found array with {shape[0]} sample(s) while a minimum of 1 is required")
 
 
-def _channels_of(shape: tuple[int, ...], channels: Channels) -> Channels:
-    """Return where the channels of one image are."""
+def _channels_of(shape: tuple[int, ...], channels: Channels) -> Channels | None:
+    """Return where the channels of one image are, None where that is not clear."""
     if len(shape) == 2:
         if channels in ("first", "last"):
             raise ShapeError(f"channels={channels!r} needs images of three axes, got {shape}")
@@ -173,12 +191,7 @@ def _channels_of(shape: tuple[int, ...], channels: Channels) -> Channels:
             raise ShapeError(f"channels='none' needs images of two axes, got {shape}")
         return channels
     first, last = shape[0] <= _FEW, shape[-1] <= _FEW
-    if first == last:
-        raise ShapeError(
-            f"images of shape {shape} have {'two axes' if first else 'no axis'} that could be channels; say channels='first' or "
-            "channels='last'"
-        )
-    return "first" if first else "last"
+    return None if first == last else "first" if first else "last"
 
 
 def _parts(source: Any) -> Iterator[Any]:
@@ -200,14 +213,17 @@ def _as_float(images: Any, what: str = "the images") -> Tensor:
     """Return float32 of whatever numbers, and refuse what are none."""
     if isinstance(images, Tensor):
         if images.is_complex():
-            raise DTypeError(f"{what}: Complex data not supported, got {images.dtype}")
+            raise ArgumentError(f"{what}: Complex data not supported, got {images.dtype}")
         made = images.detach().to("cpu", torch.float32, copy=True)
     else:
         array = np.asarray(images)
         if array.dtype.kind == "c":
-            raise DTypeError(f"{what}: Complex data not supported, got {array.dtype}")
+            raise ArgumentError(f"{what}: Complex data not supported, got {array.dtype}")
         if array.dtype.kind == "O":
-            array = np.asarray(array.tolist())
+            try:
+                array = array.astype(np.float64)
+            except TypeError as error:
+                raise ArgumentTypeError(f"{what} must hold numbers: {error}") from error
         if array.dtype.kind not in "fiub":
             raise ArgumentError(f"{what} must hold numbers, got dtype {array.dtype}")
         made = torch.from_numpy(np.array(array, np.float32))  # a copy, for what is given may be read-only
@@ -216,5 +232,5 @@ def _as_float(images: Any, what: str = "the images") -> Tensor:
     return made
 
 
-def _channels_first(images: Tensor, where: Channels) -> Tensor:
+def _channels_first(images: Tensor, where: Channels | None) -> Tensor:
     return images.unsqueeze(1) if where == "none" else images if where == "first" else images.movedim(-1, 1).contiguous()

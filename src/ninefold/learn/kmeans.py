@@ -70,10 +70,12 @@ class KMeansFilters(PatchSource):
 
     def _dictionary(self, patches: Tensor, count: int, seed: int) -> Tensor:
         rows, iterations = patches.numpy(), whole(self.max_iter, "max_iter")
-        distinct = np.unique(rows, axis=0) if len(rows) <= 4 * count else rows
-        count = at_most(count, len(distinct))
-        start = distinct[np.random.default_rng(seed).choice(len(distinct), count, replace=False)]
-        self.revived_ = 0
+        generator = np.random.default_rng(seed)
+        start = rows[generator.choice(len(rows), min(count, len(rows)), replace=False)]
+        if len(np.unique(start, axis=0)) < count:  # looked for among all of them only where a few are double already
+            distinct = np.unique(rows, axis=0)
+            start = distinct[generator.choice(len(distinct), at_most(count, len(distinct)), replace=False)]
+        count, self.revived_ = len(start), 0
         for _ in range(_REVIVALS):
             means = KMeans(count, init=start, n_init=1, max_iter=iterations, random_state=seed)
             with warnings.catch_warnings():
