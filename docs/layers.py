@@ -75,7 +75,7 @@ ROWS = (
     Row("FractionalMaxPool", "max pooling at random steps (Graham 2014)", "`reference.pool_fractions`", "none", "2"),
     Row("GaussianPool", "average weighted by distance, section 9.3", _POOL, "Mul, Add", "2"),
     Row("LogSumExpPool", "log-sum-exp pooling (Pinheiro and Collobert 2015)", _POOL, "Exp, Log", "2"),
-    Row("AdaptiveAvgPool", "pooling to a grid, fig. 9.11", "`reference.pool_bins`", "ReduceMean", "2"),
+    Row("AdaptiveAvgPool", "pooling to a grid, fig. 9.11", "`reference.pool_bins`", "ReduceSum, Div", "2"),
     Row("AdaptiveMaxPool", "pooling to a grid, fig. 9.11", "`reference.pool_bins`", "ReduceMax", "2"),
     Row(
         "SpatialPyramidPool",
