@@ -8,6 +8,7 @@ __all__ = [
     "CalibrationError",
     "DTypeError",
     "DeviceError",
+    "FilterFileError",
     "ImageError",
     "ModelError",
     "NinefoldError",
@@ -60,6 +61,10 @@ class CalibrationError(NinefoldError, RuntimeError):
 
 class PlanFileError(NinefoldError, ValueError):
     """A plan file that cannot be read, or that was not written by ninefold."""
+
+
+class FilterFileError(NinefoldError, ValueError):
+    """A file of filters that cannot be read or written, or that is something else."""
 
 
 class ModelError(NinefoldError, ValueError):
