@@ -186,7 +186,7 @@ def test_spaces_are_products():
 
 X, Y = load_digits(return_X_y=True)
 X, Y = X.reshape(-1, 8, 8)[:400, :, :7], Y[:400].astype(str)
-SPACE = {"n_filters": [6], "patch_size": [(3, 2), (8, 7), 9], "encoder": ["relu", "square"], "grid": [1, 2]}
+SPACE = {"n_filters": [6], "patch_size": [(3, 2), (8, 7), 9], "encoder": ["rectified", "square"], "grid": [1, 2]}
 QUICK = {"n_splits": 3, "epochs": 2, "random_state": 0, "classifier": GaussianNB()}
 
 
