@@ -60,10 +60,11 @@ class ConvRBM(FilterSource):
         Mean activity of detectors that the hidden biases are driven to; None leaves it to the data. "auto" lets about five
         detectors share a pixel, ``5 / (K h w)``, and none of a block's probabilities exceed a half.
     sparsity_cost : float
-        Weight of that, relative to the gradient.
+        Weight of that, relative to the gradient. A bias is drawn to the target, not held there.
     sigma : float
-        Deviation of Gaussian visibles, in units of the images' own; multiplied by `sigma_decay` after each epoch, down to
-        `sigma_floor`.
+        Deviation of Gaussian visibles, in units of the images' own: what is left over by less is noise to the machine. Near 1
+        suits whitened photographs, 0.4 the strokes of digits. Multiplied by `sigma_decay` after each epoch, down to
+        `sigma_floor`, or to `sigma` if that is less.
     sigma_decay, sigma_floor : float
     cd_steps : int
         Steps of Gibbs sampling in the negative phase.
@@ -116,7 +117,7 @@ class ConvRBM(FilterSource):
         decay: float = 0.01,
         momentum: tuple[float, float] = (0.5, 0.9),
         momentum_epoch: int = 5,
-        weight_decay: float = 0.001,
+        weight_decay: float = 0.01,
         sparsity: Any = "auto",
         sparsity_cost: float = 1.0,
         sigma: float = 1.0,
@@ -219,7 +220,7 @@ class ConvRBM(FilterSource):
         ShapeError
             If the images differ in size, do not fit, or `top_down` has another shape than the pooling units.
         """
-        model = self._fitted()
+        model = self.machine()
         above = None if top_down is None else torch.as_tensor(np.asarray(top_down, np.float32), device="cpu")
         found, done = [], 0
         for v in self._images(X):
@@ -234,11 +235,11 @@ class ConvRBM(FilterSource):
     def reconstruct(self, X: Any, top_down: "ArrayLike | None" = None) -> "NDArray[np.float32]":
         """Return the expected images ``(N, C, H, W)`` of the detectors' probabilities, in the images' units, trimmed."""
         detectors, _ = self.infer(X, top_down)
-        return np.concatenate([self._pixels(self._model.visible(h)) for h in torch.from_numpy(detectors).split(64)])
+        return np.concatenate([self.pixels(self._model.visible(h)) for h in torch.from_numpy(detectors).split(64)])
 
     def free_energy(self, X: Any) -> "NDArray[np.float32]":
         """Return the free energy ``(N,)`` of images of one size: the lower, the more probable, up to a constant of the model."""
-        model = self._fitted()
+        model = self.machine()
         return stacked([model.free_energy(v) for v in self._images(X)])
 
     def sample(
@@ -267,7 +268,7 @@ class ConvRBM(FilterSource):
         random_state : int, RandomState or None
             Of this call.
         """
-        model, steps = self._fitted(), whole(n_steps, "n_steps")
+        model, steps = self.machine(), whole(n_steps, "n_steps")
         generator = torch.Generator("cpu").manual_seed(seed_of(random_state))
         if start is None:
             height, width = (fitting(n, k, model.pool) for n, k in zip(size, model.weight.shape[2:], strict=True))
@@ -282,11 +283,20 @@ class ConvRBM(FilterSource):
         for _ in range(steps):
             mean = model.visible(model.draw_hidden(*model.hidden(v, above), generator))
             v = model.draw_visible(mean, generator)
-        return self._pixels(mean)
+        return self.pixels(mean)
 
-    def _fitted(self) -> Boltzmann:
+    def machine(self) -> Boltzmann:
+        """Return the model that was learned, for images as `prepared` returns them."""
         check_is_fitted(self, "filters_")
         return self._model
+
+    def prepared(self, batch: Tensor) -> Tensor:
+        """Return images ``(B, C, H, W)`` as the machine sees them: standardised unless binary, and trimmed to blocks."""
+        return trimmed(self._standardised(batch), self._model.weight.shape[2:], self._model.pool)
+
+    def pixels(self, v: Tensor) -> "NDArray[np.float32]":
+        """Return what the machine sees, or makes up, in the images' units."""
+        return (v * self.scale_ + torch.from_numpy(self.mean_).view(1, -1, 1, 1)).numpy()
 
     def _images(self, X: Any) -> Iterator[Tensor]:
         """Yield images as the machine sees them, a few at a time, and refuse those of several sizes."""
@@ -297,10 +307,7 @@ class ConvRBM(FilterSource):
                     f"images of {tuple(seen)} and of {tuple(batch.shape[1:])} are mixed; give those of one size at a time"
                 )
             seen = batch.shape[1:]
-            yield from trimmed(self._standardised(batch), self._model.weight.shape[2:], self._model.pool).split(64)
-
-    def _pixels(self, v: Tensor) -> "NDArray[np.float32]":
-        return (v * self.scale_ + torch.from_numpy(self.mean_).view(1, -1, 1, 1)).numpy()
+            yield from self.prepared(batch).split(64)
 
     def _check_parameters(self) -> None:
         for name in ("n_filters", "pool", "cd_steps", "batch_size", "n_crops"):
@@ -352,7 +359,7 @@ class ConvRBM(FilterSource):
 
     def _whole(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         for batch in batches:
-            yield trimmed(self._standardised(batch), self._model.weight.shape[2:], self._model.pool)
+            yield self.prepared(batch)
 
     def _crops(self, batches: Iterable[Tensor], generator: torch.Generator) -> Iterator[Tensor]:
         """Yield crops of many images, so that a step does not see one alone."""
