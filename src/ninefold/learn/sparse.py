@@ -33,8 +33,8 @@ _RATE = 0.02  # of its steps, by Adam
 class SparseCodingFilters(FilterSource):
     """A dictionary for whole images, ``min |x - sum_k D_k * z_k|^2 / 2 + penalty |z|_1``, and a predictor of its codes.
 
-    An iteration takes one step of ADMM for all codes and two steps of projected gradient for the atoms, whose length is the best
-    one (all is quadratic in them). Images that do not fit into memory together with their codes come in parts, and the atoms
+    An iteration takes one step of ADMM for all codes and three steps of projected gradient for the atoms, whose length is the
+    best one (all is quadratic in them). Images that do not fit into memory together with their codes come in parts, and the atoms
     become a mean of what each part wants, later ones counting less.
 
     Parameters
@@ -354,7 +354,7 @@ class SparseCodingFilters(FilterSource):
         return np.concatenate(found)
 
 
-def updated_atoms(state: Splitting, atoms: Tensor, steps: int = 2) -> tuple[Tensor, float]:
+def updated_atoms(state: Splitting, atoms: Tensor, steps: int = 3) -> tuple[Tensor, float]:
     """Improve atoms for the codes of `state`: the objective never increases, and no norm is above 1.
 
     Each step is of a projected gradient, each atom's divided by the energy of its codes (the diagonal of the Hessian), and as
