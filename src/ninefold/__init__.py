@@ -11,6 +11,7 @@ from ninefold.spec.counts import connectivity_counts
 if TYPE_CHECKING:
     from ninefold import drawing as drawing
     from ninefold import functional as functional
+    from ninefold import learn as learn
     from ninefold import models as models
     from ninefold import nn as nn
     from ninefold import pooling_theory as pooling_theory
@@ -86,7 +87,7 @@ _LATE = {
 }
 
 
-_MODULES = ("drawing", "functional", "models", "nn", "pooling_theory", "symmetry")
+_MODULES = ("drawing", "functional", "learn", "models", "nn", "pooling_theory", "symmetry")
 
 
 def __getattr__(name: str) -> Any:

@@ -111,7 +111,9 @@ def test_sampled_patches_are_prepared_patches():
 
 def test_a_layer_has_the_filters():
     source = SampledPatches(5, (3, 2), random_state=0).fit(IMAGES)
+    state = torch.get_rng_state()
     layer = source.to_layer(stride=2, padding=1)
+    assert torch.equal(torch.get_rng_state(), state)
     assert type(layer) is nn.Conv2d
     assert np.array_equal(layer.weight.detach().numpy(), source.filters_)
     layer.weight.data.zero_()

@@ -333,6 +333,7 @@ def test_both_are_poolings_of_features(pooling):
     features = ConvFeatures(KMeansFilters(5, 3, random_state=0), pooling=pooling).fit(images, np.arange(30) % 2)
     rows = features.transform(images)
     assert rows.shape == (30, 2 * 4 * 5 if isinstance(pooling, ClusterPool) else len(features.pooling_.names()))
+    assert rows.shape[1] == len(set(features.get_feature_names_out()))
     assert rows.dtype == np.float32
     assert not hasattr(pooling, "centres_")
     assert not hasattr(pooling, "selected_")

@@ -1,6 +1,7 @@
 """The optimal input by eigenvalues, one architecture as features and as a network, and a search that can be repeated."""
 
 import copy
+import importlib
 import pickle
 
 import numpy as np
@@ -12,9 +13,10 @@ from sklearn.naive_bayes import GaussianNB
 
 from ninefold import functional as F
 from ninefold.errors import ArgumentError, ShapeError
-from ninefold.learn import search as module
 from ninefold.learn.architectures import Architecture, StageNetwork, architectures_of, train
 from ninefold.learn.search import Score, SearchResult, optimal_input, random_against_trained, search
+
+module = importlib.import_module("ninefold.learn.search")  # the package has the function under this name
 
 
 def wrapped(kernel, images):

@@ -1,27 +1,53 @@
 """Filters without labels, and pooling that is learned: scikit-learn estimators on planned convolutions."""
 
 from ninefold.learn.base import FilterSource
+from ninefold.learn.clusters import ClusterPool
+from ninefold.learn.designed import DesignedFilters
 from ninefold.learn.encoders import Encoder, Hard, Rectified, SoftThreshold, SparseCode, Triangle
 from ninefold.learn.features import ConvFeatures
+from ninefold.learn.files import SavedFilters, load_filters, save_filters
+from ninefold.learn.gratings import optimal_input
 from ninefold.learn.images import Images
+from ninefold.learn.initialize import initialize
 from ninefold.learn.kmeans import KMeansFilters
+from ninefold.learn.omp import OMPFilters
 from ninefold.learn.pooling import GridPool, Pyramid, QuadrantSums
+from ninefold.learn.rbm import ConvRBM
+from ninefold.learn.regions import LearnedRegions
+from ninefold.learn.search import SearchResult, random_against_trained, search
 from ninefold.learn.simple import RandomFilters, SampledPatches
+from ninefold.learn.sparse import SparseCodingFilters
+from ninefold.learn.switches import SparseEncoderDecoder
 
 __all__ = [
+    "ClusterPool",
     "ConvFeatures",
+    "ConvRBM",
+    "DesignedFilters",
     "Encoder",
     "FilterSource",
     "GridPool",
     "Hard",
     "Images",
     "KMeansFilters",
+    "LearnedRegions",
+    "OMPFilters",
     "Pyramid",
     "QuadrantSums",
     "RandomFilters",
     "Rectified",
     "SampledPatches",
+    "SavedFilters",
+    "SearchResult",
     "SoftThreshold",
     "SparseCode",
+    "SparseCodingFilters",
+    "SparseEncoderDecoder",
     "Triangle",
+    "initialize",
+    "load_filters",
+    "optimal_input",
+    "random_against_trained",
+    "save_filters",
+    "search",
 ]

@@ -53,8 +53,8 @@ class FilterSource(BaseEstimator):
         """
         check_is_fitted(self, "filters_")
         count, channels, *size = self.filters_.shape
-        layer = nn.Conv2d(channels, count, tuple(size), bias=False, **arguments)
-        with torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():  # the constructor draws a weight, which nobody sees
+            layer = nn.Conv2d(channels, count, tuple(size), bias=False, **arguments)
             layer.weight.copy_(torch.from_numpy(self.filters_))
         return layer
 

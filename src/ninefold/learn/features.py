@@ -113,7 +113,7 @@ class ConvFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         else:
             self.pooling_ = pooled
         self.channels_ = images.where or self.channels
-        self._n_features_out = self.width_ * len(self.pooling_.names())
+        self._n_features_out = len(self.pooling_.feature_names(self.width_))
         return self
 
     def _check(self) -> None:
@@ -162,7 +162,7 @@ class ConvFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def get_feature_names_out(self, input_features: Any = None) -> "NDArray[np.object_]":  # noqa: ARG002  scikit-learn's signature
         """Return names such as ``r0c1_filter7``: the region, then the value."""
         check_is_fitted(self, "source_")
-        return np.array([f"{region}_filter{k}" for region in self.pooling_.names() for k in range(self.width_)], dtype=object)
+        return np.array(self.pooling_.feature_names(self.width_), dtype=object)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

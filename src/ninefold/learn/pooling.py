@@ -29,6 +29,10 @@ class RegionPool(BaseEstimator):
         """Return what each region is called."""
         raise NotImplementedError
 
+    def feature_names(self, width: int) -> list[str]:
+        """Return what each pooled value is called, of so many values a position."""
+        return [f"{region}_filter{k}" for region in self.names() for k in range(width)]
+
     def __call__(self, maps: Tensor) -> Tensor:
         """Pool ``(B, F, h, w)`` to ``(B, regions * F)``, region by region."""
         reduce = _REDUCE.get(self.operation)

@@ -204,6 +204,10 @@ class LearnedRegions(BaseEstimator):
         check_is_fitted(self, "selected_")
         return [f"filter{code}_r{t}-{b - 1}c{left}-{right - 1}" for code, t, b, left, right in self.selected_]
 
+    def feature_names(self, width: int) -> list[str]:  # noqa: ARG002  as the other poolings have it
+        """Return `names`: each is one value."""
+        return self.names()
+
     def _check(self) -> None:
         check_operation(self.operation)
         if not (0 <= self.group < float("inf") and 0 <= self.l2 < float("inf")):
