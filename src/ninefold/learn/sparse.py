@@ -306,6 +306,8 @@ class SparseCodingFilters(FilterSource):
     def encode(self, X: Any, n_iter: int = 50) -> "NDArray[np.float32]":
         """Return the sparse codes of images of one size, ``(N, K, H', W')``; see `synthesis` for their size.
 
+        How many are not zero goes on falling when the objective has settled: take some 200 iterations before counting them.
+
         Raises
         ------
         ShapeError
