@@ -396,6 +396,16 @@ def test_an_interrupt_between_epochs_is_resumed_exactly():
     assert rbm.errors_ == whole.errors_
 
 
+def test_every_pass_has_an_order_of_its_own():
+    rbm, seen = ConvRBM(5, (3, 2), n_epochs=2, random_state=3), []
+    step = rbm._step
+    rbm._step = lambda v, generator: seen.append(v) or step(v, generator)
+    rbm.fit(DIGITS)
+    assert len(seen) == 80
+    assert not torch.equal(seen[0], seen[40])
+    torch.testing.assert_close(torch.cat(seen[:40]).sum(0), torch.cat(seen[40:]).sum(0), rtol=1e-4, atol=1e-3)
+
+
 def test_an_interrupt_within_an_epoch_keeps_what_was_reached():
     rbm = ConvRBM(5, (3, 2), n_epochs=1, random_state=3).fit(DIGITS)
     before, calls, step = rbm.filters_.copy(), [], rbm._step
