@@ -77,6 +77,14 @@ def test_triangle_of_one_atom_is_zero_and_sees_no_brightness():
     torch.testing.assert_close(after, before, rtol=0, atol=2e-3)
 
 
+def test_a_mean_patch_counts_without_a_matrix():
+    x = images()
+    source = SampledPatches(6, SIZE, contrast=None, whitening=None, random_state=0).fit(x)
+    source.preparation_.mean = torch.arange(12, dtype=torch.float32, device="cpu")
+    white, _ = prepared(source, x)
+    torch.testing.assert_close(Comparison(source)(x).energy()[:, 0].double(), white.square().sum(-1), rtol=1e-4, atol=1e-2)
+
+
 def test_hard_is_the_nearest_one(fitted):
     x = images()
     white, atoms = prepared(fitted, x)

@@ -69,7 +69,7 @@ class Comparison:
         self._atoms = atoms.flatten(1)
         self.norms = self._atoms.square().sum(1)
         self._parts: tuple[Tensor, Tensor] | None = None
-        if not _is_identity(self._preparation.matrix):
+        if bool(self._preparation.mean.any()) or not _is_identity(self._preparation.matrix):
             rows, shifts = self._preparation.folded(torch.eye(atoms[0].numel(), dtype=torch.float32, device="cpu"))
             self._parts = _as_kernels(rows, atoms), shifts
 
