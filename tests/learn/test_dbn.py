@@ -152,6 +152,15 @@ def test_what_is_trimmed_is_what_the_layers_would_trim(fitted):
     assert fitted.reconstruct(IMAGES[:3]).shape == (3, 2, 12, 17)
 
 
+def test_what_is_lost_at_the_beginning_counts_in_pixels():
+    """Of 6 columns of detectors above, 4 fill a block: one column of pools, two of pixels, is lost on the left."""
+    above = ConvRBM(3, (2, 3), pool=4, visible="binary", n_epochs=1, random_state=0)
+    dbn = ConvDBN([ConvRBM(4, (3, 2), n_epochs=1, random_state=0), above], channels="first").fit(IMAGES)
+    top = dbn.layers_[1].infer(dbn.layers_[0].infer(IMAGES)[1])[1]
+    np.testing.assert_allclose(dbn.transform(IMAGES), top.reshape(60, -1), rtol=1e-5)
+    np.testing.assert_array_equal(dbn.infer(IMAGES, rounds=0)[0][0], dbn.layers_[0].infer(IMAGES[:, :, :12, 2:15])[0])
+
+
 def test_reconstruction_from_the_top_uses_what_from_above_and_where_from_below(fitted):
     dbn = pickle.loads(pickle.dumps(fitted))
     one, two = (layer._model for layer in dbn.layers_)
