@@ -2,6 +2,7 @@
 
 from ninefold.learn.base import FilterSource
 from ninefold.learn.clusters import ClusterPool
+from ninefold.learn.dbn import ConvDBN
 from ninefold.learn.designed import DesignedFilters
 from ninefold.learn.encoders import Encoder, Hard, Rectified, SoftThreshold, SparseCode, Triangle
 from ninefold.learn.features import ConvFeatures
@@ -18,9 +19,11 @@ from ninefold.learn.search import SearchResult, random_against_trained, search
 from ninefold.learn.simple import RandomFilters, SampledPatches
 from ninefold.learn.sparse import SparseCodingFilters
 from ninefold.learn.switches import SparseEncoderDecoder
+from ninefold.learn.whiten import whiten_photographs
 
 __all__ = [
     "ClusterPool",
+    "ConvDBN",
     "ConvFeatures",
     "ConvRBM",
     "DesignedFilters",
@@ -50,4 +53,5 @@ __all__ = [
     "random_against_trained",
     "save_filters",
     "search",
+    "whiten_photographs",
 ]
