@@ -140,7 +140,9 @@ def _in_plain_torch(function: Callable[..., Any]) -> Callable[..., Any]:
         dtype = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)
         try:
-            there = torch.empty(0).device.type == "cpu"  # PyTorch 2.6 does not know of the mode; and one more costs time at every call
+            there = (
+                torch.empty(0).device.type == "cpu"
+            )  # PyTorch 2.6 does not know of the mode; and one more costs time at every call
             with nullcontext() if there else torch.device("cpu"):
                 return function(*args, **kwargs)
         finally:
