@@ -161,6 +161,53 @@ def cache_show() -> None:
     Console().print(_rates(known, "rates of this machine") if known else "no rates of this machine: 'ninefold calibrate'")
 
 
+@app.command()
+def learn(
+    data: Annotated[Path, typer.Option(help="A folder of images, or an .npy or .npz file.")],
+    out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
+    filters: Annotated[str, typer.Option(help="kmeans, omp, random, rbm, sampled or sparse.")] = "kmeans",
+    count: Annotated[int, typer.Option("-k", "--count", help="How many filters.")] = 400,
+    patch: Annotated[int, typer.Option(help="The side of a filter.")] = 6,
+    channels: Annotated[str, typer.Option(help="auto, first, last or none: where an array has them.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+) -> None:
+    """Learn filters from images without labels."""
+    from ninefold.learn import commands
+
+    typer.echo(commands.learn(data, filters, count, patch, out, channels=channels, seed=seed))  # type: ignore[arg-type]
+
+
+@app.command()
+def features(
+    filters: Annotated[Path, typer.Option(help="What 'ninefold learn' wrote.")],
+    data: Annotated[Path, typer.Option(help="A folder of images, or an .npy or .npz file.")],
+    out: Annotated[Path, typer.Option(help="The npz file to write.")],
+    encoder: Annotated[str, typer.Option(help="triangle, hard, soft, rectified or sparse.")] = "triangle",
+    pooling: Annotated[str, typer.Option(help="quadrants or pyramid.")] = "quadrants",
+    stride: Annotated[int, typer.Option(help="Between patches.")] = 1,
+    channels: Annotated[str, typer.Option(help="auto, first, last or none: where an array has them.")] = "auto",
+) -> None:
+    """Write features of images, by filters that were learned, for any classifier."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ninefold.learn import commands
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("features", total=None)
+        told = commands.extract(
+            filters,
+            data,
+            out,
+            encoder=encoder,
+            pooling=pooling,
+            stride=stride,
+            channels=channels,  # type: ignore[arg-type]
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    typer.echo(told)
+
+
 @cache_app.command("clear")
 def cache_clear() -> None:
     """Forget all plans and rates; a damaged file is removed."""

@@ -26,7 +26,7 @@ class Images:
 
     Parameters
     ----------
-    source : array, tensor, Dask array, sequence or iterable
+    source : array, tensor, Dask array, sequence, iterable or Images
         ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``; or single images ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``
         of any sizes, each an array, a tensor or the path of a file.
     channels : {"auto", "first", "last", "none"}
@@ -58,6 +58,8 @@ class Images:
         """Where the channels are, once that is known."""
         self.skipped: dict[str, str] = {}
         """Files that could not be read, by name, each with the reason, after a pass."""
+        if isinstance(self.source, Images):  # another view of the same: what cannot be read is known to both
+            self.skipped, self.source = self.source.skipped, self.source.source
         if isinstance(self.source, (str, Path)):
             self.source = folder(self.source)
         if hasattr(self.source, "toarray"):
@@ -91,7 +93,7 @@ class Images:
             yield _channels_first(images, self.where)
 
     def _singles(self) -> Iterator[Tensor]:
-        self.skipped = {}
+        self.skipped.clear()
         held: list[Tensor] = []
         for k, item in enumerate(self.source):
             image = self._single(item, k)
