@@ -92,6 +92,15 @@ def test_both_differentiate_transform_compile_and_keep_the_layout(n):
         assert run(y[:0]).shape == (0, *last.shape[1:])
 
 
+@pytest.mark.parametrize(("n", "index"), [(1, -1), (2, -1), (3, -100)])
+def test_an_index_below_zero_is_named(n, index):
+    y = torch.zeros(1, 1, *(3, 2, 4)[:n])
+    at = torch.zeros_like(y, dtype=torch.long)
+    at.view(-1)[1] = index
+    with pytest.raises(ShapeError, match=f"the least index is {index}, and positions count from 0"):
+        getattr(F, f"max_unpool{n}d")(y, at, 2)
+
+
 def test_mistakes():
     y, at = torch.zeros(1, 1, 3, 2), torch.full((1, 1, 3, 2), 24)
     with pytest.raises(ShapeError, match=r"the largest index is 24, outside an output of \(6, 4\)"):

@@ -78,8 +78,11 @@ def _max_unpool(
     except RuntimeError as error:
         if "index" not in str(error):
             raise refusal(input, error, ndim) from error
+        least = int(indices.min())
         raise ShapeError(
-            f"the largest index is {int(indices.max())}, outside an output of {whole}; give the output_size that was pooled"
+            f"the least index is {least}, and positions count from 0; give the indices that max pooling returned"
+            if least < 0
+            else f"the largest index is {int(indices.max())}, outside an output of {whole}; give the output_size that was pooled"
         ) from error
 
 
