@@ -12,6 +12,7 @@ from ninefold.learn.images import Images
 from ninefold.learn.initialize import initialize
 from ninefold.learn.kmeans import KMeansFilters
 from ninefold.learn.omp import OMPFilters
+from ninefold.learn.pictures import mosaic
 from ninefold.learn.pooling import GridPool, Pyramid, QuadrantSums
 from ninefold.learn.rbm import ConvRBM
 from ninefold.learn.regions import LearnedRegions
@@ -49,6 +50,7 @@ __all__ = [
     "Triangle",
     "initialize",
     "load_filters",
+    "mosaic",
     "optimal_input",
     "random_against_trained",
     "save_filters",
