@@ -37,6 +37,10 @@ class KMeansFilters(PatchSource):
         Sum of squared distances to the nearest centroid.
     revived_ : int
         How many centroids were replaced.
+    history_ : dict of str to list of float
+        ``"error"``, the share of the patches' squares that centroids leave, and ``"sparsity"``, one over their number: after
+        each `partial_fit`, of its patches; in `fit` after each run of k-means, of which there are several only where centroids
+        were replaced, for scikit-learn tells nothing of the iterations of a run.
 
     Examples
     --------
@@ -76,11 +80,13 @@ class KMeansFilters(PatchSource):
             distinct = np.unique(rows, axis=0)
             start = distinct[generator.choice(len(distinct), at_most(count, len(distinct)), replace=False)]
         count, self.revived_ = len(start), 0
+        self.history_: dict[str, list[float]] = {"error": [], "sparsity": []}
         for _ in range(_REVIVALS):
             means = KMeans(count, init=start, n_init=1, max_iter=iterations, random_state=seed)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # of double points, which are looked for here
                 means.fit(rows)
+            self._record(means, rows)
             start, dead = _revived(means, rows)
             if not dead:
                 break
@@ -103,9 +109,16 @@ class KMeansFilters(PatchSource):
             self.preparation_ = Preparation.fitted(patches, self._contrast(patches), self.whitening)
             count = at_most(whole(self.n_filters, "n_filters"), len(patches))
             self.minibatch_ = MiniBatchKMeans(count, n_init=1, random_state=seed, init="random")
-        self.minibatch_.partial_fit(self.preparation_(patches).numpy())
+            self.history_ = {"error": [], "sparsity": []}
+        rows = self.preparation_(patches).numpy()
+        self._record(self.minibatch_.partial_fit(rows), rows)
         centres = np.asarray(self.minibatch_.cluster_centers_, np.float32)
         return self._learned(torch.from_numpy(centres).reshape(-1, *patches.shape[1:]), self.preparation_)
+
+    def _record(self, means: Any, rows: np.ndarray) -> None:
+        squares = float(np.vdot(rows, rows))
+        self.history_["error"].append(float(means.inertia_) / squares if squares else 0.0)
+        self.history_["sparsity"].append(1 / len(means.cluster_centers_))
 
 
 def _revived(means: Any, rows: np.ndarray) -> tuple[np.ndarray, int]:

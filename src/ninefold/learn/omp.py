@@ -40,6 +40,9 @@ class OMPFilters(PatchSource):
     ----------
     objective_ : list of float
         Mean over the patches of ``|x - D z|^2``, by iteration, before the atoms are updated.
+    history_ : dict of str to list of float
+        By iteration: ``"error"``, `objective_` over the mean of ``|x|^2``, and ``"sparsity"``, the share of coefficients, of all
+        atoms, that are not zero.
     revived_ : int
         How many atoms were replaced.
     sums_ : Tensor
@@ -144,6 +147,7 @@ class OMPFilters(PatchSource):
             self.products_: Tensor | None = None
             self.energy_ = torch.zeros(len(self._atoms), dtype=torch.float32, device="cpu")
             self.objective_: list[float] = []
+            self.history_: dict[str, list[float]] = {"error": [], "sparsity": []}
             self.revived_ = 0
         return rows, generator, (-1, *patches.shape[1:])
 
@@ -169,9 +173,10 @@ class OMPFilters(PatchSource):
         products = None if k == 1 else torch.zeros(len(atoms), len(atoms), dtype=torch.float32, device="cpu")
         if products is not None and self.products_ is not None:
             products += kept * self.products_
-        errors, energy = [], self.energy_ * kept
+        errors, used, squares, energy = [], 0, 0.0, self.energy_ * kept
         for part in rows.split(max(1, _BLOCK // max(len(atoms), k * atoms.shape[1]))):
             chosen, codes = _best(part, atoms) if k == 1 else matching_pursuit(part, atoms, k)
+            used, squares = used + int(codes.count_nonzero()), squares + float(part.square().sum())
             errors.append((part - torch.einsum("ns,nsd->nd", codes, atoms[chosen])).square().sum(1))
             for s in range(k):
                 sums.index_add_(0, chosen[:, s], codes[:, s, None] * part)
@@ -189,6 +194,8 @@ class OMPFilters(PatchSource):
                 products[dead], products[:, dead] = 0, 0
             self.revived_ += len(dead)
         self.objective_.append(float(error.double().mean()))
+        self.history_["error"].append(float(error.double().sum()) / squares if squares else 0.0)
+        self.history_["sparsity"].append(used / (len(rows) * len(atoms)))
         # All together and behind all work, so that an interrupt splits nothing.
         self._atoms, self.sums_, self.products_, self.energy_ = atoms, sums, products, energy
 

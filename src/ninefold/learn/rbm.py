@@ -89,6 +89,8 @@ class ConvRBM(FilterSource):
         What Gaussian visibles have reached, and what is removed from images.
     errors_, sparsity_ : list of float
         By epoch: mean squared difference of images and their reconstructions, in squared deviations; mean activity of detectors.
+    history_ : dict of str to list of float
+        Those two as ``"error"`` and ``"sparsity"``.
     n_epochs_ : int
         Epochs done.
 
@@ -350,6 +352,7 @@ class ConvRBM(FilterSource):
         self.n_epochs_ = 0
         self.errors_: list[float] = []
         self.sparsity_: list[float] = []
+        self.history_ = {"error": self.errors_, "sparsity": self.sparsity_}
 
     def _minibatches(self, batches: Iterable[Tensor], generator: torch.Generator) -> Iterator[Tensor]:
         """Yield standardised images or crops, of a size that blocks fill; those in memory together come in random order."""

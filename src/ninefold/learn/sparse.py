@@ -72,6 +72,9 @@ class SparseCodingFilters(FilterSource):
         Of each iteration, after the step of the atoms, by image.
     sparsity_ : list of float
         The share of codes that are not zero, of each iteration.
+    history_ : dict of str to list of float
+        By iteration: ``"error"``, ``|x - sum_k D_k * z_k|^2 / |x|^2`` of the images normalised, after the step of the atoms, and
+        ``"sparsity"``, which is `sparsity_`.
     prediction_error_ : list of float
         ``|z - prediction|^2 / |z|^2`` on what the predictor saw, of each of its steps.
     revived_ : int
@@ -217,6 +220,7 @@ class SparseCodingFilters(FilterSource):
         before, share = self._atoms, 1 / (self._parts_seen + 1) ** 0.5
         size = (before.shape[2], before.shape[3])
         state = Splitting(part, size, len(before), self.penalty, border=self.border)
+        squares = float(part.double().square().sum())
         for epoch in range(epochs):
             if self.pull and self._predicts:
                 state.towards(self._predicted(part), self.pull)
@@ -227,6 +231,7 @@ class SparseCodingFilters(FilterSource):
                 atoms, squared = updated_atoms(state, self._atoms)
                 self.objective_.append((squared / 2 + self.penalty * state.l1) / len(part))
                 self.sparsity_.append(state.nonzero / state.possible)
+                self.history_["error"].append(squared / squares if squares else 0.0)
                 self._atoms = atoms
             if self.predictor_iter:
                 self._learn_predictor(part, state.step(self._atoms, keep=True), generator)
@@ -254,6 +259,7 @@ class SparseCodingFilters(FilterSource):
         self._predicts, self._parts_seen, self.revived_ = False, 0, 0
         self.objective_: list[float] = []
         self.sparsity_: list[float] = []
+        self.history_: dict[str, list[float]] = {"error": [], "sparsity": self.sparsity_}
         self.prediction_error_: list[float] = []
         self.predictor_weight_, self.predictor_bias_, self.predictor_gain_ = _as_arrays(
             atoms, atoms.new_zeros(len(atoms)), atoms.new_ones(len(atoms))

@@ -1,6 +1,7 @@
 """An encoder and a decoder with switches: features that a shift leaves alone, beside the shift (Ranzato et al. 2007b)."""
 
 from itertools import chain
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -76,6 +77,8 @@ class SparseEncoderDecoder(FilterSource):
     objective_, error_, activity_ : list of float
         By step: the objective of the improved code, and ``|x - D * unpool(f(x))|^2 / 2``, both over ``|x|^2 / 2``; and the mean
         feature.
+    history_ : dict of str to list of float
+        By epoch, the means over its steps: ``"error"``, of `error_`, and ``"sparsity"``, of `activity_`.
 
     Examples
     --------
@@ -163,6 +166,9 @@ class SparseEncoderDecoder(FilterSource):
                 order = torch.randperm(len(crops), generator=generator, device="cpu")
                 for chosen in order.split(batch):
                     self._step((crops[chosen] - self.mean_) / self.scale_)
+                steps = -(-len(crops) // batch)
+                self.history_["error"].append(fmean(self.error_[-steps:]))
+                self.history_["sparsity"].append(fmean(self.activity_[-steps:]))
         finally:
             self._keep()
         return self
@@ -229,6 +235,7 @@ class SparseEncoderDecoder(FilterSource):
         self.objective_: list[float] = []
         self.error_: list[float] = []
         self.activity_: list[float] = []
+        self.history_: dict[str, list[float]] = {"error": [], "sparsity": []}
 
     def _step(self, x: Tensor) -> None:
         weight, bias, decoder = self._values
