@@ -124,8 +124,10 @@ class PatchSource(FilterSource):
         seed = seed_of(self.random_state)
         patches = draw_patches(Images(X, self.channels), size, most, seed)
         preparation = Preparation.fitted(patches, self._contrast(patches), self.whitening)
-        atoms = self._dictionary(preparation(patches), count, seed)
-        return self._learned(atoms.reshape(-1, *patches.shape[1:]), preparation)
+        shape, rows = patches.shape[1:], patches.flatten(1)
+        del patches  # only one copy of them is kept
+        atoms = self._dictionary(preparation.into(rows, rows), count, seed)
+        return self._learned(atoms.reshape(-1, *shape), preparation)
 
     def _contrast(self, patches: Tensor) -> float | None:
         if self.contrast != "auto":

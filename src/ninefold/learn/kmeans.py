@@ -82,7 +82,7 @@ class KMeansFilters(PatchSource):
         count, self.revived_ = len(start), 0
         self.history_: dict[str, list[float]] = {"error": [], "sparsity": []}
         for _ in range(_REVIVALS):
-            means = KMeans(count, init=start, n_init=1, max_iter=iterations, random_state=seed)
+            means = KMeans(count, init=start, n_init=1, max_iter=iterations, random_state=seed, copy_x=False)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # of double points, which are looked for here
                 means.fit(rows)
@@ -129,7 +129,10 @@ def _revived(means: Any, rows: np.ndarray) -> tuple[np.ndarray, int]:
     dead = np.setdiff1d(np.arange(len(centres)), first)
     dead = np.union1d(dead, np.flatnonzero(members == 0))
     if len(dead):
-        gaps = np.square(rows - centres[means.labels_]).sum(1)
+        gaps = np.empty(len(rows))
+        for k in range(0, len(rows), 1 << 14):
+            part = slice(k, k + (1 << 14))
+            gaps[part] = np.square(rows[part] - centres[means.labels_[part]]).sum(1)
         gaps[np.unique(rows, axis=0, return_index=True)[1]] += 1e-12  # one of equal patches before the others
         centres[dead] = rows[np.argsort(-gaps, kind="stable")[: len(dead)]]
     return centres, len(dead)

@@ -12,6 +12,9 @@ from ninefold.learn.images import Images
 
 __all__ = ["Preparation", "draw_patches"]
 
+_ROWS = 1 << 14
+"""Patches that are prepared at a time."""
+
 
 def draw_patches(images: Images, size: tuple[int, int], count: int, seed: int) -> Tensor:
     """Draw patches evenly among all that there are, each at most once, in one pass and the memory of as many.
@@ -110,11 +113,14 @@ class Preparation:
         plain.contrast = float("inf") if contrast is None else contrast
         if whitening is None:
             return plain
-        normal = plain.normalised(flat)
-        mean = normal.double().mean(0)
-        covariance = torch.zeros(flat.shape[1], flat.shape[1], dtype=torch.float64, device="cpu")
-        for part in normal.split(1 << 16):
-            centred = part.double() - mean
+        d = flat.shape[1]
+        mean = torch.zeros(d, dtype=torch.float64, device="cpu")
+        covariance = torch.zeros(d, d, dtype=torch.float64, device="cpu")
+        for part in flat.split(_ROWS):
+            mean += plain.normalised(part).double().sum(0)
+        mean /= len(flat)
+        for part in flat.split(_ROWS):
+            centred = plain.normalised(part).double() - mean
             covariance += centred.T @ centred
         values, vectors = torch.linalg.eigh(covariance / max(1, len(flat) - 1))
         matrix = (vectors * (values.clamp_min(0) + whitening).rsqrt()) @ vectors.T
@@ -137,7 +143,14 @@ class Preparation:
 
     def __call__(self, patches: Tensor) -> Tensor:
         """Return ``w`` of patches ``(N, C, h, w)`` as rows ``(N, d)``."""
-        return (self.normalised(patches.flatten(1)) - self.mean) @ self.matrix
+        rows = patches.flatten(1)
+        return self.into(rows, torch.empty_like(rows))
+
+    def into(self, rows: Tensor, out: Tensor) -> Tensor:
+        """Write ``w`` of patches ``(N, d)`` to memory, which may be theirs, some at a time; return it."""
+        for part, place in zip(rows.split(_ROWS), out.split(_ROWS), strict=True):
+            torch.mm(self.normalised(part) - self.mean, self.matrix, out=place)
+        return out
 
     def folded(self, dictionary: Tensor) -> tuple[Tensor, Tensor]:
         """Return kernels and offsets with which ``D w(x) = kernels x / s(x) - offsets``, s the deviation of a patch.
