@@ -20,6 +20,7 @@ from ninefold.learn.search import SearchResult, random_against_trained, search
 from ninefold.learn.simple import RandomFilters, SampledPatches
 from ninefold.learn.sparse import SparseCodingFilters
 from ninefold.learn.switches import SparseEncoderDecoder
+from ninefold.learn.tiled import TiledICA
 from ninefold.learn.whiten import whiten_photographs
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "SparseCode",
     "SparseCodingFilters",
     "SparseEncoderDecoder",
+    "TiledICA",
     "Triangle",
     "initialize",
     "load_filters",
