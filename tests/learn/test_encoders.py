@@ -8,6 +8,7 @@ from ninefold.errors import ArgumentError, ShapeError
 from ninefold.learn import Hard, KMeansFilters, RandomFilters, Rectified, SampledPatches, SoftThreshold, SparseCode, Triangle
 from ninefold.learn.compare import Comparison
 from ninefold.learn.encoders import encoder_named, sparse_code
+from ninefold.learn.patches import Preparation
 from ninefold.nn import LocalContrastNorm2d
 
 SIZE = (3, 2)
@@ -42,17 +43,9 @@ def prepared(source, x, stride=1):
     """Return prepared patches ``(B, h, w, d)`` in double precision, and the atoms."""
     patches = cut(x, stride)
     rows = patches.reshape(-1, *patches.shape[3:])
-    white = source.preparation_(rows.double() if source.preparation_.contrast == float("inf") else rows).double()
+    given = source.preparation_
+    white = Preparation(given.mean.double(), given.matrix.double(), given.contrast)(rows.double())
     return white.reshape(*patches.shape[:3], -1), torch.from_numpy(source.atoms_).flatten(1).double()
-
-
-@pytest.fixture(autouse=True)
-def _double_products(monkeypatch):
-    """Let the definition's side multiply in double precision."""
-    real = torch.Tensor.__matmul__
-    monkeypatch.setattr(
-        torch.Tensor, "__matmul__", lambda a, b: real(a.double(), b.double()) if a.dtype != b.dtype else real(a, b)
-    )
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -35,6 +35,17 @@ class Compared:
         return self.comparison.energy(self._images, self._scale)
 
 
+class _OfRows(Compared):
+    """The same of patches that were cut out and prepared."""
+
+    def __init__(self, dots: Tensor, comparison: "Comparison", rows: Tensor) -> None:
+        self.dots, self.comparison, self._rows = dots, comparison, rows
+
+    def energy(self) -> Tensor:
+        n, _, h, w = self.dots.shape
+        return self._rows.square().sum(1).view(n, 1, h, w)
+
+
 class Comparison:
     """The atoms of a fitted source, folded so that images need not be cut into patches.
 
@@ -67,6 +78,7 @@ class Comparison:
         kernels, offsets = self._preparation.folded(atoms.flatten(1))
         self._kernels, self._offsets = _as_kernels(kernels, atoms), offsets
         self._atoms = atoms.flatten(1)
+        self.values = self._atoms.shape[1]
         self.norms = self._atoms.square().sum(1)
         self._parts: tuple[Tensor, Tensor] | None = None
         if bool(self._preparation.mean.any()) or not _is_identity(self._preparation.matrix):
@@ -81,8 +93,8 @@ class Comparison:
         """Return how many patches there are along each axis."""
         return tuple((n - k) // self.stride + 1 for n, k in zip((height, width), self.size, strict=True))  # type: ignore[return-value]
 
-    def __call__(self, images: Tensor) -> Compared:
-        """Compare; images are ``(B, C, H, W)``, float32.
+    def fit(self, images: Tensor) -> tuple[int, int]:
+        """Return how many patches images have along each axis.
 
         Raises
         ------
@@ -91,8 +103,32 @@ class Comparison:
         """
         if images.shape[1] != self.channels:
             raise ShapeError(f"the images have {images.shape[1]} channels, and the filters were learned from {self.channels}")
-        if min(self.positions(images.shape[2], images.shape[3])) < 1:
+        height, width = self.positions(images.shape[2], images.shape[3])
+        if min(height, width) < 1:
             raise ShapeError(f"images of {tuple(images.shape[2:])} are smaller than the filters, {self.size}")
+        return height, width
+
+    def patches(self, images: Tensor) -> Tensor:
+        """Return a view of all patches, ``(B, h, w, C, kh, kw)``."""
+        views = images.unfold(2, self.size[0], self.stride).unfold(3, self.size[1], self.stride)
+        return views.permute(0, 2, 3, 1, 4, 5)
+
+    def of_rows(self, rows: Tensor, dots: Tensor, shape: tuple[int, int, int]) -> Compared:
+        """Compare patches that were cut out, ``(n * h * w, values)``; both they and `dots` are written over."""
+        if self._parts is not None or self._contrast != float("inf"):
+            self._preparation.into(rows, rows)
+        torch.mm(rows, self._atoms.T, out=dots)
+        return _OfRows(dots.view(*shape, self.count).permute(0, 3, 1, 2), self, rows)
+
+    def __call__(self, images: Tensor) -> Compared:
+        """Compare; images are ``(B, C, H, W)``, float32.
+
+        Raises
+        ------
+        ShapeError
+            If they have another number of channels than the atoms, or are smaller.
+        """
+        self.fit(images)
         scale = None
         if self._contrast != float("inf"):
             images = images - images.mean((1, 2, 3), keepdim=True)

@@ -14,7 +14,15 @@ __all__ = ["ENCODERS", "Encoder", "Hard", "Rectified", "SoftThreshold", "SparseC
 
 
 class Encoder(BaseEstimator):
-    """The parent of all encoders."""
+    """The parent of all encoders.
+
+    Attributes
+    ----------
+    pointwise : bool
+        Whether what becomes of a position depends on nothing beside it. Maps are then encoded a few rows at a time.
+    """
+
+    pointwise = False
 
     def width(self, atoms: int) -> int:
         """Return how many values a patch has, for so many atoms."""
@@ -36,6 +44,8 @@ class Triangle(Encoder):
     10
     """
 
+    pointwise = True
+
     def __call__(self, compared: Compared) -> Tensor:
         """Return it."""
         z = _distances(compared).sqrt_()
@@ -44,6 +54,8 @@ class Triangle(Encoder):
 
 class Hard(Encoder):
     """1 for the nearest atom, 0 for all others: the bag of visual words."""
+
+    pointwise = True
 
     def __call__(self, compared: Compared) -> Tensor:
         """Return it."""
@@ -62,6 +74,8 @@ class SoftThreshold(Encoder):
     split : bool
         Whether both signs have values of their own, 2K in all: those of d_k, then those of -d_k.
     """
+
+    pointwise = True
 
     def __init__(self, alpha: float = 0.25, *, split: bool = True) -> None:
         self.alpha = alpha
@@ -117,6 +131,8 @@ class SparseCode(Encoder):
     split : bool
         As in `SoftThreshold`.
     """
+
+    pointwise = True
 
     def __init__(self, penalty: float = 0.5, *, n_iter: int = 20, method: str = "fista", split: bool = True) -> None:
         self.penalty = penalty

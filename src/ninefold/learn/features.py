@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ninefold.errors import ArgumentError, ArgumentTypeError
+from ninefold.learn.bands import Bands
 from ninefold.learn.base import FilterSource, whole
 from ninefold.learn.compare import Comparison
 from ninefold.learn.encoders import encoder_named
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["ConvFeatures"]
+
+_IMAGES = 256
+"""Images whose features are made at a time: as often can progress be told."""
 
 _MAPS = 1 << 23
 """Bytes of feature maps at a time, about: they stay in the cache from the convolution to the pooling."""
@@ -142,12 +146,23 @@ class ConvFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         check_is_fitted(self, "source_")
         images = Images(X, self.channels, self.channels_)
         total, done = images.count(), 0
-        for maps in self._maps(images):
-            rows = self.pooling_(maps).numpy().astype(np.float32, copy=False)
+        for pooled in self._pooled(images):
+            rows = pooled.numpy().astype(np.float32, copy=False)
             done += len(rows)
             if self.progress is not None:
                 self.progress(done, total)
             yield rows
+
+    def _pooled(self, images: Images) -> Iterator[Tensor]:
+        """Yield pooled features ``(B, F)`` of a few images at a time."""
+        comparison, encoder = Comparison(self.source_, self.stride), encoder_named(self.encoder)
+        if not Bands.fitting(comparison, encoder, self.pooling_):
+            yield from map(self.pooling_, self._maps(images))
+            return
+        bands = Bands(comparison, encoder, self.pooling_)
+        with torch.no_grad():
+            for batch in images:
+                yield from map(bands, batch.split(_IMAGES))
 
     def _maps(self, images: Images) -> Iterator[Tensor]:
         """Yield encoded maps ``(B, F, h, w)`` of a few images at a time."""

@@ -144,7 +144,7 @@ class Preparation:
     def __call__(self, patches: Tensor) -> Tensor:
         """Return ``w`` of patches ``(N, C, h, w)`` as rows ``(N, d)``."""
         rows = patches.flatten(1)
-        return self.into(rows, torch.empty_like(rows))
+        return self.into(rows, torch.empty_like(rows, dtype=self.matrix.dtype))
 
     def into(self, rows: Tensor, out: Tensor) -> Tensor:
         """Write ``w`` of patches ``(N, d)`` to memory, which may be theirs, some at a time; return it."""

@@ -11,17 +11,16 @@ from ninefold.learn.base import whole
 
 __all__ = ["GridPool", "Pyramid", "QuadrantSums", "RegionPool", "edges", "pooling_of"]
 
-_REDUCE: dict[str, Any] = {
-    "sum": lambda x: x.sum((2, 3)),
-    "mean": lambda x: x.mean((2, 3)),
-    "max": lambda x: x.amax((2, 3)),
-}
+_START = {"sum": 0.0, "mean": 0.0, "max": float("-inf")}
+
+Region = tuple[int, int, int, int]
+"""Top, bottom, left and right, the second and fourth not included."""
 
 
 class RegionPool(BaseEstimator):
     """The parent of poolings over regions of a map that do not depend on what is in it."""
 
-    def regions(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
+    def regions(self, height: int, width: int) -> list[Region]:
         """Return top, bottom, left and right of each region."""
         raise NotImplementedError
 
@@ -35,11 +34,33 @@ class RegionPool(BaseEstimator):
 
     def __call__(self, maps: Tensor) -> Tensor:
         """Pool ``(B, F, h, w)`` to ``(B, regions * F)``, region by region."""
-        reduce = _REDUCE.get(self.operation)
-        if reduce is None:
-            raise ArgumentError(f"operation={self.operation!r} is not one of {list(_REDUCE)}")
         regions = self.regions(maps.shape[2], maps.shape[3])
-        return torch.cat([reduce(maps[:, :, top:bottom, left:right]) for top, bottom, left, right in regions], 1)
+        pooled = self.start(maps, len(maps), regions)
+        self.add(pooled, maps, 0, regions)
+        return self.finish(pooled, regions)
+
+    def start(self, maps: Tensor, images: int, regions: list[Region]) -> Tensor:
+        """Return what nothing is pooled to yet, ``(images, regions, F)``, for maps such as these."""
+        if self.operation not in _START:
+            raise ArgumentError(f"operation={self.operation!r} is not one of {list(_START)}")
+        return maps.new_full((images, len(regions), maps.shape[1]), _START[self.operation])
+
+    def add(self, pooled: Tensor, maps: Tensor, first: int, regions: list[Region]) -> None:
+        """Pool some rows of maps, ``(B, F, rows, w)`` from row `first` on, into what was pooled before."""
+        for k, (top, bottom, left, right) in enumerate(regions):
+            part = maps[:, :, max(0, top - first) : max(0, bottom - first), left:right]
+            if part.shape[2]:
+                if self.operation == "max":
+                    torch.maximum(pooled[:, k], part.amax((2, 3)), out=pooled[:, k])
+                else:
+                    pooled[:, k] += part.sum((2, 3))
+
+    def finish(self, pooled: Tensor, regions: list[Region]) -> Tensor:
+        """Return what was pooled as rows ``(B, regions * F)``."""
+        if self.operation == "mean":
+            areas = [(bottom - top) * (right - left) for top, bottom, left, right in regions]
+            pooled /= pooled.new_tensor(areas)[:, None]
+        return pooled.flatten(1)
 
 
 class GridPool(RegionPool):
@@ -65,7 +86,7 @@ class GridPool(RegionPool):
         rows, columns = self.grid if isinstance(self.grid, (tuple, list)) else (self.grid, self.grid)
         return whole(rows, "grid"), whole(columns, "grid")
 
-    def regions(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
+    def regions(self, height: int, width: int) -> list[Region]:
         """Return them, row by row."""
         rows, columns = self._cells()
         if height < rows or width < columns:
@@ -111,7 +132,7 @@ class Pyramid(RegionPool):
         self.levels = levels
         self.operation = operation
 
-    def regions(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
+    def regions(self, height: int, width: int) -> list[Region]:
         """Return them, level by level."""
         return [region for n in self.levels for region in GridPool(n).regions(height, width)]
 
