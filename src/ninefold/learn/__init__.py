@@ -8,9 +8,11 @@ from ninefold.learn.encoders import Encoder, Hard, Rectified, SoftThreshold, Spa
 from ninefold.learn.features import ConvFeatures
 from ninefold.learn.files import SavedFilters, load_filters, save_filters
 from ninefold.learn.gratings import optimal_input
+from ninefold.learn.greedy import GreedyLayers
 from ninefold.learn.images import Images
 from ninefold.learn.initialize import initialize
 from ninefold.learn.kmeans import KMeansFilters
+from ninefold.learn.layers import FilterLayer
 from ninefold.learn.omp import OMPFilters
 from ninefold.learn.pictures import mosaic
 from ninefold.learn.pooling import GridPool, Pyramid, QuadrantSums
@@ -19,6 +21,7 @@ from ninefold.learn.regions import LearnedRegions
 from ninefold.learn.search import SearchResult, random_against_trained, search
 from ninefold.learn.simple import RandomFilters, SampledPatches
 from ninefold.learn.sparse import SparseCodingFilters
+from ninefold.learn.supervised import SupervisedFilters
 from ninefold.learn.switches import SparseEncoderDecoder
 from ninefold.learn.tiled import TiledICA
 from ninefold.learn.whiten import whiten_photographs
@@ -30,7 +33,9 @@ __all__ = [
     "ConvRBM",
     "DesignedFilters",
     "Encoder",
+    "FilterLayer",
     "FilterSource",
+    "GreedyLayers",
     "GridPool",
     "Hard",
     "Images",
@@ -48,6 +53,7 @@ __all__ = [
     "SparseCode",
     "SparseCodingFilters",
     "SparseEncoderDecoder",
+    "SupervisedFilters",
     "TiledICA",
     "Triangle",
     "initialize",
