@@ -219,6 +219,29 @@ def test_it_works_in_a_pipeline():
     assert isinstance(clone(model)[0].layers[1], ConvRBM)
 
 
+def test_every_feature_has_the_name_of_its_unit(fitted):
+    names = fitted.get_feature_names_out()
+    pools = fitted.infer(IMAGES[:4], rounds=0)[1][1]
+    rows = fitted.transform(IMAGES[:4])
+    assert (fitted.image_size_, pools.shape[1:]) == ((14, 17), (5, 2, 3))
+    assert len(set(names)) == len(names) == rows.shape[1]
+    for k, i, j in product(range(5), range(2), range(3)):
+        (column,) = np.flatnonzero(names == f"r{i}c{j}_filter{k}")
+        np.testing.assert_allclose(rows[:, column], pools[:, k, i, j], rtol=1e-5)
+    unknown = stack()
+    for _ in range(5):
+        unknown.partial_fit(iter(IMAGES))
+    with pytest.raises(ArgumentError, match="the size of images is unknown"):
+        unknown.get_feature_names_out()
+
+
+def test_as_a_frame(fitted):
+    pandas = pytest.importorskip("pandas")
+    frame = clone(fitted).set_output(transform="pandas").fit_transform(IMAGES)
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame.columns[:4]) == ["r0c0_filter0", "r0c1_filter0", "r0c2_filter0", "r1c0_filter0"]
+
+
 @pytest.mark.parametrize("stop", [(0, 1), (0, 2), (1, 2)])
 def test_an_interrupt_is_resumed_exactly(fitted, stop):
     def interrupt(layer, done, total):

@@ -51,6 +51,8 @@ class ConvDBN(TransformerMixin, BaseEstimator):
     ----------
     layers_ : list of ConvRBM
         Those that have begun to learn, fitted.
+    image_size_ : tuple of int
+        Height and width of the first image in the last pass over what was no iterator.
 
     Examples
     --------
@@ -91,6 +93,7 @@ class ConvDBN(TransformerMixin, BaseEstimator):
                 "an iterator cannot be read for every epoch and layer; give a list, or call partial_fit for each pass"
             )
         self.layers_: list[ConvRBM] = []
+        self._look(X)
         for k in range(len(self.layers)):
             below: Any = self._below(X, k) if k else X
             while self._next() == k:
@@ -101,9 +104,17 @@ class ConvDBN(TransformerMixin, BaseEstimator):
         """Go on for one pass: of the lowest layer that has not had all its epochs, or else of the top one."""
         self._check_layers()
         self.layers_ = getattr(self, "layers_", [])
+        self._look(X)
         k = min(self._next(), len(self.layers) - 1)
         self._one(self._below(X, k) if k else X, k)
         return self
+
+    def _look(self, X: Any) -> None:
+        """Remember the size of the first image; an iterator is left alone."""
+        images = Images(X, self.channels)
+        first = None if images.once else next(iter(images), None)
+        if first is not None:
+            self.image_size_ = (int(first.shape[2]), int(first.shape[3]))
 
     def _next(self) -> int:
         """Return which layer has epochs left."""
@@ -137,6 +148,24 @@ class ConvDBN(TransformerMixin, BaseEstimator):
         """Return the top layer's pooling probabilities as rows ``(N, K * h * w)``, bottom-up; images of one size."""
         layers = self._ready()
         return stacked([self._up(v)[-1][1].flatten(1) for v in self._images(X, layers)])
+
+    def get_feature_names_out(self, input_features: Any = None) -> "NDArray[np.object_]":  # noqa: ARG002  scikit-learn's signature
+        """Return names such as ``r0c1_filter7``: row and column of the top layer's pooling unit, for images of `image_size_`.
+
+        Raises
+        ------
+        ArgumentError
+            If only iterators have been learned from, so that the size is unknown; or not all layers have been learned.
+        """
+        layers = self._ready()
+        if not hasattr(self, "image_size_"):
+            raise ArgumentError("the size of images is unknown, for all came from iterators; set image_size_ to (height, width)")
+        rows, columns = (pixels for _, pixels in self._windows(self.image_size_, layers))
+        for model in (layer.machine() for layer in layers):
+            height, width = model.weight.shape[2:]
+            rows, columns = (rows - height + 1) // model.pool, (columns - width + 1) // model.pool
+        places = [f"r{i}c{j}" for i in range(rows) for j in range(columns)]
+        return np.array([f"{place}_filter{k}" for k in range(len(layers[-1].filters_)) for place in places], dtype=object)
 
     def infer(
         self, X: Any, *, rounds: int = 5, top_down: "ArrayLike | None" = None
