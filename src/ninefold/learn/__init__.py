@@ -14,7 +14,7 @@ from ninefold.learn.initialize import initialize
 from ninefold.learn.kmeans import KMeansFilters
 from ninefold.learn.layers import FilterLayer
 from ninefold.learn.omp import OMPFilters
-from ninefold.learn.pictures import mosaic
+from ninefold.learn.pictures import grating, history, mosaic, reconstructions, samples
 from ninefold.learn.pooling import GridPool, Pyramid, QuadrantSums
 from ninefold.learn.rbm import ConvRBM
 from ninefold.learn.regions import LearnedRegions
@@ -56,11 +56,15 @@ __all__ = [
     "SupervisedFilters",
     "TiledICA",
     "Triangle",
+    "grating",
+    "history",
     "initialize",
     "load_filters",
     "mosaic",
     "optimal_input",
     "random_against_trained",
+    "reconstructions",
+    "samples",
     "save_filters",
     "search",
     "whiten_photographs",
