@@ -1,5 +1,6 @@
 """Filters without labels, and pooling that is learned: scikit-learn estimators on planned convolutions."""
 
+from ninefold.learn import distributed
 from ninefold.learn.base import FilterSource
 from ninefold.learn.clusters import ClusterPool
 from ninefold.learn.dbn import ConvDBN
@@ -56,6 +57,7 @@ __all__ = [
     "SupervisedFilters",
     "TiledICA",
     "Triangle",
+    "distributed",
     "grating",
     "history",
     "initialize",
