@@ -33,10 +33,10 @@ def outcome(call):
     made = [tuple(x.shape) for x in (out if isinstance(out, tuple) else (out,))]
     try:
         if first.requires_grad:
-            first.sum().backward()
+            first.sum().real.backward()
     except RuntimeError:  # torch's kernels do not go back from nothing, though they go there
         return made, None
-    return made, [None if x.grad is None else (tuple(x.grad.shape), x.grad.double().sum().item()) for x in leaves]
+    return made, [None if x.grad is None else (tuple(x.grad.shape), x.grad.to(torch.complex128).sum().item()) for x in leaves]
 
 
 def alike(name, make, *args, **named):
@@ -45,7 +45,7 @@ def alike(name, make, *args, **named):
     for where in (tF, F):
 
         def call(where=where):
-            leaves = [x.clone().requires_grad_(x.is_floating_point()) for x in make()]
+            leaves = [x.clone().requires_grad_(x.is_floating_point() or x.is_complex()) for x in make()]
             return leaves, getattr(where, name)(*leaves, *args, **named)
 
         found.append(outcome(call))
@@ -156,12 +156,14 @@ CONVOLUTIONS = (
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_convolutions_of_nothing(n):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+def test_convolutions_of_nothing(n, dtype):
     """Of no input channels torch's convolution has no output channels either, whatever the weight and the bias say."""
     for (head, weight, bias, groups), named in itertools.product(CONVOLUTIONS, ({}, {"stride": 2, "padding": 1, "dilation": 1})):
 
         def make(head=head, weight=weight, bias=bias):
-            return [torch.ones(*head, *(7, 6, 5)[:n]), torch.ones(*weight, *(3, 2, 2)[:n]), torch.ones(bias)]
+            ends = (*head, *(7, 6, 5)[:n]), (*weight, *(3, 2, 2)[:n]), (bias,)
+            return [torch.ones(shape, dtype=dtype) for shape in ends]
 
         alike(f"conv{n}d", make, **named, groups=groups)
     for head, weight, bias, groups in (
@@ -172,7 +174,8 @@ def test_convolutions_of_nothing(n):
     ):
 
         def make(head=head, weight=weight, bias=bias):
-            return [torch.ones(*head, *(7, 6, 5)[:n]), torch.ones(*weight, *(3, 2, 2)[:n]), torch.ones(bias)]
+            ends = (*head, *(7, 6, 5)[:n]), (*weight, *(3, 2, 2)[:n]), (bias,)
+            return [torch.ones(shape, dtype=dtype) for shape in ends]
 
         alike(f"conv_transpose{n}d", make, groups=groups)
 

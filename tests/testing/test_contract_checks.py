@@ -7,6 +7,7 @@ import torch
 
 from ninefold.engines.base import Engine, Error, Traits
 from ninefold.engines.reference import Reference
+from ninefold.ops.layout import channels_last
 from ninefold.spec import ConvSpec
 from ninefold.testing import (
     CHECKS,
@@ -180,6 +181,15 @@ def test_a_lost_conjugation_is_found():
 def test_the_wrong_memory_format_is_found():
     with pytest.raises(AssertionError, match="must be channels-last"):
         check_layouts(Broken(lambda out, *_: out.contiguous()), "c", SHAPE)
+
+
+@pytest.mark.parametrize("one", [0, 1])
+def test_a_memory_format_taken_from_one_operand_is_found(one):
+    def follows(out, *operands):
+        return out.contiguous(memory_format=torch.channels_last if channels_last(operands[one]) else torch.contiguous_format)
+
+    with pytest.raises(AssertionError, match="operand channels-last: the result must be channels-last"):
+        check_layouts(Broken(follows), "c", SHAPE)
 
 
 @pytest.mark.parametrize("map_", ["c", "h", "g"])

@@ -322,10 +322,13 @@ def _forward(form: Form) -> Runner:
 def without_channels(form: Form) -> Runner:
     """Return PyTorch's convolution of no input channels: whatever the weight says, its output has no channels either."""
     real = _forward(form)
-    split = _complex(real)
 
     def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
-        return split(K, V, None) if V.is_complex() else real(K, V, bias)  # split adds the bias, to channels that are not there
+        if not V.is_complex():
+            return real(K, V, bias)
+        # parts alone: products of real and imaginary parts would go to channels that are not there
+        given = [x for x in (K, V, bias) if x is not None]
+        return torch.complex(*(real(*(part(x).contiguous() for x in given)) for part in (torch.real, torch.imag)))
 
     return run
 

@@ -99,7 +99,7 @@ class Gemm(Engine):
 
     def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         if _pointwise(problem.form):
-            return {"c": _pointwise_c, "h": _pointwise_h, "g": _pointwise_g}[problem.map](problem.form)
+            return {"c": _pointwise_c, "h": _pointwise_h, "g": _pointwise_g}[problem.map](problem)
         if is_unshared(problem.form):
             return {"c": unshared_c, "h": unshared_h, "g": unshared_g}[problem.map](problem)
         return {"c": columns_c, "h": columns_h, "g": columns_g}[problem.map](problem)
@@ -112,46 +112,40 @@ def _pointwise(form: Form) -> bool:
 # 1x1: the same matrix at every position
 
 
-def _flat(x: Tensor) -> tuple[Tensor, bool]:
-    """View as (batch, channels, positions), and say whether that is a view of channels-last memory."""
-    return x.flatten(2), x.ndim > 3 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
-
-
-def _mix(matrix: Tensor, x: Tensor, out_channels: int, bias: Tensor | None) -> Tensor:
-    """Apply (groups, rows, columns) at every position of x."""
+def _mix(matrix: Tensor, x: Tensor, out_channels: int, bias: Tensor | None, last: bool) -> Tensor:
+    """Apply (groups, rows, columns) at every position of x, into channels-last memory if `last`, whatever the order of x."""
     groups = matrix.shape[0]
-    flat, last = _flat(x)
     out = empty(x, (x.shape[0], out_channels, *x.shape[2:]), last)
-    if last and groups == 1:
+    if last and groups == 1 and x.movedim(1, -1).is_contiguous():
         torch.mm(x.movedim(1, -1).reshape(-1, x.shape[1]), matrix[0].t(), out=out.movedim(1, -1).view(-1, out_channels))
     elif groups == 1:
-        torch.bmm(matrix.expand(x.shape[0], -1, -1), flat, out=out.flatten(2))
+        torch.bmm(matrix.expand(x.shape[0], -1, -1), x.flatten(2), out=out.flatten(2))
     else:
-        grouped = flat.unflatten(1, (groups, -1))
-        out.copy_(torch.matmul(matrix, grouped).reshape(out.shape))
+        out.copy_(torch.matmul(matrix, x.flatten(2).unflatten(1, (groups, -1))).reshape(out.shape))
     return add_bias(out, bias)
 
 
-def _pointwise_c(form: Form) -> Runner:
-    groups, outputs = form.channels.groups, form.channels.outputs
+def _pointwise_c(problem: Problem) -> Runner:
+    last, groups, outputs = problem.channels_last, problem.form.channels.groups, problem.form.channels.outputs
 
     def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
-        return _mix(K.reshape(groups, outputs // groups, -1), V, outputs, bias)
+        return _mix(K.reshape(groups, outputs // groups, -1), V, outputs, bias, last)
 
     return run
 
 
-def _pointwise_h(form: Form) -> Runner:
-    groups, inputs, outputs = form.channels.groups, form.channels.inputs, form.channels.outputs
+def _pointwise_h(problem: Problem) -> Runner:
+    last, channels = problem.channels_last, problem.form.channels
+    groups, inputs, outputs = channels.groups, channels.inputs, channels.outputs
 
     def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
-        return _mix(K.reshape(groups, outputs // groups, -1).transpose(1, 2), G, inputs, bias)
+        return _mix(K.reshape(groups, outputs // groups, -1).transpose(1, 2), G, inputs, bias, last)
 
     return run
 
 
-def _pointwise_g(form: Form) -> Runner:
-    groups = form.channels.groups
+def _pointwise_g(problem: Problem) -> Runner:
+    form, groups = problem.form, problem.form.channels.groups
 
     def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
         wide = accumulator(V.dtype)

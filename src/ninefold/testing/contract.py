@@ -191,16 +191,15 @@ def check_layouts(engine: Engine, map_: Map, shape: Shape) -> Outcome:
     return outcome
 
 
-_SAME = ("channels-last", "slices", "reversed", "negated")
+_FORMATS = ("channels-last", "second operand channels-last", "first operand channels-last")
+_SAME = (*_FORMATS, "slices", "reversed", "negated")
 
 
 def _layouts(a: Tensor, b: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
     if b.ndim in (4, 5):
-        yield (
-            "channels-last",
-            a.contiguous(memory_format=_last(a)) if a.ndim == b.ndim else a,
-            b.contiguous(memory_format=_last(b)),
-        )
+        # cloned: single positions, too, then have the strides of the format
+        ends = a.clone(memory_format=_last(a)) if a.ndim == b.ndim else a, b.clone(memory_format=_last(b))
+        yield from zip(_FORMATS, (ends[0], a, ends[0]), (ends[1], ends[1], b), strict=True)
     yield "slices", _sliced(a), _sliced(b)
     yield "reversed", _reversed(a), _reversed(b)
     yield "negated", torch._neg_view(a.neg()), torch._neg_view(b.neg())  # noqa: SLF001  no public way to a lazy negation
