@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
+from sklearn.utils.estimator_checks import check_estimator
 
 from ninefold import nn
 from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError, UnsupportedError
@@ -41,6 +42,61 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (14, 15, 13, 3)).astype(np.uint8)
 LABELS = np.array(["no", "yes"] * 7)
 FIRST = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float()
+
+
+def lines(X):
+    """Make images of one line of the rows that scikit-learn's checks are made of."""
+    X = X if hasattr(X, "toarray") else np.asarray(X)
+    return X[:, None, :] if X.ndim == 2 and not hasattr(X, "toarray") else X
+
+
+class OfRows:
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        return tags
+
+    def fit(self, X, y=None):
+        return super().fit(lines(X), y)
+
+
+class GreedyLayersOfRows(OfRows, GreedyLayers):
+    def transform(self, X):
+        return super().transform(lines(X))
+
+    def fit_transform(self, X, y=None):
+        return self.fit(X, y).transform(X)
+
+    def partial_fit(self, X, y=None):
+        return super().partial_fit(lines(X), y)
+
+
+class SupervisedFiltersOfRows(OfRows, SupervisedFilters):
+    pass
+
+
+ROWS_ONLY = {  # and why: docs/learn.md
+    "check_n_features_in",
+    "check_n_features_in_after_fitting",
+    "check_estimators_empty_data_messages",
+    "check_transformer_general",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["layers", "source"])
+def test_scikit_learns_own_checks(name):
+    one = FilterLayer(KMeansFilters(2, 1, random_state=0))
+    checked = {
+        "layers": lambda: GreedyLayersOfRows([one, one], GridPool(1)),
+        "source": lambda: SupervisedFiltersOfRows(2, 1, grid=1, n_epochs=1, batch_size=200),
+    }[name]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = check_estimator(checked, on_fail=None)
+    failed = {r["check_name"]: str(r["exception"]) for r in results if r["status"] == "failed"}
+    assert set(failed) <= ROWS_ONLY, failed
+    assert sum(r["status"] == "passed" for r in results) > 30
 
 
 def kmeans(count=5, size=(3, 2)):
@@ -359,7 +415,7 @@ def test_labels_that_do_not_fit():
     layers = GreedyLayers([FilterLayer(kmeans(), pool=2), learner])
     assert get_tags(learner.filters).target_tags.required
     for y, words in (
-        (None, "requires y to be passed, but y is None"),
+        (None, "requires y to be passed, but the target y is None"),
         (LABELS[:13], r"y has shape \(13,\); it must hold one label for each of 14 images"),
         (LABELS[:, None], r"y has shape \(14, 1\)"),
         (["a"] * 14, r"y holds 1 class, \['a'\]"),

@@ -253,7 +253,7 @@ def labels_of(y: Any, count: int | None) -> "tuple[NDArray[Any], NDArray[np.int6
     (array(['a', 'b'], dtype='<U1'), array([1, 0, 1]))
     """
     if y is None:
-        raise ArgumentError("filters are to be learned from labels, and there are none: requires y to be passed, but y is None")
+        raise ArgumentError("learning filters from labels requires y to be passed, but the target y is None")
     labels = np.asarray(y)
     if labels.ndim != 1 or (count is not None and len(labels) != count):
         wanted = "the images" if count is None else f"{count} images"
