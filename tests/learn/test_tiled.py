@@ -208,7 +208,7 @@ def test_independent_sources_are_found():
     mixing = np.linalg.qr(rng.normal(size=(6, 6)))[0] @ np.diag([1, 2, 0.5, 1.5, 3, 0.8])
     images = (sources @ mixing.T).reshape(-1, 2, 3)
     source = TiledICA(
-        6, (2, 3), period=1, pool=1, whitening=1e-6, epsilon=1e-4, n_epochs=40, batch_size=3000, channels="none", random_state=0
+        6, (2, 3), period=1, pool=1, components=6, epsilon=1e-4, n_epochs=40, batch_size=3000, channels="none", random_state=0
     ).fit(images)
     found = source.filters_.reshape(6, 6) @ mixing
     found = np.abs(found) / np.abs(found).max(1, keepdims=True)
@@ -216,12 +216,35 @@ def test_independent_sources_are_found():
     assert np.sort(found, 1)[:, -2].max() < 0.15
 
 
-@pytest.mark.parametrize("count", [5, 24])
-def test_filters_of_one_position_are_orthonormal(count):
-    source = TiledICA(**{**HOW, "n_filters": count}).fit(pictures())
+@pytest.mark.parametrize(("count", "components"), [(5, 0.5), (12, 0.5), (24, 24), (5, 1.0)])
+def test_filters_of_one_position_are_orthonormal(count, components):
+    source = TiledICA(**{**HOW, "n_filters": count, "components": components}).fit(pictures())
     atoms = source.atoms_.reshape(count, 2, 3, 24).astype(np.float64)
     for a, b in np.ndindex(2, 3):
         np.testing.assert_allclose(atoms[:, a, b] @ atoms[:, a, b].T, np.eye(count), atol=1e-5)
+
+
+def test_patches_are_white_where_filters_are():
+    """So no filter lowers the objective by what it does not see: responses have the variance 1, whatever was learned."""
+    images = pictures(60)
+    source = TiledICA(**{**HOW, "components": 9, "n_epochs": 12, "n_crops": 2000}).fit(images)
+    x = torch.from_numpy(images).float()
+    patches = x.unfold(2, 3, 1).unfold(3, 4, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, 2, 3, 4)
+    white = source.preparation_(patches)
+    values = torch.linalg.eigvalsh(white.double().T.cov()).numpy()
+    assert np.abs(values[:15]).max() < 1e-3
+    np.testing.assert_allclose(values[15:], 1, atol=0.25)
+    responses = white @ torch.from_numpy(source.atoms_).flatten(1).T
+    np.testing.assert_allclose(responses.var(0).numpy(), 1, atol=0.25)
+    inside = source.atoms_.reshape(30, 24) @ source._model.span.numpy()
+    np.testing.assert_allclose(inside, source.atoms_.reshape(30, 24), atol=1e-5)
+
+
+def test_patches_that_span_less_have_fewer_components():
+    images = np.repeat(pictures(channels=1), 2, 1)
+    assert TiledICA(**{**HOW, "n_filters": 12, "components": 1.0}).fit(images).filters_.shape[0] == 72
+    with pytest.raises(ArgumentError, match="the 12 components that components=1.0"):
+        TiledICA(**{**HOW, "n_filters": 13, "components": 1.0}).fit(images)
 
 
 # As an estimator
@@ -351,7 +374,7 @@ def test_a_pipeline_tells_lines_across_from_lines_down():
     for k in range(60):
         x[k, rng.integers(9)] += y[k]
         x[k, :, rng.integers(10)] += 1 - y[k]
-    source = TiledICA(6, 3, period=2, n_epochs=3, random_state=0)
+    source = TiledICA(6, 3, period=2, components=1.0, n_epochs=3, random_state=0)
     model = make_pipeline(source, LogisticRegression(C=0.01)).fit(x[:40], y[:40])
     assert model.score(x[40:], y[40:]) > 0.9
 
@@ -369,14 +392,17 @@ def test_it_is_a_source_of_filters_for_other_features(fitted):
     ("arguments", "sentence"),
     [
         ({"n_filters": 0}, "n_filters=0 must be at least 1"),
-        ({"n_filters": 25}, "n_filters=25 filters of 2x3x4 cannot be orthonormal; 24 are the most"),
+        ({"n_filters": 13}, "n_filters=13 filters cannot.*the 12 components that components=0.5 keeps of patches of 2x3x4"),
+        ({"n_filters": 25, "components": 1.0}, "the 24 components that components=1.0"),
+        ({"components": 4}, "the 4 components that components=4"),
+        ({"components": 0}, "components=0 must be at least 1"),
+        ({"components": 1.5}, "components=1.5 must be a share above 0 and up to 1"),
         ({"period": 0}, "period=0 must be at least 1"),
         ({"period": (1, 2, 3)}, r"period=\(1, 2, 3\) must be one whole number or two"),
         ({"pool": 0}, "pool=0 must be at least 1"),
         ({"stride": 0}, "stride=0"),
         ({"epsilon": 0.0}, "epsilon=0.0 must be above 0"),
         ({"epsilon": float("nan")}, "epsilon=nan must be above 0"),
-        ({"whitening": -1.0}, "whitening=-1.0 must be above 0"),
         ({"n_epochs": 0}, "n_epochs=0"),
         ({"n_crops": 0}, "n_crops=0"),
         ({"batch_size": 0}, "batch_size=0"),

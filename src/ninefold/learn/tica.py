@@ -1,6 +1,6 @@
 """The model behind `TiledICA`: tiled filters, pooling, the objective, and steps among orthonormal filters."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -9,13 +9,17 @@ from ninefold import functional as F
 from ninefold.learn.patches import Preparation
 from ninefold.nn.tiled import plus_cycled
 
-__all__ = ["TICA", "orthonormal"]
+__all__ = ["TICA", "orthonormal", "tangent", "whitened"]
 
 _LONGEST = 1e3
 """Of a step, in norms of all filters together: longer ones end at the same filters."""
 _SHARE = 0.3
 """Of the descent that the gradient promises: what falls by less overshot, which fits few crops and no others."""
 _HALVINGS = 30
+_NOTHING = 1e-5
+"""Of the largest eigenvalue of a whitening matrix: what is below comes of rounding."""
+_SINGULAR = 1e-7
+"""Of the largest variance: a component of less is none."""
 
 
 @dataclass
@@ -25,9 +29,10 @@ class TICA:
     Parameters
     ----------
     atoms : Tensor
-        ``(K, *period, C, h, w)``: made orthonormal over the K maps, at each place of the period.
+        ``(K, *period, C, h, w)``: put into the span of what whitening keeps, and made orthonormal over the K maps, at each place
+        of the period. Outside that span there would be filters that see nothing, for which the objective is least.
     whitening : Preparation
-        Linear: its `contrast` is infinity.
+        Linear: its `contrast` is infinity. As in `whitened`, or an identity.
     pool : tuple of int
         Height and width of a pooling window.
     epsilon : float
@@ -48,9 +53,16 @@ class TICA:
     pool: tuple[int, int]
     epsilon: float
     length: float = 1.0
+    span: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.atoms = orthonormal(self.atoms)
+        values, vectors = torch.linalg.eigh(self.whitening.matrix.double())
+        kept = vectors[:, values > _NOTHING * values.amax()]
+        self.span = (kept @ kept.T).to(self.atoms.dtype)
+        self.atoms = orthonormal(self._within(self.atoms))
+
+    def _within(self, atoms: Tensor) -> Tensor:
+        return (atoms.flatten(3) @ self.span).view(atoms.shape)
 
     def simple(self, images: Tensor, atoms: Tensor) -> Tensor:
         """Return ``r = W w(x)`` at all positions, ``(B, K, H - h + 1, W - w + 1)``."""
@@ -80,7 +92,7 @@ class TICA:
             value = self.objective(images, atoms)
             (gradient,) = torch.autograd.grad(value, atoms)
         with torch.no_grad():
-            before, down = float(value.detach()), tangent(self.atoms, gradient)
+            before, down = float(value.detach()), self._within(tangent(self.atoms, gradient))
             slope, length = float(down.double().square().sum()), self.length
             for _ in range(_HALVINGS if slope > 0 else 0):
                 tried = orthonormal(self.atoms - length * down)
@@ -89,6 +101,28 @@ class TICA:
                     break
                 length /= 2
         return before
+
+
+def whitened(patches: Tensor, count: int) -> tuple[Preparation, int]:
+    """Return what brings patches ``(N, C, h, w)`` to variance 1 along their leading principal components, and how many these are.
+
+    ``V diag(lambda)^(-1/2) V^T``, exactly: were some directions left with less variance, filters along those would lower the
+    objective, whatever they see. The other components are taken away.
+
+    Examples
+    --------
+    >>> patches = torch.randn(500, 2, 3, 2, generator=torch.Generator().manual_seed(0))
+    >>> preparation, count = whitened(patches, 7)
+    >>> count, round(float(preparation(patches).T.cov().trace()), 3)
+    (7, 7.0)
+    """
+    rows = patches.flatten(1).double()
+    mean = rows.mean(0)
+    values, vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean) / max(1, len(rows) - 1))
+    values, vectors = values[-count:], vectors[:, -count:]
+    kept = values > _SINGULAR * values.amax()
+    scaled = vectors[:, kept] * values[kept].rsqrt()
+    return Preparation(mean.float(), (scaled @ vectors[:, kept].T).float(), float("inf")), int(kept.sum())
 
 
 def _rows(atoms: Tensor) -> Tensor:

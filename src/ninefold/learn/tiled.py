@@ -15,7 +15,7 @@ from ninefold.errors import ArgumentError, ShapeError
 from ninefold.learn.base import FilterSource, seed_of, size_of, whole
 from ninefold.learn.images import Channels, Images
 from ninefold.learn.patches import Preparation, draw_patches
-from ninefold.learn.tica import TICA
+from ninefold.learn.tica import TICA, whitened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +49,7 @@ class TiledICA(TransformerMixin, FilterSource):
     Parameters
     ----------
     n_filters : int
-        Maps, so filters at a position; no more than a patch has values, or they could not be orthonormal.
+        Maps, so filters at a position; no more than `components`, or they could not be orthonormal.
     patch_size : int or tuple of int
         Height and width of a filter.
     period : int or tuple of int
@@ -58,8 +58,9 @@ class TiledICA(TransformerMixin, FilterSource):
         Height and width of a pooling window, in positions.
     stride : int
         Between pooling windows of `transform`; learning takes all windows.
-    whitening : float or None
-        Added to the eigenvalues of the patches' covariance, in units of the pixels' variance; None does not whiten.
+    components : float or int
+        Principal components of patches that whitening keeps, those of the largest variance: a share of a patch's values, or how
+        many. Each is brought to variance 1 over all positions together, and the rest is taken away, with the noise.
     epsilon : float
         Of the objective; a whitened response has a variance of about 1.
     n_epochs : int
@@ -113,7 +114,7 @@ class TiledICA(TransformerMixin, FilterSource):
         period: int | tuple[int, int] = 2,
         pool: int | tuple[int, int] = 3,
         stride: int = 1,
-        whitening: float | None = 0.01,
+        components: Any = 0.5,
         epsilon: float = 0.01,
         n_epochs: int = 20,
         n_crops: int = 10_000,
@@ -128,7 +129,7 @@ class TiledICA(TransformerMixin, FilterSource):
         self.period = period
         self.pool = pool
         self.stride = stride
-        self.whitening = whitening
+        self.components = components
         self.epsilon = epsilon
         self.n_epochs = n_epochs
         self.n_crops = n_crops
@@ -203,9 +204,15 @@ class TiledICA(TransformerMixin, FilterSource):
         size_of(self.patch_size), _pair(self.period, "period"), _pair(self.pool, "pool")
         if not 0 < self.epsilon < float("inf"):
             raise ArgumentError(f"epsilon={self.epsilon} must be above 0 and finite: the gradient is infinite at 0 without it")
-        if self.whitening is not None and not 0 < self.whitening < float("inf"):
-            raise ArgumentError(f"whitening={self.whitening} must be above 0 and finite, or None to leave it out")
         return whole(self.batch_size, "batch_size")
+
+    def _components(self, d: int) -> int:
+        """Return how many components are wanted of patches of `d` values."""
+        if isinstance(self.components, (float, np.floating)):
+            if not 0 < self.components <= 1:
+                raise ArgumentError(f"components={self.components} must be a share above 0 and up to 1, or a whole number")
+            return max(1, round(self.components * d))
+        return min(whole(self.components, "components"), d)
 
     def _check_begun(self, channels: int) -> None:
         """Refuse to go on with other images, or other parameters, than those that it was begun with."""
@@ -243,18 +250,20 @@ class TiledICA(TransformerMixin, FilterSource):
 
     def _begin(self, crops: Tensor, first: Tensor, generator: np.random.Generator) -> None:
         """Learn scale and whitening from the first crops, and draw filters."""
-        size, count, d = size_of(self.patch_size), self.n_filters, crops.shape[1] * prod(size_of(self.patch_size))
-        if count > d:
-            raise ArgumentError(
-                f"n_filters={count} filters of {crops.shape[1]}x{size[0]}x{size[1]} cannot be orthonormal; {d} are the most"
-            )
+        size, count = size_of(self.patch_size), self.n_filters
+        wanted = self._components(crops.shape[1] * prod(size))
         deviation = float(crops.double().std(correction=0))
         if not deviation > 1e-6 * float(crops.abs().max()):
             raise ArgumentError(f"all {len(crops)} crops are constant, {float(crops.mean()):g}: nothing can be learned from them")
         self.mean_, self.scale_ = float(crops.double().mean()), deviation
         seeds = generator.integers(2**31, size=2)
         patches = draw_patches(Images(self._standardised(crops), "first"), size, _PATCHES, int(seeds[0]))
-        whitening = Preparation.fitted(patches, None, self.whitening)
+        whitening, kept = whitened(patches, wanted)
+        if count > kept:
+            raise ArgumentError(
+                f"n_filters={count} filters cannot be orthonormal among the {kept} components that components={self.components} "
+                f"keeps of patches of {crops.shape[1]}x{size[0]}x{size[1]}; take no more filters than components"
+            )
         random = torch.Generator("cpu").manual_seed(int(seeds[1]))
         shape = (count, *_pair(self.period, "period"), *patches.shape[1:])
         atoms = torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
