@@ -82,10 +82,10 @@ def made(make, images, *sizes):
 @pytest.mark.parametrize("n_patches", [31, 10_000])
 def test_the_patches_drawn_are_those_of_one_machine(two, monkeypatch, images, sizes, n_patches):
     monkeypatch.setattr(distributed, "_JOINED", 2)
-    source = SampledPatches(12, (2, 3), n_patches=n_patches, contrast=None, whitening=None, random_state=5)
+    source = SampledPatches(31, (2, 3), n_patches=n_patches, contrast=None, whitening=None, random_state=5)
     told = []
     assert distributed.fit(source, split(images, *sizes), client=two, progress=lambda *now: told.append(now)) is source
-    expected = SampledPatches(12, (2, 3), n_patches=n_patches, contrast=None, whitening=None, random_state=5).fit(images)
+    expected = SampledPatches(31, (2, 3), n_patches=n_patches, contrast=None, whitening=None, random_state=5).fit(images)
     assert np.array_equal(source.atoms_, expected.atoms_)
     assert len(told) == np.count_nonzero(sizes)
     assert told[-1] == (23, 23)
@@ -200,6 +200,7 @@ def test_workers_get_no_more_than_they_need():
     images = counted(40, 7, 9)
     features = ConvFeatures(OMPFilters(100, 2, n_nonzero=2, max_iter=1, random_state=0), progress=print).fit(images)
     light = distributed._light(features, "none")
+    assert light.progress is None
     assert len(pickle.dumps(light)) < len(pickle.dumps(features)) / 5
     assert features.progress is print
     assert np.array_equal(light.transform(images), features.transform(images))
