@@ -269,6 +269,15 @@ def test_the_class_of_an_error_is_torchs(name):
     assert isinstance(ours.value, type(theirs.value)) or isinstance(theirs.value, known), f"{theirs.value!r}"
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_the_border_of_a_transposed_layer_is_refused_by_torchs_class(n, lazy):
+    name, ends = (f"LazyConvTranspose{n}d", (4, 3)) if lazy else (f"ConvTranspose{n}d", (2, 4, 3))
+    for where in (torch.nn, nn):
+        with pytest.raises(ValueError):
+            getattr(where, name)(*ends, padding_mode="reflect")
+
+
 def test_errors_about_arguments_are_caught_as_torchs_are():
     for kind in (ArgumentError, ShapeError, DTypeError):
         assert issubclass(kind, RuntimeError)

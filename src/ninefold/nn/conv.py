@@ -10,7 +10,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from ninefold.engines.base import EPILOGUES
 from ninefold.engines.separable import numerical_rank
-from ninefold.errors import UnsupportedError
+from ninefold.errors import ArgumentError
 from ninefold.ops import Site
 from ninefold.ops.fields import call_traced
 from ninefold.ops.site import spatial_end
@@ -335,10 +335,11 @@ def check_no_border(padding_mode: str) -> None:
 
     Raises
     ------
-    UnsupportedError
+    ArgumentError
+        As torch, whose class for it, ValueError, this is, too.
     """
     if padding_mode != "zeros":
-        raise UnsupportedError(
+        raise ArgumentError(
             f"padding_mode={padding_mode!r}: a transposed layer has no border to continue; for the adjoint of a convolution "
             "with a continued border use ninefold.functional.conv_transpose2d(..., padding_mode=...)"
         )
@@ -389,7 +390,7 @@ _TRANSPOSED = """A transposed {n}-D convolution, a drop-in for ``torch.nn.ConvTr
 
     Raises
     ------
-    ArgumentError, ArgumentTypeError, UnsupportedError
+    ArgumentError, ArgumentTypeError
         With the actual numbers, for what cannot be a transposed convolution.
 
     Examples

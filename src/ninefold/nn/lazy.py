@@ -108,7 +108,7 @@ _DOC = """A `{base}` whose `in_channels` are those of its first input, a drop-in
 
     Raises
     ------
-    ArgumentError, ArgumentTypeError{more}
+    ArgumentError, ArgumentTypeError
         With the actual numbers, for what cannot be such a layer.
 
     Examples
@@ -121,8 +121,7 @@ _DOC = """A `{base}` whose `in_channels` are those of its first input, a drop-in
 
 
 def _text(base: str, n: int) -> str:
-    more = ", UnsupportedError" if "Transpose" in base else ""
-    return _DOC.format(base=base, more=more, sizes=", ".join("765"[:n]))
+    return _DOC.format(base=base, sizes=", ".join("765"[:n]))
 
 
 class LazyConv1d(_LazyConv, Conv1d, torch.nn.LazyConv1d):
