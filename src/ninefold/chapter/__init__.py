@@ -8,16 +8,21 @@ from ninefold.chapter import (
     convolution,
     efficient,
     groups,
+    learned_layers,
     motivation,
     networks,
+    pooled_learning,
     pooling,
     pooling_position,
+    pretraining,
     prior,
     priors,
     rotation,
+    screening,
     separable,
     supplements,
     tiling,
+    unsupervised,
     variants,
 )
 from ninefold.chapter.entry import VERDICTS, Entry, Finding, entry
@@ -40,7 +45,12 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
     "1. What a convolution is": convolution.ENTRIES,
     "2. Motivation": motivation.ENTRIES,
     "3. Pooling": _with(
-        pooling.ENTRIES, invariance_forgets=(pooling_position.what_or_where,), pooled_over_channels=rotation.ENTRIES
+        pooling.ENTRIES,
+        invariance_forgets=(pooling_position.what_or_where,),
+        pooled_over_channels=rotation.ENTRIES,
+        clustered=(pooled_learning.clusters,),
+        rectangles=(pooled_learning.regions, pooled_learning.probabilistic),
+        unpooling=(pooled_learning.switches,),
     ),
     "4. Convolution and pooling as strong priors": (
         *prior.ENTRIES,
@@ -52,9 +62,16 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         *_with(variants.ENTRIES, what_same_means=(borders.best_padding,)),
         *groups.ENTRIES,
         *networks.GROUPS,
-        *tiling.ENTRIES,
+        *_with(tiling.ENTRIES, pooled_tiles=learned_layers.TILED),
     ),
     "7. Efficient convolution": (*efficient.ENTRIES, *networks.SEPARABLE, *separable.ENTRIES),
+    "7. Random or unsupervised features": (
+        *pretraining.FIRST,
+        *unsupervised.ENTRIES,
+        *screening.ENTRIES,
+        *learned_layers.ENTRIES,
+        *pretraining.ENTRIES,
+    ),
     "Supplements: 3-D, 1x1, transposed, dilated": _by_supplement(
         *supplements.ENTRIES, *networks.SUPPLEMENTS, *checkerboard.ENTRIES
     ),

@@ -9,15 +9,21 @@ from ninefold.chapter.given import differing, integers
 from ninefold.spec.chain import receptive_fields
 from ninefold.spec.conv import ConvSpec
 
-__all__ = ["GROUPS", "SEPARABLE", "SUPPLEMENTS"]
+__all__ = ["GROUPS", "SEPARABLE", "SUPPLEMENTS", "multiply_adds"]
 
 
 def _parameters(model: torch_nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _macs(model: torch_nn.Module) -> int:
-    """Return the multiply-adds of an example, of convolutions and dense layers, without computing any."""
+def multiply_adds(model: torch_nn.Module) -> int:
+    """Return the multiply-adds of an example, of convolutions and dense layers, without computing any.
+
+    Examples
+    --------
+    >>> multiply_adds(models.alexnet())
+    724406816
+    """
     counts: list[int] = []
 
     def count(layer: torch_nn.Module, given: tuple[torch.Tensor, ...], _: object) -> None:
@@ -70,7 +76,7 @@ def resnext() -> Finding:
     uses=("ninefold.models.shufflenet_v1", "ninefold.nn.ShuffleUnit", "ninefold.nn.ChannelShuffle"),
 )
 def shufflenet() -> Finding:
-    counted = {groups: _macs(models.shufflenet_v1(groups)) for groups in (1, 2, 3, 4, 8)}
+    counted = {groups: multiply_adds(models.shufflenet_v1(groups)) for groups in (1, 2, 3, 4, 8)}
     expected = dict(zip(counted, (143_078_976, 140_836_512, 137_460_672, 134_339_776, 138_365_952), strict=True))
     parameters = _parameters(models.shufflenet_v1(3, num_classes=1000))
     return Finding(
@@ -90,8 +96,8 @@ def shufflenet() -> Finding:
 )
 def mobilenet() -> Finding:
     parameters, twin = _parameters(models.mobilenet_v1()), models.mobilenet_v1(separable=False)
-    macs, whole = _macs(models.mobilenet_v1()), _parameters(twin)
-    full = _macs(twin)
+    macs, whole = multiply_adds(models.mobilenet_v1()), _parameters(twin)
+    full = multiply_adds(twin)
     return Finding(
         f"{macs:,} multiply-adds, {parameters:,} parameters; full convolutions {full / 1e6:,.0f}M and {whole / 1e6:.1f}M",
         (macs, parameters) == (568_740_352, 4_231_976) and round(full / 1e6) == 4867,
