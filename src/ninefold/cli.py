@@ -163,18 +163,38 @@ def cache_show() -> None:
 
 @app.command()
 def learn(
-    data: Annotated[Path, typer.Option(help="A folder of images, or an .npy or .npz file.")],
-    out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
+    data: Annotated[Path | None, typer.Option(help="A folder of images, or an .npy or .npz file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The safetensors file to write; of the demo a folder.")] = None,
     filters: Annotated[str, typer.Option(help="kmeans, omp, random, rbm, sampled or sparse.")] = "kmeans",
     count: Annotated[int, typer.Option("-k", "--count", help="How many filters.")] = 400,
     patch: Annotated[int, typer.Option(help="The side of a filter.")] = 6,
     channels: Annotated[str, typer.Option(help="auto, first, last or none: where an array has them.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+    demo: Annotated[bool, typer.Option("--demo", help="Compare what filters are worth on digits: some two minutes.")] = False,
 ) -> None:
     """Learn filters from images without labels."""
+    if demo:
+        _learn_demo(out or Path("learn-demo"))
+        return
+    if data is None or out is None:
+        raise _Usage("--data and --out are needed: what to learn from, and where filters go (or --demo)")
     from ninefold.learn import commands
 
     typer.echo(commands.learn(data, filters, count, patch, out, channels=channels, seed=seed))  # type: ignore[arg-type]
+
+
+def _learn_demo(folder: Path) -> None:
+    """Print the demo's tables."""
+    from rich.console import Console
+
+    from ninefold.learn.demo import run, told
+
+    console, errors = Console(), Console(stderr=True)
+    with errors.status("digits") as status:
+        features, networks, written = run(folder, tell=lambda name: status.update(f"digits: {name}"))
+    console.print(told(features, "Unseen digits told right, %, by labels a class: mean and 95% interval, 20 splits"))
+    console.print(told(networks, "The same by a small network, trained in three ways; seconds of one training"))
+    console.print(f"{len(written)} pictures of filters in {folder}")
 
 
 @app.command()

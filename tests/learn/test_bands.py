@@ -6,6 +6,7 @@ import torch
 
 from ninefold.errors import ArgumentError, ShapeError
 from ninefold.learn import (
+    ClusterPool,
     ConvFeatures,
     Encoder,
     GridPool,
@@ -74,6 +75,7 @@ def test_who_looks_beside_a_position_gets_whole_maps(source):
 
     assert not Bands.fitting(comparison, Rectified(), QuadrantSums())
     assert not Bands.fitting(comparison, Own(), QuadrantSums())
+    assert not Bands.fitting(comparison, Triangle(), ClusterPool(3))
     assert not Bands.fitting(comparison, Triangle(), lambda maps: maps.sum((2, 3)))
     few = Comparison(SampledPatches(5, (3, 2), random_state=0).fit(images()))
     assert not Bands.fitting(few, Triangle(), QuadrantSums())
@@ -101,3 +103,12 @@ def test_features_of_one_image_are_its_row_among_many():
     features = ConvFeatures(SOURCES["whitened"], channels="first").fit(x)
     rows = features.transform(x)
     np.testing.assert_allclose(features.transform(x[4:5]), rows[4:5], rtol=1e-4, atol=1e-3)
+
+
+def test_a_pooling_that_is_a_grid_and_more_pools_as_it_does():
+    x = images(20).numpy()
+    features = ConvFeatures(SOURCES["whitened"], pooling=ClusterPool(3, random_state=0), channels="first").fit(x)
+    rows = features.transform(x)
+    assert rows.shape[1] == len(features.get_feature_names_out())
+    whole = features.pooling_(Triangle()(Comparison(features.source_)(images(20))))
+    np.testing.assert_allclose(rows, whole.numpy(), rtol=1e-4, atol=1e-3)

@@ -216,3 +216,14 @@ def test_what_is_refused():
         ConvFeatures(source(), pooling=3).fit(IMAGES)
     with pytest.raises(ArgumentError, match="operation='median'"):
         ConvFeatures(source(), pooling=GridPool(2, "median")).fit_transform(IMAGES)
+
+
+@pytest.mark.parametrize("encoder", ["triangle", "rectified"])
+def test_a_stream_leaves_gradients_to_whoever_reads_it(encoder):
+    features = ConvFeatures(RandomFilters(20, 3, random_state=0), encoder).fit(IMAGES)
+    streams = [features.stream(IMAGES) for _ in range(2)]
+    for one in streams:
+        next(one)
+        assert torch.is_grad_enabled()
+    del streams, one  # left in the order in which they were begun
+    assert torch.is_grad_enabled()

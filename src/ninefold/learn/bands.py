@@ -48,8 +48,9 @@ class Bands:
     @staticmethod
     def fitting(comparison: Comparison, encoder: Any, pooling: Any) -> bool:
         """Return whether features can be had so, and are had sooner."""
-        alone = isinstance(encoder, Encoder) and encoder.pointwise and isinstance(pooling, RegionPool)
-        return alone and comparison.count >= comparison.values
+        if not (isinstance(encoder, Encoder) and encoder.pointwise and comparison.count >= comparison.values):
+            return False
+        return isinstance(pooling, RegionPool) and type(pooling).__call__ is RegionPool.__call__
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return features ``(B, regions * F)`` of images ``(B, C, H, W)``."""
@@ -58,12 +59,12 @@ class Bands:
         regions = self._pooling.regions(height, width)
         at_once = _BAND * torch.get_num_threads() // (4 * values * width)
         together, rows = max(1, at_once // height), min(height, max(1, at_once))
-        pooled, patches = None, self._comparison.patches(images)
+        pooled = self._pooling.start(images.new_empty(0, values, 0, 0), len(images), regions)
+        patches = self._comparison.patches(images)
         for k in range(0, len(images), together):
             for top in range(0, height, rows):
                 band = patches[k : k + together, top : top + rows]
                 maps = self._encoder(self._compared(band))
-                pooled = self._pooling.start(maps, len(images), regions) if pooled is None else pooled
                 self._pooling.add(pooled[k : k + together], maps, top, regions)
         return self._pooling.finish(pooled, regions)
 

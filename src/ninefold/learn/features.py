@@ -157,22 +157,28 @@ class ConvFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Yield pooled features ``(B, F)`` of a few images at a time."""
         comparison, encoder = Comparison(self.source_, self.stride), encoder_named(self.encoder)
         if not Bands.fitting(comparison, encoder, self.pooling_):
-            yield from map(self.pooling_, self._maps(images))
+            for maps in self._maps(images):
+                with torch.no_grad():  # and not where it yields: whoever takes the rows may want gradients of something else
+                    rows = self.pooling_(maps)
+                yield rows
             return
         bands = Bands(comparison, encoder, self.pooling_)
-        with torch.no_grad():
-            for batch in images:
-                yield from map(bands, batch.split(_IMAGES))
+        for batch in images:
+            for part in batch.split(_IMAGES):
+                with torch.no_grad():
+                    rows = bands(part)
+                yield rows
 
     def _maps(self, images: Images) -> Iterator[Tensor]:
         """Yield encoded maps ``(B, F, h, w)`` of a few images at a time."""
         comparison, encoder = Comparison(self.source_, self.stride), encoder_named(self.encoder)
-        with torch.no_grad():
-            for batch in images:
-                height, width = comparison.positions(batch.shape[2], batch.shape[3])
-                each = 4 * self.width_ * max(1, height) * max(1, width)
-                for part in batch.split(max(1, _MAPS // each)):
-                    yield encoder(comparison(part))
+        for batch in images:
+            height, width = comparison.positions(batch.shape[2], batch.shape[3])
+            each = 4 * self.width_ * max(1, height) * max(1, width)
+            for part in batch.split(max(1, _MAPS // each)):
+                with torch.no_grad():
+                    maps = encoder(comparison(part))
+                yield maps
 
     def get_feature_names_out(self, input_features: Any = None) -> "NDArray[np.object_]":  # noqa: ARG002  scikit-learn's signature
         """Return names such as ``r0c1_filter7``: the region, then the value."""

@@ -51,7 +51,7 @@ class RegionPool(BaseEstimator):
             part = maps[:, :, max(0, top - first) : max(0, bottom - first), left:right]
             if part.shape[2]:
                 if self.operation == "max":
-                    torch.maximum(pooled[:, k], part.amax((2, 3)), out=pooled[:, k])
+                    pooled[:, k] = torch.maximum(pooled[:, k], part.amax((2, 3)))
                 else:
                     pooled[:, k] += part.sum((2, 3))
 

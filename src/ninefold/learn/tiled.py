@@ -314,9 +314,10 @@ class TiledICA(TransformerMixin, FilterSource):
                 raise ShapeError(
                     f"an image of {seen[0]}x{seen[1]} fills no pooling window; it must be {least[0]}x{least[1]} at least"
                 )
-            with torch.no_grad():
-                for part in batch.split(max(1, _MAPS // (4 * count * seen[0] * seen[1]))):
-                    yield model.pooled(self._standardised(part), stride)
+            for part in batch.split(max(1, _MAPS // (4 * count * seen[0] * seen[1]))):
+                with torch.no_grad():
+                    pooled = model.pooled(self._standardised(part), stride)
+                yield pooled
 
     def transform(self, X: Any) -> "NDArray[np.float32]":
         """Return the pooled responses as rows ``(N, K * h' * w')``; see `pooled`."""
