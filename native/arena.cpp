@@ -1,6 +1,7 @@
 #include "arena.hpp"
 
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -10,7 +11,8 @@ namespace {
 
 constexpr size_t kKept = size_t{16} << 20;  // more than this is returned after each call
 constexpr size_t kAlign = 4096;
-std::atomic<bool> poisoned{false};
+enum class Poison { none, nan, denormal };
+std::atomic<Poison> poison{Poison::none};
 
 char* allocate(size_t bytes) {
     size_t rounded = (bytes + kAlign - 1) / kAlign * kAlign;
@@ -29,15 +31,18 @@ thread_local Kept kept;
 
 }  // namespace
 
-void poison_scratch(bool on) { poisoned = on; }
+void poison_scratch(bool on, bool denormal) { poison = !on ? Poison::none : denormal ? Poison::denormal : Poison::nan; }
 
 Scratch::Scratch(size_t bytes) : data_(nullptr), kept_(false) {
-    if (poisoned) {
+    if (const Poison with = poison; with != Poison::none) {
         // not rounded up, so that AddressSanitizer sees the first byte too many
         void* p = nullptr;
         if (posix_memalign(&p, 64, bytes ? bytes : 64) != 0) throw std::bad_alloc();
         data_ = static_cast<char*>(p);
         std::memset(data_, 0xff, bytes);  // NaN in every floating-point type
+        const uint16_t least = 1;         // over and over: denormal in every one, of 16, 32 and 64 bits
+        if (with == Poison::denormal)
+            for (size_t k = 0; k + sizeof least <= bytes; k += sizeof least) std::memcpy(data_ + k, &least, sizeof least);
         return;
     }
     if (bytes > kKept || kept.busy) {

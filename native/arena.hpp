@@ -18,7 +18,8 @@ private:
     bool kept_;
 };
 
-// From now on every scratch is exactly as large as asked for, is not kept, and holds NaN: for tests.
-void poison_scratch(bool on);
+// From now on every scratch is exactly as large as asked for, is not kept, and holds NaN, or numbers that are denormal in every
+// type: for tests.
+void poison_scratch(bool on, bool denormal);
 
 }  // namespace ninefold

@@ -25,6 +25,7 @@ constexpr int64_t kPlane = 16 << 10;    // and by a single channel: it stays in 
 struct Layout {
     Bands bands;
     bool in_place;
+    bool padded;                   // a line is shorter than the vector that is read of it
     bool several;                  // outputs of a group share what is loaded; of a table each has rows of its own
     int64_t here;                  // size of a square kernel whose rows are read where they lie, or 0
     bool along;                    // kernels along x only: rows are read where they lie, but for blocks that reach over their ends
@@ -42,7 +43,8 @@ template <class T> Layout layout(const Direct& d) {
         narrowest = least(narrowest, d.x[l].count);
         s.lines_taps = most(s.lines_taps, d.x[l].taps);
     }
-    s.in_place = d.in_place && narrowest >= kLanes<T> && d.type != Type::bfloat16;
+    s.padded = narrowest < kLanes<T>;
+    s.in_place = d.in_place && !s.padded && d.type != Type::bfloat16;
     s.here = here_size(d);
     Span span;
     const bool alone = d.ins == 1 && d.outs == 1 && !d.edges.lists && d.type != Type::bfloat16, row_wise = d.z.taps == 1 && d.y.taps == 1;
@@ -176,7 +178,7 @@ private:
         band.is = band.zs * s.bands.staged_z;
         band.base = to;
         Stager<T, S> stager(d);
-        for (int64_t i = 0; i < d.ins; ++i) stager.plane(to + i * band.is, source + i * d.in_c, z, y, rows_z, rows_y, band.zs, band.ys);
+        for (int64_t i = 0; i < d.ins; ++i) stager.plane(to + i * band.is, source + i * d.in_c, z, y, rows_z, rows_y, band.zs, band.ys, s.padded);
     }
 
     S* at(S* to, int64_t z, int64_t y, const Line& x, int64_t k) {

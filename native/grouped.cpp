@@ -161,11 +161,26 @@ template <int M, int R> __attribute__((noinline)) void sliding_weights(const Rea
     });
 }
 
+// How many of `count` outputs a tile makes, and with it the tile that a kernel of its own has.
+NINEFOLD_INLINE int64_t tile_count(int64_t count) { return ceil_div(count, ceil_div(count, kMostPixels)); }
+NINEFOLD_INLINE int64_t tile_size(int64_t count) { return count <= 4 ? 4 : count <= 8 ? 8 : kMostPixels; }
+
+// Pixels behind a staged row that the tiles of any line read, for outputs that are not written.
+NINEFOLD_INLINE int64_t read_behind(const Direct& d) {
+    int64_t end = d.staged[2];
+    for (int64_t l = 0; l < d.n_x; ++l) {
+        const int64_t count = d.x[l].count, each = tile_count(most(1, count));
+        for (int64_t k = 0; k < count; k += each) end = most(end, k + tile_size(least(each, count - k)) + reach(d.x[l]));
+    }
+    return end - d.staged[2];
+}
+
 struct Layout {
     Bands bands;
     int64_t channels, vectors;
     int64_t width, blocks;         // channels that are staged together: those that a vector of outputs reads; such blocks
     int64_t together, parts;       // blocks that an item takes, and items that takes
+    int64_t behind;                // pixels of zeros after a staged row
     int64_t apart, grad_apart;     // elements between blocks of a band, of what is read and of gradients
     int64_t items, chunks;
     int64_t kernel, offsets, staged, grads, each;  // bytes: of all kernels, packed, or of their sums; of a thread
@@ -186,6 +201,7 @@ Layout layout(const Direct& d, bool weights) {
     s.parts = ceil_div(s.blocks, s.together);
     const int64_t wanted = d.threads > 1 ? ceil_div(2 * d.threads, s.parts * d.batch) : 1;
     s.bands = bands(d, pitch, row * s.together, kBand, wanted);
+    s.behind = weights ? 0 : read_behind(d);
     s.apart = round_up(pitch * s.bands.staged_z * s.bands.staged_y, 16);
     s.grad_apart = weights ? most_x * s.width * s.bands.z * s.bands.y : 0;
     const int64_t places = d.batch * s.bands.n_z * s.bands.n_y;
@@ -216,7 +232,7 @@ public:
             for (int64_t k = 0; k < s.items; ++k) {
                 const int64_t c = k % s.parts * s.together * width(), own = least(s.together * width(), s.channels - c);
                 const Band b = band(d, s.bands, k / s.parts);
-                stage_band<float, float>(d, s.bands, b, in + b.n * d.in_n + c, own, width(), s.apart, room.staged);
+                stage_band<float, float>(d, s.bands, b, in + b.n * d.in_n + c, own, width(), s.apart, s.behind, room.staged);
                 for (int64_t v = 0; v < own; v += kL)
                     vector(b, c + v, bias, room.staged + v / width() * s.apart, out + b.n * d.out_n + c + v, room.rows);
             }
@@ -235,7 +251,7 @@ public:
                 for (int64_t e = 0; e < round_up(own, kL) * d.taps * d.ins; ++e) total[e] = 0;
                 for (int64_t part = places * chunk / s.chunks; part < places * (chunk + 1) / s.chunks; ++part) {
                     const Band b = band(d, s.bands, part);
-                    stage_band<float, float>(d, s.bands, b, in + b.n * d.in_n + c, own, width(), s.apart, room.staged);
+                    stage_band<float, float>(d, s.bands, b, in + b.n * d.in_n + c, own, width(), s.apart, s.behind, room.staged);
                     add(b, own, grad + b.n * d.out_n + c, room, total);
                 }
             }
@@ -304,7 +320,7 @@ private:
                 for (int64_t y = b.y0; y < b.y1; ++y) {
                     const float* in = staged + (z - b.z0) * d.step[0] * zs + (y - b.y0) * d.step[1] * ys;
                     float* to = out + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1] + x.first * d.out[2];
-                    const int64_t tiles = ceil_div(x.count, kMostPixels), count = ceil_div(x.count, tiles), last = x.count - (tiles - 1) * count;
+                    const int64_t count = tile_count(x.count), tiles = ceil_div(x.count, count), last = x.count - (tiles - 1) * count;
                     Writes w{to, hop, own, float(d.floor)};
                     of_width(r, in, packed, start, w, tiles - 1, count);
                     w.out += (tiles - 1) * count * hop;
@@ -315,9 +331,11 @@ private:
     }
 
     void of_width(const Reads& r, const float* in, const float* packed, const float* start, const Writes& w, int64_t tiles, int64_t count) const {
-        if (count <= 4) return of_taps<4>(r, in, packed, start, w, tiles, count);
-        if (count <= 8) return of_taps<8>(r, in, packed, start, w, tiles, count);
-        of_taps<kMostPixels>(r, in, packed, start, w, tiles, count);
+        switch (tile_size(count)) {
+            case 4: return of_taps<4>(r, in, packed, start, w, tiles, count);
+            case 8: return of_taps<8>(r, in, packed, start, w, tiles, count);
+            default: of_taps<kMostPixels>(r, in, packed, start, w, tiles, count);
+        }
     }
 
     template <int P> void of_taps(const Reads& r, const float* in, const float* packed, const float* start, const Writes& w, int64_t tiles, int64_t count) const {

@@ -53,7 +53,7 @@ template <class T> struct Weigh {
         return {mine, left, zeros, pieces, reinterpret_cast<const T**>(pieces + deep), -1, 0};
     }
 
-    // right[position][lane]: the elements that summands [n, n + lanes) read, contiguous memory.
+    // right[position][lane]: the elements that summands [n, n + lanes) read, contiguous memory; zeros in the rest of a vector.
     void pack_columns(Room& r, const T* in, int64_t first, int64_t count, int64_t n, int64_t lanes) const {
         for (int64_t l = 0; l < lanes;) {
             const int64_t t = (n + l) / p.ins, i = (n + l) % p.ins, here = least(l % L ? 1 : L, least(lanes - l, p.ins - i));
@@ -63,7 +63,7 @@ template <class T> struct Weigh {
                 T* to = r.right + piece.at * W + l;
                 if (piece.from < 0) {
                     for (int64_t e = 0; e < piece.count; ++e)
-                        for (int64_t k = 0; k < here; ++k) to[e * W + k] = 0;
+                        for (int64_t k = 0; k < (l % L ? here : L); ++k) to[e * W + k] = 0;
                 } else if (l % L == 0) {
                     gather<T>(in + i * p.in_c + piece.from, p.in_c, here, piece.step, piece.count, to, W);
                 } else {
@@ -77,6 +77,7 @@ template <class T> struct Weigh {
 
     // The same in channels-last memory.
     void pack_pixels(Room& r, const T* in, int64_t first, int64_t count, int64_t n, int64_t lanes) const {
+        for (int64_t e = 0; e < count && lanes % L; ++e) store(r.right + e * W + lanes / L * L, Vec<T>{});
         for (int64_t l = 0; l < lanes;) {
             const int64_t t = (n + l) / p.ins, i = (n + l) % p.ins, here = least(lanes - l, p.ins - i);
             if (t != r.tap) r.tap = t, pixels_of<T>(p, t, first, count, in, r.zeros, r.addresses);
@@ -138,6 +139,9 @@ template <class T> struct Weigh {
 
     void run(const T* in, const T* grad, T* weight, T* scratch) const {
         T* sums = scratch + p.threads * thread_size();
+        // vectors are read from any summand on: over the end of a row that is not a whole panel, and of the last row
+        const int64_t kept = round_up(summands, L);
+        for (int64_t l = 0; l < W; ++l) sums[parts * sums_size() + l] = 0;
         const int64_t jobs = p.groups * parts * p.split;
 #pragma omp parallel num_threads(p.threads) if (p.threads > 1)
         {
@@ -152,8 +156,9 @@ template <class T> struct Weigh {
             for (int64_t o = 0; o < p.groups * p.outs; ++o) {
                 T* to = weight + o / p.outs * p.w_group + o % p.outs * p.w_out;
                 T* from = sums + o * row;
+                for (int64_t n = kept; n < row; n += L) store(from + n, Vec<T>{});
                 for (int64_t k = 1; k < parts; ++k)
-                    for (int64_t n = 0; n < row; n += L) store(from + n, Vec<T>(load(from + n) + load(from + k * sums_size() + n)));
+                    for (int64_t n = 0; n < kept; n += L) store(from + n, Vec<T>(load(from + n) + load(from + k * sums_size() + n)));
                 for (int64_t i = 0; i < p.ins; i += L) {
                     const int64_t step = p.flip ? -p.ins : p.ins;
                     scatter<T>(p.flip ? from + (n_taps - 1) * p.ins + i : from + i, step, Vec<T>{}, -T(__builtin_inf()), to + i * p.w_in, p.w_in,

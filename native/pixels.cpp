@@ -113,7 +113,7 @@ private:
         int64_t* at = reinterpret_cast<int64_t*>(mine + s.staged + s.packed);
         if constexpr (Same<T, S>::value)
             if (s.in_place) return item_here(b, c, channels, in, weight, bias, out, packed, at);
-        stage_band<T, S>(d, s.bands, b, in + b.n * d.in_n + c, channels, kBlock<T>, s.apart, staged);
+        stage_band<T, S>(d, s.bands, b, in + b.n * d.in_n + c, channels, kBlock<T>, s.apart, 0, staged);
         fill_offsets(at);
         for (int64_t k = 0; k < channels; k += kBlock<T>)
             block(b, c + k, least(kBlock<T>, channels - k), staged + k / kBlock<T> * s.apart, at, packed, weight + (c + k) * d.w_group, bias ? bias + c + k : nullptr, out);
@@ -234,7 +234,7 @@ private:
                     sums_here(b, in + b.n * d.in_n + c, grad + b.n * d.out_n + c, channels, total, at);
                     continue;
                 }
-            stage_band<T, S>(d, s.bands, b, in + b.n * d.in_n + c, channels, kBlock<T>, s.apart, staged);
+            stage_band<T, S>(d, s.bands, b, in + b.n * d.in_n + c, channels, kBlock<T>, s.apart, 0, staged);
             int64_t before = 0;
             for (int64_t l = 0; l < d.n_x; ++l) {
                 int64_t taps = d.z.taps * d.y.taps * d.x[l].taps;

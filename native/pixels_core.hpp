@@ -134,19 +134,21 @@ NINEFOLD_INLINE Band band(const Direct& d, const Bands& bands, int64_t part) {
     return {part / bands.n_y / bands.n_z, z0, least(z0 + bands.z, d.z.count), y0, least(y0 + bands.y, d.y.count)};
 }
 
-// Stages what a band of outputs reads, in blocks of channels that lie `apart` elements from each other.
+// Stages what a band of outputs reads, in blocks of channels that lie `apart` elements from each other, and `behind` pixels of zeros
+// after each row.
 template <class T, class S>
-NINEFOLD_INLINE void stage_band(const Direct& d, const Bands& bands, const Band& b, const S* source, int64_t channels, int64_t block, int64_t apart, T* to) {
+NINEFOLD_INLINE void stage_band(const Direct& d, const Bands& bands, const Band& b, const S* source, int64_t channels, int64_t block, int64_t apart, int64_t behind, T* to) {
     const int64_t z = b.z0 * d.step[0], y = b.y0 * d.step[1], ys = bands.pitch, zs = ys * bands.staged_y;
     const int64_t rows_z = least(bands.staged_z, d.staged[0] - z), rows_y = least(bands.staged_y, d.staged[1] - y);
+    const int64_t blocks = ceil_div(channels, block), end = (d.staged[2] + behind) * block;
     for (int64_t i = 0; i < rows_z; ++i)
         for (int64_t j = 0; j < rows_y; ++j) {
             T* row = to + i * zs + j * ys;
             const int64_t from_z = d.source[0][z + i], from_y = d.source[1][y + j];
-            if (from_z < 0 || from_y < 0)
-                for (int64_t k = 0; k < ceil_div(channels, block); ++k)
-                    for (int64_t e = 0; e < d.staged[2] * block; ++e) row[k * apart + e] = 0;
-            else
+            const bool zeros = from_z < 0 || from_y < 0;
+            for (int64_t k = 0; k < blocks; ++k)
+                for (int64_t e = zeros ? 0 : d.staged[2] * block; e < end; ++e) row[k * apart + e] = 0;
+            if (!zeros)
                 stage_pixels<T, S>(row, apart, source + from_z * d.in[0] + from_y * d.in[1], d.in[2], d.runs, d.n_runs, channels, block);
         }
 }

@@ -315,14 +315,13 @@ template <class S> struct Piece {
         const bool all = each || share != T(1);
         const Vec<T> whole = broadcast<T>(share);
         int64_t v = 0;
-        auto made = [&](int64_t at) {
-            Vec<T> y = load(row + at);  // scratch, or followed by it, up to a vector behind the last
+        auto made = [&](int64_t at, Vec<T> y) {
             if (all) y = y / (each ? load(room.divide + at) * whole : whole);
             if (root) y = square_root<T>(y);
             return y;
         };
-        for (; v + L <= n; v += L) write(out + v, made(v));
-        if (v < n) write_first(out + v, made(v), n - v);
+        for (; v + L <= n; v += L) write(out + v, made(v, load(row + v)));
+        if (v < n) write_first(out + v, made(v, read_first(row + v, n - v)), n - v);
     }
 
     void expand_divisors() {

@@ -211,12 +211,16 @@ template <class S, bool Max> struct Piece {
         for (int64_t iz = z.p0; iz < z.p1; ++iz) spread(iz);
     }
 
+    // A vector of zeros behind the last of some rows: the last vector of a row is read to its end.
+    static void end(T* rows, int64_t elements) { store(rows + elements, Vec<T>{}); }
+
     // The gradient of the outputs that matter here, divided as they were.
     void widen() {
         constexpr int L = kLanes<T>;
+        end(room.up, (z.j1 - z.j0) * outs_y() * c.n);
         const PoolAxis &yy = p.axis[1], &x = p.axis[2];
-        int64_t begin, end;
-        x.whole(begin, end);
+        int64_t begin, behind;
+        x.whole(begin, behind);
         for (int64_t oz = z.j0; oz < z.j1; ++oz)
             for (int64_t oy = y.j0; oy < y.j1; ++oy) {
                 const S* from = grad + (oz * yy.n_out + oy) * x.n_out * p.inner;
@@ -229,8 +233,8 @@ template <class S, bool Max> struct Piece {
                 if (x.counts) {
                     auto apart = [&](int64_t i) { divided(i * p.inner, (i + 1) * p.inner, share * T(x.divisor(i))); };
                     for (int64_t i = 0; i < begin; ++i) apart(i);
-                    divided(begin * p.inner, end * p.inner, share * T(x.kernel));
-                    for (int64_t i = end; i < x.n_out; ++i) apart(i);
+                    divided(begin * p.inner, behind * p.inner, share * T(x.kernel));
+                    for (int64_t i = behind; i < x.n_out; ++i) apart(i);
                     continue;
                 }
                 if (share == T(1)) {
@@ -275,8 +279,9 @@ template <class S, bool Max> struct Piece {
 
     template <bool Nan> void settle(int64_t count, T* to, Word<T>* at) {
         if (count) return find<Nan, T>(room.rows, room.taps, count, c.n, nullptr, to, at);
-        fill<T>(to, c.n, -T(__builtin_inf()));
-        fill<Word<T>>(at, c.n, Word<T>(-1));
+        const int64_t whole = round_up(c.n, kLanes<T>);  // as `find` does
+        fill<T>(to, whole, -T(__builtin_inf()));
+        fill<Word<T>>(at, whole, Word<T>(-1));
     }
 
     // Stage some rows with nothing around them, then find the maxima along x.
@@ -317,6 +322,7 @@ template <class S, bool Max> struct Piece {
                 const int64_t count = readers(zz, iz, z, room.up + oy * c.n, Max ? room.at_z + oy * c.n : nullptr, outs_y() * c.n);
                 gather<Max, T>(room.rows, room.found, room.taps, count, c.n, room.slab + oy * c.n);
             }
+            end(room.slab, outs_y() * c.n);
             slab = room.slab;
         }
         const int64_t plane = iz - z.q0;
@@ -388,8 +394,13 @@ template <class S, bool Max> struct Piece {
 };
 
 template <class S> void starts(const Pool& p, const Cut& c, Room<S>& room) {
-    typedef Word<Wide<S>> At;
+    typedef Wide<S> T;
+    typedef Word<T> At;
     const PoolAxis& x = p.axis[2];
+    // what is behind staged rows and their parts: the last vector of a row of outputs is read to its end
+    const int64_t width = c.staged - kSlack, parted = width / p.inner / x.stride * p.inner;
+    for (int64_t i = 0; i < kBatch; ++i) fill<T>(room.staged + i * c.staged + width, kSlack, T(0));
+    for (int64_t i = 0; i < kBatch * x.stride; ++i) fill<T>(room.parts + i * c.parted + parted, c.parted - parted, T(0));
     fill<At>(room.start, c.n + kSlack, 0);
     for (int64_t i = 0; i < x.n_out && i * x.stride < x.lo; ++i)
         fill<At>(room.start + i * p.inner, p.inner, At(ceil_div(x.lo - i * x.stride, x.dilation)));

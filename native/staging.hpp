@@ -22,7 +22,8 @@ template <class T, class S> NINEFOLD_INLINE void copy_row(T* to, const S* from, 
     }
 }
 
-// One row; `stride` is the distance of neighbours along x in the source. What lies behind the last run is left as it is.
+// One row; `stride` is the distance of neighbours along x in the source. What lies behind the last run is left as it is: no arithmetic may
+// read it, since denormal numbers that happen to lie there make it a hundred times as slow, even if its result is thrown away.
 template <class T, class S>
 NINEFOLD_INLINE void stage_row(T* to, const S* from, int64_t stride, const Run* runs, int64_t n_runs) {
     for (int64_t r = 0; r < n_runs; ++r) {
@@ -75,13 +76,15 @@ template <class T, class S> class Stager {
 public:
     explicit Stager(const Direct& direct) : d(direct) { simple = span_of(d, span); }
 
-    void plane(T* to, const S* source, int64_t z, int64_t y, int64_t rows_z, int64_t rows_y, int64_t zs, int64_t ys) const {
+    // With `padded`, a vector of zeros is put behind each row.
+    void plane(T* to, const S* source, int64_t z, int64_t y, int64_t rows_z, int64_t rows_y, int64_t zs, int64_t ys, bool padded) const {
         for (int64_t a = 0; a < rows_z; ++a) {
             int64_t from_z = d.source[0][z + a];
             T* row = to + a * zs;
             const S* given = source + from_z * d.in[0];
             for (int64_t b = 0; b < rows_y; ++b, row += ys) {
                 int64_t from_y = d.source[1][y + b];
+                if (padded) store(row + d.staged[2], Vec<T>{});
                 if (from_z < 0 || from_y < 0)
                     for (int64_t k = 0; k < ys; ++k) row[k] = 0;
                 else if (simple)

@@ -257,7 +257,7 @@ private:
         ys = s.bands.pitch;
         zs = ys * s.bands.staged_y;
         int64_t rows_z = least(s.bands.staged_z, d.staged[0] - z), rows_y = least(s.bands.staged_y, d.staged[1] - y);
-        Stager<T, S>(d).plane(to, source, z, y, rows_z, rows_y, zs, ys);
+        Stager<T, S>(d).plane(to, source, z, y, rows_z, rows_y, zs, ys, false);
         return to;
     }
 

@@ -1,6 +1,7 @@
 """Random convolutions against the definition, by every native engine that takes them: ``python tests/fuzz.py --cases 100000``.
 
-Scratch memory is poisoned. A case depends on the seed and its number alone, so that a failure is run again by itself:
+Scratch memory is poisoned with NaN, which must not reach a result, and then with denormal numbers, which no operation may meet: one that
+does takes a hundred times as long, even if its result is thrown away. A case depends on the seed and its number alone, so that a failure is run again by itself:
 ``python tests/fuzz.py --first 4711 --cases 1``.
 """
 
@@ -10,7 +11,10 @@ import sys
 import time
 from collections import Counter
 
+from torch import Tensor
+
 from ninefold.engines import native
+from ninefold.engines.base import Runner
 from ninefold.errors import NinefoldError
 from ninefold.planning.choose import engine_named
 from ninefold.spec import ConvSpec
@@ -119,7 +123,23 @@ def run_case(number: int, counts: Counter[str]) -> None:
             out = engine.prepare(problem)(a, b, None)
             allowed = 0.0 if engine.traits.exact else engine.error(problem).bound
             assert_close(out, expected, scale, allowed, f"case {number}, {engine.name}: {problem}")
+            again = run_among_denormals(engine.prepare(problem), a, b, threads, f"case {number}, {engine.name}: {problem}")
+            assert_close(again, expected, scale, allowed, f"case {number}, {engine.name}, among denormals: {problem}")
             counts[engine.name] += 1
+
+
+def run_among_denormals(run: Runner, a: Tensor, b: Tensor, threads: int, what: str) -> Tensor:
+    """Run where scratch memory holds denormal numbers; raise AssertionError if an operation had one for an operand."""
+    extension = native.extension_module()
+    extension.poison(True, denormal=True)
+    try:
+        extension.met_denormals(threads)
+        out = run(a, b, None)
+        if extension.met_denormals(threads):
+            raise AssertionError(f"{what} computed with what scratch memory happened to hold: the processor met denormal numbers")
+    finally:
+        extension.poison(True)
+    return out
 
 
 def main(arguments: list[str] | None = None) -> int:

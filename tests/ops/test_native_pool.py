@@ -130,6 +130,32 @@ def test_gradients_are_those_of_the_maps_axis_by_axis(size, what, dtype):
             assert torch.equal(got, want)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("size", "what"), AWKWARD, ids=NAMES)
+def test_no_operation_meets_what_scratch_happened_to_hold(size, what, dtype):
+    """Denormal numbers there would make it slow, even if what comes of them is thrown away."""
+    extension, threads = native.extension_module(), torch.get_num_threads()
+    if not extension.tells_of_denormals():
+        pytest.skip("0 processor flags tell of denormals here")
+    extension.poison(True, denormal=True)
+    axes = what.axes(size)
+    divide = native_pool.Divide(1.5, tuple((0, a.n_in) for a in axes))
+    for last in both(size):
+        x = laid(ints(2, 5, *size), last).to(dtype)
+        for join, after, by in (("max", "", None), ("sum", "", None), ("sum", "root", divide)):
+            plan = native_pool.find(join, x, axes, "square" if after else "", after, by)
+            extension.met_denormals(threads)
+            z = plan.forward(x)
+            assert not extension.met_denormals(threads), f"{join} {after}"
+            if after:
+                continue
+            g = laid(ints(*z.shape), last).to(dtype)
+            plan = native_pool.find(join, x, axes, "", "", divide if join == "sum" else None)
+            extension.met_denormals(threads)
+            plan.backward(x if join == "max" else None, g)
+            assert not extension.met_denormals(threads), f"gradient of {join}"
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [((3, 2), (2, 1), (1, 0)), ((3, 3), 2, 1), ((5, 4), 1, (2, 1))])
 def test_nan_and_infinity_go_where_torchs_go(kernel, stride, padding, last):
