@@ -3,7 +3,7 @@
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 _Usage: Any = typer.BadParameter.__mro__[2]  # click's ClickException, wherever this version of typer keeps it
+
+
+class _StoppedError(Exception):
+    """An interrupt with something to say; of a KeyboardInterrupt typer leaves no more than a number."""
+
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 cache_app = typer.Typer(no_args_is_help=True, help="Look after the measured plans that are remembered.")
@@ -172,15 +177,34 @@ def learn(
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
     demo: Annotated[bool, typer.Option("--demo", help="Compare what filters are worth on digits: some two minutes.")] = False,
 ) -> None:
-    """Learn filters from images without labels."""
+    """Learn filters from images without labels; after an interrupt, the same command goes on."""
     if demo:
         _learn_demo(out or Path("learn-demo"))
         return
     if data is None or out is None:
         raise _Usage("--data and --out are needed: what to learn from, and where filters go (or --demo)")
+    from rich.console import Console
+    from rich.progress import Progress
+
     from ninefold.learn import commands
 
-    typer.echo(commands.learn(data, filters, count, patch, out, channels=channels, seed=seed))  # type: ignore[arg-type]
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(filters, total=None)
+        try:
+            told = commands.learn(
+                data,
+                filters,
+                count,
+                patch,
+                out,
+                channels=channels,  # type: ignore[arg-type]
+                seed=seed,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                tell=lambda sentence: bar.console.print(sentence, markup=False, highlight=False, soft_wrap=True),
+            )
+        except KeyboardInterrupt as stop:
+            raise _StoppedError(str(stop)) from None
+    typer.echo(told)
 
 
 def _learn_demo(folder: Path) -> None:
@@ -334,7 +358,7 @@ def _write(path: Path, text: str) -> None:
 def main() -> None:
     """Run the command; a mistake of the user's is one sentence and exit code 2."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except NinefoldError as error:
         typer.echo(f"ninefold: {error}", err=True)
         raise SystemExit(2) from None
@@ -343,9 +367,15 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except typer.Exit as stop:
         raise SystemExit(stop.exit_code) from None
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("ninefold: interrupted; finished measurements are kept, nothing else was changed", err=True)
-        raise SystemExit(130) from None
+    except (_StoppedError, KeyboardInterrupt, typer.Abort) as stop:
+        _interrupted(str(stop))
+    if code == 130:  # what some versions of typer make of an interrupt
+        _interrupted()
+
+
+def _interrupted(kept: str = "") -> NoReturn:
+    typer.echo(f"ninefold: interrupted; {kept or 'finished measurements are kept, nothing else was changed'}", err=True)
+    raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

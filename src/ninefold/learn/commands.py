@@ -15,6 +15,7 @@ from ninefold.learn.images import Channels, Images, folder
 from ninefold.learn.kmeans import KMeansFilters
 from ninefold.learn.omp import OMPFilters
 from ninefold.learn.rbm import ConvRBM
+from ninefold.learn.resuming import Checkpoint, fingerprint
 from ninefold.learn.simple import RandomFilters, SampledPatches
 from ninefold.learn.sparse import SparseCodingFilters
 
@@ -30,8 +31,22 @@ SOURCES: dict[str, type[FilterSource]] = {
 }
 
 
-def learn(data: Path, filters: str, count: int, patch: int, out: Path, *, channels: Channels = "auto", seed: int = 0) -> str:
+def learn(
+    data: Path,
+    filters: str,
+    count: int,
+    patch: int,
+    out: Path,
+    *,
+    channels: Channels = "auto",
+    seed: int = 0,
+    progress: Callable[[int, int | None], None] | None = None,
+    tell: Callable[[str], None] = print,
+) -> str:
     """Learn filters from images and write them; return in a sentence what that was.
+
+    Sources that learn in passes are kept in ``OUT.partial`` on the way, and go on from there when the same is asked for again
+    after an interrupt, whatever it was.
 
     Parameters
     ----------
@@ -46,20 +61,30 @@ def learn(data: Path, filters: str, count: int, patch: int, out: Path, *, channe
     channels : {"auto", "first", "last", "none"}
         As in `Images`.
     seed : int
+    progress : callable, optional
+        Called with (passes done, in all or None).
+    tell : callable
+        Called with sentences on what happens to ``OUT.partial``.
 
     Raises
     ------
     ArgumentError, ImageError
         If there is no such source, or no images.
     FilterFileError
-        If `out` cannot be written.
+        If `out` cannot be written. What was learned is in ``OUT.partial`` then.
+    KeyboardInterrupt
+        With a sentence on what is kept.
     """
     if filters not in SOURCES:
         raise ArgumentError(f"--filters {filters!r} is not one of {', '.join(SOURCES)}")
     images = _images(data, channels)
     source = SOURCES[filters](count, patch, channels=channels, random_state=seed)  # type: ignore[call-arg]
-    source.fit(images)
-    save_filters(source, out)
+    if not hasattr(source, "progress"):
+        save_filters(source.fit(images), out)
+    else:
+        partial, about = out.with_name(f"{out.name}.partial"), fingerprint(source, data, images)
+        kept = Checkpoint(source, partial, about, progress=progress, tell=tell)
+        kept.learn(images, lambda: save_filters(source, out))
     number, *shape = source.filters_.shape
     return f"{number} filters of {'x'.join(map(str, shape))} learned from {_named(images)}, written to {out}"
 

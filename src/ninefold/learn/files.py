@@ -18,7 +18,7 @@ from ninefold.errors import FilterFileError
 from ninefold.learn.base import FilterSource
 from ninefold.learn.patches import Preparation
 
-__all__ = ["SavedFilters", "load_filters", "save_features", "save_filters"]
+__all__ = ["SavedFilters", "load_filters", "save_features", "save_filters", "written"]
 
 _FORMAT, _VERSION = "ninefold filters", 1
 _TENSORS = ("atoms", "mean", "matrix")
@@ -75,7 +75,7 @@ def save_filters(source: FilterSource, path: str | Path) -> None:
         "contrast": repr(preparation.contrast),
         "origin": json.dumps({"class": type(source).__name__, "parameters": parameters}),
     }
-    _written(Path(path), save({k: v.contiguous() for k, v in tensors.items()}, about))
+    written(Path(path), save({k: v.contiguous() for k, v in tensors.items()}, about))
 
 
 def load_filters(path: str | Path) -> SavedFilters:
@@ -89,7 +89,7 @@ def load_filters(path: str | Path) -> SavedFilters:
     return SavedFilters(path).fit()
 
 
-def _written(path: Path, content: bytes) -> None:
+def written(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all.
 
     Raises
@@ -147,4 +147,4 @@ def save_features(path: str | Path, features: np.ndarray, **others: Any) -> None
     """Write features as ``features`` of an npz file, and `others` beside them; whole, or not at all."""
     buffer = io.BytesIO()
     np.savez(buffer, features=features, **others)
-    _written(Path(path), buffer.getvalue())
+    written(Path(path), buffer.getvalue())

@@ -1,6 +1,6 @@
 """Gain-shape vector quantisation, and orthogonal matching pursuit with more than one atom (Coates and Ng 2011)."""
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from ninefold.learn.base import PatchSource, seed_of, size_of, whole
 from ninefold.learn.images import Channels, Images
 from ninefold.learn.patches import Preparation, draw_patches
 from ninefold.learn.simple import at_most
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["OMPFilters", "matching_pursuit"]
 
@@ -35,6 +38,8 @@ class OMPFilters(PatchSource):
         An atom whose coefficients have less than this share of the mean energy of all atoms is replaced by a patch, drawn with a
         chance in proportion to its squared error; None never does. (The published code takes random numbers; a patch cannot
         be of no use to any patch.)
+    progress : callable, optional
+        Called with (iterations done, `max_iter`) after each of `fit`, when its atoms are in place.
 
     Attributes
     ----------
@@ -60,6 +65,8 @@ class OMPFilters(PatchSource):
     ((7, 1, 3, 3), True)
     """
 
+    _random: Tensor
+
     def __init__(
         self,
         n_filters: int = 256,
@@ -73,6 +80,7 @@ class OMPFilters(PatchSource):
         revival: float | None = 1e-3,
         channels: Channels = "auto",
         random_state: Any = None,
+        progress: "Callable[[int, int], None] | None" = None,
     ) -> None:
         super().__init__(
             n_filters,
@@ -86,6 +94,7 @@ class OMPFilters(PatchSource):
         self.n_nonzero = n_nonzero
         self.max_iter = max_iter
         self.revival = revival
+        self.progress = progress
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002  scikit-learn's signature
         """Draw patches and learn from them; an interrupt leaves the atoms of the last full iteration, and `partial_fit` goes on.
@@ -95,11 +104,23 @@ class OMPFilters(PatchSource):
         ArgumentError, ArgumentTypeError, ShapeError
             If a parameter is out of its range, or the images do not fit, or are constant.
         """
-        iterations = whole(self.max_iter, "max_iter")
-        rows, generator, shape = self._started(X, afresh=True)
+        whole(self.max_iter, "max_iter")
+        return self._iterated(*self._started(X, afresh=True))
+
+    def _resume(self, X: Any) -> Self:
+        """Go on with a `fit` of a seed that ended early, with the same images, as if it had not."""
+        rows, generator, shape = self._started(X, afresh=False)
+        generator.set_state(self._random)
+        return self._iterated(rows, generator, shape)
+
+    def _iterated(self, rows: Tensor, generator: torch.Generator, shape: tuple[int, ...]) -> Self:
         try:
-            for _ in range(iterations):
+            for k in range(len(self.objective_), self.max_iter):
                 self._iterate(rows, generator, kept=0.0)
+                if self.progress is not None:
+                    self._random = generator.get_state()
+                    self._learned(self._atoms.reshape(shape), self.preparation_)
+                    self.progress(k + 1, self.max_iter)
         finally:
             self._learned(self._atoms.reshape(shape), self.preparation_)
         return self

@@ -12,13 +12,16 @@ from torch import Tensor
 
 from ninefold import nn
 from ninefold.errors import ArgumentError, ShapeError
+from ninefold.learn.atoms import energies, unit, updated_atoms
 from ninefold.learn.base import FilterSource, seed_of, size_of, whole
-from ninefold.learn.coding import BORDERS, Splitting, analysis, applied, energy, largest_penalty, sparse_codes, synthesis
+from ninefold.learn.coding import BORDERS, Splitting, analysis, largest_penalty, sparse_codes, synthesis
 from ninefold.learn.images import Channels, Images
 from ninefold.learn.patches import Preparation, draw_patches
 from ninefold.learn.simple import at_most
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 __all__ = ["SparseCodingFilters", "updated_atoms"]
@@ -63,6 +66,9 @@ class SparseCodingFilters(FilterSource):
     channels : {"auto", "first", "last", "none"}
         As in `Images`.
     random_state : int, RandomState or None
+    progress : callable, optional
+        Called after each iteration of `fit`, and at the end of each part of the images, with (iterations done, iterations in all,
+        or None where the images come in parts).
 
     Attributes
     ----------
@@ -92,6 +98,11 @@ class SparseCodingFilters(FilterSource):
     _parts_seen: int
     _predicts: bool
     _raw_range: float
+    _random: Tensor
+    _place: tuple[int, int]
+    """Of the next part: in which epoch, and which one of it."""
+    _held: dict[str, Any] | None
+    """What belongs to the part that is being learned from."""
 
     def __init__(
         self,
@@ -109,6 +120,7 @@ class SparseCodingFilters(FilterSource):
         init: Any = None,
         channels: Channels = "auto",
         random_state: Any = None,
+        progress: "Callable[[int, int | None], None] | None" = None,
     ) -> None:
         self.n_filters = n_filters
         self.patch_size = patch_size
@@ -123,6 +135,7 @@ class SparseCodingFilters(FilterSource):
         self.init = init
         self.channels = channels
         self.random_state = random_state
+        self.progress = progress
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002  scikit-learn's signature
         """Learn from images; an interrupt leaves the atoms of the last full iteration, and `partial_fit` goes on.
@@ -140,7 +153,12 @@ class SparseCodingFilters(FilterSource):
             )
         for name in ("_atoms", "atoms_", "filters_"):
             self.__dict__.pop(name, None)
-        return self._run(images, self.n_epochs)
+        return self._run(images, self.n_epochs, tell=True)
+
+    def _resume(self, X: Any) -> Self:
+        """Go on with a `fit` that ended early where `progress` was called, with the same images, as if it had not."""
+        self._check()
+        return self._run(Images(X, self.channels), self.n_epochs, tell=True, afresh=False)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002  scikit-learn's signature
         """Go on learning from more images, one epoch.
@@ -175,22 +193,31 @@ class SparseCodingFilters(FilterSource):
         if self.window is not None and (whole(self.window, "window") % 2 == 0 or self.window < 3):
             raise ArgumentError(f"window={self.window} must be odd and at least 3, or None")
 
-    def _run(self, images: Images, epochs: int) -> Self:
+    def _run(self, images: Images, epochs: int, *, tell: bool = False, afresh: bool = True) -> Self:
         generator = torch.Generator("cpu").manual_seed(seed_of(self.random_state))
+        if afresh:
+            self._place, self._held = (0, 0), None
+        else:
+            generator.set_state(self._random)
         try:
-            for epoch in range(epochs):
+            for epoch in range(self._place[0], epochs):
                 parts = self._parts(images)
                 first, second = next(parts, None), next(parts, None)
                 if first is None:
                     raise ArgumentError("there are no images to learn from")
-                if second is None:  # the codes are kept over all epochs
-                    self._learn(first, generator, epochs - epoch)
+                single = second is None  # the codes are kept over all epochs
+                for k, part in enumerate(chain((first,), () if second is None else (second,), parts)):
+                    if k >= self._place[1]:
+                        self._learn(part, generator, epochs if single else 1, single, tell)
+                        self._place = epoch, k + 1
+                        self._tell(generator, epochs, single, tell)
+                self._place = epochs if single else epoch + 1, 0
+                if single:
                     break
-                for part in chain((first, second), parts):
-                    self._learn(part, generator, 1)
         finally:
+            self._held = None
             if hasattr(self, "_atoms"):
-                self._learned(_unit(self._atoms), self.preparation_)
+                self._learned(unit(self._atoms), self.preparation_)
         return self
 
     def _parts(self, images: Images) -> Iterator[Tensor]:
@@ -213,31 +240,46 @@ class SparseCodingFilters(FilterSource):
         fitting = tuple(min(self.window, n - 1 + n % 2) for n in images.shape[2:])
         return nn.LocalContrastNorm2d(fitting)(images)
 
-    def _learn(self, part: Tensor, generator: torch.Generator, epochs: int) -> None:
+    def _learn(self, part: Tensor, generator: torch.Generator, epochs: int, single: bool, tell: bool) -> None:
         fresh = not hasattr(self, "_atoms")
         if fresh:
             self._start(part, generator)
-        before, share = self._atoms, 1 / (self._parts_seen + 1) ** 0.5
-        size = (before.shape[2], before.shape[3])
-        state = Splitting(part, size, len(before), self.penalty, border=self.border)
-        squares = float(part.double().square().sum())
-        for epoch in range(epochs):
-            if self.pull and self._predicts:
-                state.towards(self._predicted(part), self.pull)
-            for _ in range(_FIRST if not fresh and epoch == 0 else 0):
-                state.step(self._atoms)
-            for _ in range(self.n_iter):
-                state.step(self._atoms)
-                atoms, squared = updated_atoms(state, self._atoms)
-                self.objective_.append((squared / 2 + self.penalty * state.l1) / len(part))
-                self.sparsity_.append(state.nonzero / state.possible)
-                self.history_["error"].append(squared / squares if squares else 0.0)
-                self._atoms = atoms
+        if self._held is None:
+            size = (self._atoms.shape[2], self._atoms.shape[3])
+            state = Splitting(part, size, len(self._atoms), self.penalty, border=self.border)
+            self._held = {"state": state, "before": self._atoms, "fresh": fresh, "epoch": 0, "iteration": 0}
+        held = self._held
+        state, squares = held["state"], float(part.double().square().sum())
+        while held["epoch"] < epochs:
+            if not held["iteration"]:
+                if self.pull and self._predicts:
+                    state.towards(self._predicted(part), self.pull)
+                for _ in range(_FIRST if not held["fresh"] and not held["epoch"] else 0):
+                    state.step(self._atoms)
+            for done in range(held["iteration"], self.n_iter):
+                self._iterate(state, squares, len(part))
+                held["iteration"] = done + 1
+                self._tell(generator, epochs, single, tell)
             if self.predictor_iter:
                 self._learn_predictor(part, state.step(self._atoms, keep=True), generator)
+            held["epoch"], held["iteration"] = held["epoch"] + 1, 0
+        before, share = held["before"], 1 / (self._parts_seen + 1) ** 0.5
         mixed = self._atoms if share == 1 else before + share * (self._atoms - before)
         self._atoms = self._revived(state, mixed, generator)
-        self._parts_seen += 1
+        self._parts_seen, self._held = self._parts_seen + 1, None
+
+    def _iterate(self, state: Splitting, squares: float, count: int) -> None:
+        state.step(self._atoms)
+        atoms, squared = updated_atoms(state, self._atoms)
+        self.objective_.append((squared / 2 + self.penalty * state.l1) / count)
+        self.sparsity_.append(state.nonzero / state.possible)
+        self.history_["error"].append(squared / squares if squares else 0.0)
+        self._atoms = atoms
+
+    def _tell(self, generator: torch.Generator, epochs: int, single: bool, tell: bool) -> None:
+        if tell and self.progress is not None:
+            self._random = generator.get_state()
+            self.progress(len(self.objective_), epochs * self.n_iter if single else None)
 
     def _start(self, part: Tensor, generator: torch.Generator) -> None:
         size, count, channels = size_of(self.patch_size), self.n_filters, part.shape[1]
@@ -253,7 +295,7 @@ class SparseCodingFilters(FilterSource):
             atoms = atoms[: at_most(count, len(atoms))]
         noise = torch.randn(atoms.shape, generator=generator, dtype=torch.float32, device="cpu")
         norms = atoms.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-        atoms = _unit(torch.where(norms > 1e-6, atoms, noise))
+        atoms = unit(torch.where(norms > 1e-6, atoms, noise))
         if self.penalty >= (most := largest_penalty(part, atoms, self.border)):
             raise ArgumentError(f"penalty={self.penalty:g} makes all codes zero; it must be below max |D corr x| = {most:.4g}")
         self._predicts, self._parts_seen, self.revived_ = False, 0, 0
@@ -271,14 +313,14 @@ class SparseCodingFilters(FilterSource):
 
     def _revived(self, state: Splitting, atoms: Tensor, generator: torch.Generator) -> Tensor:
         """Put atoms that no code uses on patches of what the others leave."""
-        unused = (_energies(state) == 0).nonzero().flatten()
+        unused = (energies(state) == 0).nonzero().flatten()
         if not len(unused):
             return atoms
         left = state.residual(torch.fft.rfft2(atoms, s=state.size)).neg()
         seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device="cpu"))
         drawn = draw_patches(Images(torch.fft.irfft2(left, s=state.size), "first"), size_of(self.patch_size), len(unused), seed)
         atoms = atoms.clone()
-        atoms[unused[: len(drawn)]] = _unit(drawn)
+        atoms[unused[: len(drawn)]] = unit(drawn)
         self.revived_ += len(drawn)
         return atoms
 
@@ -360,67 +402,6 @@ class SparseCodingFilters(FilterSource):
         if not found:
             raise ArgumentError("there are no images")
         return np.concatenate(found)
-
-
-def updated_atoms(state: Splitting, atoms: Tensor, steps: int = 3) -> tuple[Tensor, float]:
-    """Improve atoms for the codes of `state`: the objective never increases, and no norm is above 1.
-
-    Each step is of a projected gradient, each atom's divided by the energy of its codes (the diagonal of the Hessian), and as
-    long as is best between nothing and the whole of it.
-
-    Parameters
-    ----------
-    state : Splitting
-    atoms : Tensor
-        ``(K, C, h, w)``, of norms up to 1.
-    steps : int
-
-    Returns
-    -------
-    Tensor, float
-        Atoms, and ``|x - sum_k D_k * z_k|^2`` summed over the images.
-
-    Examples
-    --------
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> state = Splitting(torch.randn(2, 1, 6, 7, generator=generator), (2, 3), 4, 0.1)
-    >>> atoms = torch.randn(4, 1, 2, 3, generator=generator) / 6
-    >>> codes = state.step(atoms)
-    >>> updated_atoms(state, atoms, 2)[1] < updated_atoms(state, atoms, 1)[1]
-    True
-    """
-    height, width = atoms.shape[2:]
-    spectrum = torch.fft.rfft2(atoms, s=state.size)
-    left = state.residual(spectrum)
-    used = _energies(state).clamp_min(1e-12).view(-1, 1, 1, 1)
-    for _ in range(steps):
-        slope = torch.zeros_like(spectrum)
-        for y, r in zip(state.y, left.conj().resolve_conj(), strict=True):
-            for c in range(len(r)):
-                slope[:, c].addcmul_(y, r[c])
-        gradient = torch.fft.irfft2(slope.conj(), s=state.size)[..., :height, :width]
-        wanted = atoms - gradient / used
-        way = wanted / wanted.flatten(1).norm(dim=1).clamp_min(1).view(-1, 1, 1, 1) - atoms
-        turned = torch.fft.rfft2(way, s=state.size)
-        change = torch.stack([applied(turned, y) for y in state.y])
-        curvature = energy(change, state.size[1])
-        if not curvature > 0:
-            break
-        length = min(1.0, max(0.0, -float((gradient * way).sum()) / curvature))
-        atoms = atoms + length * way
-        left.add_(change, alpha=length)
-    return atoms, energy(left, state.size[1])
-
-
-def _energies(state: Splitting) -> Tensor:
-    """Return the squared norm of the codes of each atom."""
-    columns = torch.stack([torch.view_as_real(y).square().sum((1, 3)) for y in state.y]).sum(0)
-    once = columns[:, 0] + (columns[:, -1] if state.size[1] % 2 == 0 else 0)
-    return (2 * columns.sum(1) - once) / (state.size[0] * state.size[1])
-
-
-def _unit(atoms: Tensor) -> Tensor:
-    return atoms / atoms.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
 
 
 def _predict(images: Tensor, predictor: list[Tensor], border: str) -> Tensor:
