@@ -227,3 +227,30 @@ def test_a_stream_leaves_gradients_to_whoever_reads_it(encoder):
         assert torch.is_grad_enabled()
     del streams, one  # left in the order in which they were begun
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_filters_that_were_fitted_before_stay_so_under_validation(n_jobs):
+    labels = np.arange(12) % 2
+    fitted = source(20).fit(IMAGES)
+    made = make_pipeline(ConvFeatures(fitted, prefit=True), LogisticRegression())
+    search = GridSearchCV(made, {"convfeatures__encoder": ["triangle", "soft"]}, cv=2, n_jobs=n_jobs, error_score="raise")
+    search.fit(IMAGES, labels)
+    features = search.best_estimator_[0]
+    assert np.array_equal(features.source_.filters_, fitted.filters_)
+    rows = ConvFeatures(fitted, search.best_params_["convfeatures__encoder"], prefit=True).fit(IMAGES).transform(IMAGES)
+    assert np.array_equal(search.best_estimator_.predict(IMAGES), search.best_estimator_[1].predict(rows))
+
+
+def test_a_clone_shares_only_what_was_fitted_before():
+    fitted = source().fit(IMAGES)
+    assert clone(ConvFeatures(fitted, prefit=True)).filters is fitted
+    assert clone(make_pipeline(ConvFeatures(fitted, prefit=True)))[0].filters is fitted
+    assert not hasattr(clone(ConvFeatures(fitted)).filters, "filters_")
+    encoder = Triangle()
+    assert clone(ConvFeatures(fitted, encoder, prefit=True)).encoder is not encoder
+
+
+def test_a_pipeline_with_a_memory_takes_filters_that_were_fitted_before(tmp_path):
+    made = make_pipeline(ConvFeatures(source(20).fit(IMAGES), prefit=True), LogisticRegression(), memory=str(tmp_path))
+    assert made.fit(IMAGES, np.arange(12) % 2).predict(IMAGES).shape == (12,)

@@ -47,7 +47,7 @@ class ConvFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     stride : int
         Between patches.
     prefit : bool
-        Whether `filters` has been fitted and is used as it is.
+        Whether `filters` has been fitted and is used as it is, by clones as well (`cross_val_score`, ``Pipeline(memory=...)``).
     channels : {"auto", "first", "last", "none"}
         As in `Images`.
     progress : callable, optional
@@ -184,6 +184,13 @@ class ConvFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Return names such as ``r0c1_filter7``: the region, then the value."""
         check_is_fitted(self, "source_")
         return np.array(self.pooling_.feature_names(self.width_), dtype=object)
+
+    def __sklearn_clone__(self) -> Self:
+        """Return one with the same parameters, not fitted; but what was fitted before stays so (`prefit`), and is shared."""
+        made: Self = super().__sklearn_clone__()
+        if self.prefit:
+            made.filters = self.filters
+        return made
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
