@@ -86,6 +86,13 @@ def test_what_is_given_is_neither_written_nor_kept_from_being_written():
         (np.full((1, 4, 5), np.nan), ArgumentError, "NaN or infinity, 20 of 20 values"),
         ([np.zeros((4, 5)), np.full((4, 5), np.inf)], ArgumentError, "image 1: Input contains NaN or infinity"),
         ([np.zeros(4)], ShapeError, "image 0 has shape"),
+        ([{"image": 3}], ShapeError, "as it is a dict; a single image is"),
+        ([(np.zeros((2, 4, 5)), np.zeros(2))], ShapeError, r"image 0 is a tuple .* without labels, such as"),
+        (torch.utils.data.TensorDataset(torch.zeros(2, 4, 5)), ArgumentTypeError, "got TensorDataset; .* is given without them"),
+        (Image.new("L", (4, 5)), ArgumentTypeError, r"an image by itself is \[image\]"),
+        (np.zeros((40, 20)), ShapeError, r"an image by itself is X\[None\]"),
+        (np.array(["no/such.png", 3, None], object), ShapeError, "image 1 has shape .*, as it is a int"),
+        ([np.zeros((2, 3, 4, 5)), np.full((1, 3, 4, 5), np.nan)], ArgumentError, "batch 1: the images: Input contains NaN"),
         (3, ArgumentTypeError, "got int"),
         ("no/such/folder", ImageError, "neither a folder nor a file"),
     ],
@@ -146,3 +153,67 @@ def test_an_iterator_is_read_once():
     assert len(list(images)) == 1
     assert not Images([np.zeros((4, 5))]).once
     assert pickle.loads(pickle.dumps(Images(np.zeros((2, 4, 5))))).count() == 2
+
+
+def test_a_row_or_a_column_of_paths_is_a_list_of_them(pictures):
+    folder, made = pictures
+    paths = [str(folder / name) for name in made]
+    for given in (np.array(paths), np.array(paths, object), np.array(paths)[:, None], np.array([folder / n for n in made])):
+        images = Images(given)
+        first, second = list(images)
+        assert np.array_equal(first[0].numpy(), made["b.png"].transpose(2, 0, 1))
+        assert np.array_equal(second[0, 0].numpy(), made["sub/a.tif"])
+        assert images.count() == 2
+        assert not images.once
+
+
+def test_what_looks_like_a_column_of_a_table():
+    class Column:  # as pandas has them
+        shape, dtype = (3,), np.dtype(object)
+
+        def __array__(self, dtype=None, copy=None):
+            made = np.empty(3, object)
+            made[:] = [np.full((4, 5 + k), k) for k in range(3)]
+            return made
+
+    assert [(tuple(b.shape), float(b.mean())) for b in read(Column())] == [((1, 1, 4, 5 + k), k) for k in range(3)]
+
+
+def test_batches_of_a_loader_come_one_after_another():
+    stack = torch.arange(7 * 3 * 4 * 5.0).view(7, 3, 4, 5)
+    loader = torch.utils.data.DataLoader(stack, batch_size=3)
+    images = Images(loader)
+    assert images.count() is None
+    for _ in range(2):
+        batches = list(images)
+        assert [len(b) for b in batches] == [3, 3, 1]
+        assert torch.equal(torch.cat(batches), stack)
+    mixed = [np.zeros((6, 5, 3)), np.zeros((6, 5, 3)), np.ones((2, 6, 5, 3)), np.zeros((6, 5, 3))]
+    assert [(tuple(b.shape), float(b.mean())) for b in read(mixed)] == [((n, 3, 6, 5), v) for n, v in ((2, 0), (2, 1), (1, 0))]
+    assert Images(list(stack.split(3))).count() is None
+    assert Images(list(stack)).count() == 7
+
+
+def test_masked_values_are_not_taken_for_pixels():
+    masked = np.ma.masked_array(np.zeros((3, 4, 5)), mask=np.zeros((3, 4, 5), bool))
+    masked[1, 2, 3] = np.ma.masked
+    assert len(read(masked[:1])[0]) == 1
+    for given, named in ((masked, "the images: 1 of 60"), ([masked[0], masked[1]], "image 1: 1 of 20")):
+        with pytest.raises(ArgumentError, match=named + r" values are masked.*filled"):
+            read(given)
+    assert float(read(masked.filled(7))[0].sum()) == 7
+    array = pytest.importorskip("dask.array")
+    with pytest.raises(ArgumentError, match="values are masked"):
+        read(array.ma.masked_equal(array.zeros((2, 4, 5), chunks=(1, 4, 5)), 0))
+
+
+def test_chunks_of_unknown_sizes_are_read():
+    array = pytest.importorskip("dask.array")
+    given = np.arange(4 * 4 * 5.0).reshape(4, 4, 5)
+    images = array.from_array(given, chunks=(2, 4, 5))
+    some = images[images.mean(axis=(1, 2)) > 15]
+    assert np.isnan(some.shape[0])
+    assert Images(some).count() is None
+    assert np.array_equal(torch.cat(read(some))[:, 0].numpy(), given[1:])
+    with pytest.raises(ShapeError, match="unknown sizes"):
+        Images(array.from_array(np.zeros((2, 4, 5)))[:, array.from_array(np.arange(4)) > 1])

@@ -28,7 +28,8 @@ class Images:
     ----------
     source : array, tensor, Dask array, sequence, iterable or Images
         ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``; or single images ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``
-        of any sizes, each an array, a tensor or the path of a file.
+        of any sizes, each an array, a tensor or the path of a file, in a list, an array of objects or strings, a column of a
+        table; or an iterable of batches of four axes, such as a ``DataLoader``.
     channels : {"auto", "first", "last", "none"}
         Where the channels are; "auto" looks for an axis of at most four at either end and refuses to guess between two.
     hint : {"first", "last"}, optional
@@ -66,13 +67,16 @@ class Images:
             raise ArgumentTypeError(f"Sparse data was passed ({type(self.source).__name__}), but images are dense; use toarray()")
         if hasattr(self.source, "__array__") and not _is_stack(self.source):
             self.source = np.asarray(self.source)
+        if _is_column(self.source):
+            self.source = list(np.asarray(self.source, object).ravel())
         if _is_stack(self.source):
             _check_stack(self.source)
             self.where = self._channels_of(self.source.shape[1:])
         elif not isinstance(self.source, Iterable) or isinstance(self.source, (bytes, dict)):
             raise ArgumentTypeError(
                 f"images must be an array (N, H, W), (N, H, W, C) or (N, C, H, W), or an iterable of single images, got "
-                f"{type(self.source).__name__}"
+                f"{type(self.source).__name__}; an image by itself is [image], and what holds labels, too, is given without "
+                "them: [image for image, label in data]"
             )
 
     @property
@@ -84,8 +88,12 @@ class Images:
         return self._stack() if _is_stack(self.source) else self._singles()
 
     def count(self) -> int | None:
-        """Return how many images there are, None of an iterator."""
-        return len(self.source) if hasattr(self.source, "__len__") else None
+        """Return how many images there are; None of an iterator, of batches, and of a Dask array that does not know."""
+        if _is_stack(self.source):
+            return None if np.isnan(self.source.shape[0]) else int(self.source.shape[0])
+        if not (hasattr(self.source, "__len__") and hasattr(self.source, "__getitem__")):
+            return None
+        return None if len(self.source) and getattr(self.source[0], "ndim", 0) == 4 else len(self.source)
 
     def _stack(self) -> Iterator[Tensor]:
         for part in _parts(self.source):
@@ -96,6 +104,12 @@ class Images:
         self.skipped.clear()
         held: list[Tensor] = []
         for k, item in enumerate(self.source):
+            if getattr(item, "ndim", 0) == 4:
+                if held:
+                    yield torch.stack(held)
+                    held = []
+                yield from self._batch(item, k)
+                continue
             image = self._single(item, k)
             if image is None:
                 continue
@@ -114,11 +128,24 @@ class Images:
             except ImageError as error:
                 self.skipped[str(item)] = str(error)
                 return None
-        array = item if isinstance(item, Tensor) else np.asarray(item)
+        array = _as_array(item, k)
         if array.ndim not in (2, 3):
-            raise ShapeError(f"image {k} has shape {tuple(array.shape)}; a single image is (H, W), (H, W, C) or (C, H, W)")
+            raise ShapeError(
+                f"image {k} has shape {tuple(array.shape)}"
+                + ("" if _is_stack(item) else f", as it is a {type(item).__name__}")
+                + "; a single image is (H, W), (H, W, C) or (C, H, W)"
+            )
         self.where = ("none" if array.ndim == 2 else "last") if of_a_file else self._channels_of(array.shape)
         return _channels_first(_as_float(array[None], f"image {k}"), self.where)[0]
+
+    def _batch(self, item: Any, k: int) -> Iterator[Tensor]:
+        """Yield images that came together."""
+        images = Images(item, self.channels, self.hint)
+        self.where = images.where
+        try:
+            yield from images
+        except ArgumentError as error:
+            raise type(error)(f"batch {k}: {error}") from error
 
     def _channels_of(self, shape: Sequence[int]) -> Channels:
         found = _channels_of(tuple(shape), self.channels)
@@ -171,13 +198,21 @@ def _is_stack(source: Any) -> bool:
     return hasattr(source, "shape") and hasattr(source, "dtype")
 
 
+def _is_column(source: Any) -> bool:
+    """Return whether it is a row or column of things that are images each: paths, arrays."""
+    shape = tuple(source.shape) if _is_stack(source) else ()
+    return bool(shape) and shape[1:] in ((), (1,)) and getattr(source.dtype, "kind", "") in ("O", "U", "T")
+
+
 def _check_stack(source: Any) -> None:
     shape = tuple(source.shape)
     if len(shape) not in (3, 4):
         raise ShapeError(
             f"images must have shape (N, H, W), (N, H, W, C) or (N, C, H, W), got {shape}"
-            + ("; Reshape your data: rows of pixels are no images" if len(shape) < 3 else "")
+            + ("; Reshape your data: rows of pixels are no images, and an image by itself is X[None]" if len(shape) < 3 else "")
         )
+    if np.isnan(shape[1:]).any():
+        raise ShapeError(f"images of shape {shape} have unknown sizes; X.compute_chunk_sizes() finds them")
     if 0 in shape:
         raise ShapeError(f"images of shape {shape}: Found array with {shape[0]} sample(s) while a minimum of 1 is required")
 
@@ -201,7 +236,7 @@ def _parts(source: Any) -> Iterator[Any]:
     each = max(1, int(BYTES / 4 / max(1, int(np.prod(source.shape[1:])))))
     if hasattr(source, "dask"):
         for chunk in source.to_delayed().ravel() if source.numblocks[0] == source.npartitions else [source]:
-            yield from _cut(np.asarray(chunk.compute()), each)
+            yield from _cut(np.asanyarray(chunk.compute()), each)
     else:
         yield from _cut(source, each)
 
@@ -211,6 +246,19 @@ def _cut(source: Any, each: int) -> Iterator[Any]:
         yield source[start : start + each]
 
 
+def _as_array(item: Any, k: int) -> Any:
+    """Return a single image as an array or a tensor, a mask kept."""
+    if isinstance(item, (Tensor, np.ma.MaskedArray)):
+        return item
+    try:
+        return np.asarray(item)
+    except ValueError as error:
+        raise ShapeError(
+            f"image {k} is a {type(item).__name__} of things that differ in shape; give images without labels, such as "
+            "(image for image, label in data)"
+        ) from error
+
+
 def _as_float(images: Any, what: str = "the images") -> Tensor:
     """Return float32 of whatever numbers, and refuse what are none."""
     if isinstance(images, Tensor):
@@ -218,6 +266,11 @@ def _as_float(images: Any, what: str = "the images") -> Tensor:
             raise ArgumentError(f"{what}: Complex data not supported, got {images.dtype}")
         made = images.detach().to("cpu", torch.float32, copy=True)
     else:
+        if bool(np.ma.is_masked(images)):
+            raise ArgumentError(
+                f"{what}: {int(np.ma.count_masked(images))} of {images.size} values are masked, and a patch has no gaps; fill "
+                "them, such as by X.filled(X.mean())"
+            )
         array = np.asarray(images)
         if array.dtype.kind == "c":
             raise ArgumentError(f"{what}: Complex data not supported, got {array.dtype}")

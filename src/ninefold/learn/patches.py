@@ -15,6 +15,8 @@ __all__ = ["Preparation", "draw_patches"]
 _ROWS = 1 << 14
 """Patches that are prepared at a time."""
 
+_FEW = 4  # images so narrow are likely lines of one image, and their pixels its channels
+
 
 def draw_patches(images: Images, size: tuple[int, int], count: int, seed: int) -> Tensor:
     """Draw patches evenly among all that there are, each at most once, in one pass and the memory of as many.
@@ -70,7 +72,9 @@ def draw_patches(images: Images, size: tuple[int, int], count: int, seed: int) -
             least = np.argpartition(keys, count - 1)[:count]
             keys, kept = keys[least], kept[torch.from_numpy(least)]
     if not kept.numel():
-        raise ShapeError(f"no image is as large as a patch of {size[0]}x{size[1]}" + (f", such as one of {seen}" if seen else ""))
+        such = f", such as one of {seen}, (N, C, H, W)" if seen else ""
+        alone = "; an image by itself, with its channels last, is X[None]" if seen and seen[3] <= _FEW else ""
+        raise ShapeError(f"no image is as large as a patch of {size[0]}x{size[1]}{such}{alone}")
     return kept[torch.from_numpy(np.argsort(keys))]
 
 
