@@ -1,7 +1,9 @@
 """Patches of images: drawn evenly from a stream, their brightness and contrast taken out, whitened."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -10,12 +12,36 @@ from torch import Tensor
 from ninefold.errors import ArgumentError, ShapeError
 from ninefold.learn.images import Images
 
-__all__ = ["Preparation", "draw_patches"]
+__all__ = ["Preparation", "check_values", "draw_patches"]
 
 _ROWS = 1 << 14
 """Patches that are prepared at a time."""
 
 _FEW = 4  # images so narrow are likely lines of one image, and their pixels its channels
+
+
+_MOST = 32_766
+"""Values in a patch: LAPACK counts the workspace for eigenvectors, 2 d^2 numbers, in 32 bits."""
+
+
+def check_values(shape: Sequence[int]) -> None:
+    """Refuse patches ``(C, h, w)`` of more values than a covariance can be had of.
+
+    Raises
+    ------
+    ArgumentError
+        If there are more.
+
+    Examples
+    --------
+    >>> check_values((3, 6, 6))
+    """
+    d = math.prod(shape)
+    if d > _MOST:
+        raise ArgumentError(
+            f"patches of {' x '.join(map(str, shape))} have {d} values, and a covariance of {8e-9 * d * d:.0f} GB; at most {_MOST} are "
+            "possible, and patch_size=6 is usual: a filter sees a part of an image"
+        )
 
 
 def draw_patches(images: Images, size: tuple[int, int], count: int, seed: int) -> Tensor:
@@ -54,6 +80,7 @@ def draw_patches(images: Images, size: tuple[int, int], count: int, seed: int) -
         if kept.numel() and batch.shape[1] != kept.shape[1]:
             raise ShapeError(f"images of {kept.shape[1]} and of {batch.shape[1]} channels are mixed; convert them to one number")
         seen = tuple(batch.shape)
+        check_values((seen[1], *size))
         rows, columns = batch.shape[2] - size[0] + 1, batch.shape[3] - size[1] + 1
         if rows < 1 or columns < 1:
             continue
@@ -133,9 +160,19 @@ class Preparation:
     @classmethod
     def none(cls, d: int) -> Self:
         """Return one that leaves patches of `d` values as they are."""
+        check_values((d,))
         return cls(
             torch.zeros(d, dtype=torch.float32, device="cpu"), torch.eye(d, dtype=torch.float32, device="cpu"), float("inf")
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep arrays: joblib tells them apart by what they hold, and tensors by where they lie."""
+        return {"mean": self.mean.numpy(), "matrix": self.matrix.numpy(), "contrast": self.contrast}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.contrast = state["contrast"]
+        for name in ("mean", "matrix"):  # copies, for a memory map may be read-only; tensors, in files of before
+            setattr(self, name, torch.from_numpy(np.array(state[name])))
 
     def normalised(self, flat: Tensor) -> Tensor:
         """Return ``n`` of patches ``(N, d)``."""
