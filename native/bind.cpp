@@ -14,6 +14,7 @@ void bind_direct(nb::module_& m);
 void bind_local(nb::module_& m);
 void bind_winograd(nb::module_& m);
 void bind_implicit(nb::module_& m);
+void bind_encode(nb::module_& m);
 void bind_pool(nb::module_& m);
 
 NB_MODULE(_native, m) {
@@ -29,5 +30,6 @@ NB_MODULE(_native, m) {
     bind_local(m);
     bind_winograd(m);
     bind_implicit(m);
+    bind_encode(m);
     bind_pool(m);
 }

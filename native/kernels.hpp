@@ -76,6 +76,7 @@ struct Local;  // local.hpp
 struct WinogradKernels;
 struct ImplicitKernels;
 struct Pool;
+struct EncodeKernels;
 
 // The kernels of one instruction set.
 struct Kernels {
@@ -88,6 +89,7 @@ struct Kernels {
     void (*local)(const Local&, const void* a, const void* b, const void* bias, void* out, char* scratch);
     const WinogradKernels* winograd;
     const ImplicitKernels* implicit;
+    const EncodeKernels* encode;
     size_t (*pool_scratch)(const Pool&);
     void (*pool_forward)(const Pool&, const void* in, void* out, char* scratch);
     size_t (*pool_back_scratch)(const Pool&);

@@ -1,4 +1,5 @@
 // The kernels of this instruction set, by name.
+#include "encode.hpp"
 #include "implicit.hpp"
 #include "simd.hpp"
 #include "winograd.hpp"
@@ -20,6 +21,7 @@ void pool_backward(const Pool&, const void*, const void*, void*, char*);
 
 extern const WinogradKernels winograd;
 extern const ImplicitKernels implicit;
+extern const EncodeKernels encode;
 extern const Kernels kernels;
 const Kernels kernels = {
     .name = NINEFOLD_STRING(NINEFOLD_ISA),
@@ -31,6 +33,7 @@ const Kernels kernels = {
     .local = local,
     .winograd = &winograd,
     .implicit = &implicit,
+    .encode = &encode,
     .pool_scratch = pool_scratch,
     .pool_forward = pool_forward,
     .pool_back_scratch = pool_back_scratch,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from ninefold.engines import native
 from ninefold.errors import ArgumentError, ShapeError
 from ninefold.learn import (
     ClusterPool,
@@ -112,3 +113,61 @@ def test_a_pooling_that_is_a_grid_and_more_pools_as_it_does():
     assert rows.shape[1] == len(features.get_feature_names_out())
     whole = features.pooling_(Triangle()(Comparison(features.source_)(images(20))))
     np.testing.assert_allclose(rows, whole.numpy(), rtol=1e-4, atol=1e-3)
+
+
+@pytest.fixture
+def kernel():
+    if native.instruction_set() is None:
+        pytest.skip("needs the native extension")
+    return native.extension_module()
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("encoder", ENCODERS[:4], ids=repr)
+def test_the_kernel_gives_what_torch_gives(kernel, encoder, stride, threads, count, monkeypatch):
+    x = images(count, channels=3, height=14, width=19)
+    comparison = Comparison(KMeansFilters(71, (5, 4), random_state=0).fit(images(30, channels=3)), stride)
+    pooling = Pyramid((1, 2, 3), "mean")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        made = Bands(comparison, encoder, pooling)
+        found = [made(x) for _ in range(2)]
+        kernel.poison(True)
+        found.append(Bands(comparison, encoder, pooling)(x))
+        kernel.poison(True, denormal=True)
+        kernel.met_denormals(threads)
+        found.append(Bands(comparison, encoder, pooling)(x))
+        assert not kernel.met_denormals(threads)
+    finally:
+        kernel.poison(False)
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])
+    monkeypatch.setattr(Bands, "_code", lambda _: None)
+    expected = Bands(comparison, encoder, pooling)(x)
+    torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_the_kernel_takes_whom_it_knows(kernel, source):
+    class Own(Triangle):
+        def __call__(self, compared):
+            return super().__call__(compared) * 2
+
+    comparison, x = Comparison(source), images()
+    assert Bands(comparison, Triangle(), QuadrantSums())._code() == (0, 0.0)
+    assert Bands(comparison, Triangle(), GridPool(2, "max"))._code() is None
+    assert Bands(comparison, SparseCode(), QuadrantSums())._code() is None
+    assert Bands(comparison, Own(), QuadrantSums())._code() is None
+    twice = Bands(comparison, Own(), QuadrantSums())(x)
+    torch.testing.assert_close(twice, 2 * Bands(comparison, Triangle(), QuadrantSums())(x), rtol=1e-3, atol=0.1)
+    with pytest.raises(ArgumentError, match="alpha=-1"):
+        Bands(comparison, SoftThreshold(-1), QuadrantSums())(x)
+
+
+def test_many_regions_at_one_position(kernel, source):
+    pooling = Pyramid((1,) * 100, "sum")
+    rows = Bands(Comparison(source), Triangle(), pooling)(images()).view(5, 100, -1)
+    torch.testing.assert_close(rows, rows[:, :1].expand_as(rows), rtol=0, atol=0)
+    assert rows.any()

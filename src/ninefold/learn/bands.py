@@ -2,16 +2,21 @@
 
 Whole maps of an image are 4.7 MB at 1600 filters and 27x27 positions. Written to memory and read again by every step of an
 encoder they take longer than the products that make them. A band of rows stays in the cache, and memory is used again.
+
+Sums and means of the three encoders that are simplest have a kernel of their own (``native/encode.cpp``), in which a thread takes
+an image from its patches to its sums: threads meet once for a batch, not after every step.
 """
 
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ninefold.engines import native
 from ninefold.learn.compare import Compared, Comparison
-from ninefold.learn.encoders import Encoder
-from ninefold.learn.pooling import RegionPool
+from ninefold.learn.encoders import Encoder, Hard, SoftThreshold, Triangle
+from ninefold.learn.pooling import Region, RegionPool
 
 __all__ = ["Bands"]
 
@@ -44,6 +49,7 @@ class Bands:
     def __init__(self, comparison: Comparison, encoder: Encoder, pooling: RegionPool) -> None:
         self._comparison, self._encoder, self._pooling = comparison, encoder, pooling
         self._memory = torch.empty(0, dtype=torch.float32, device="cpu")
+        self._plans: dict[tuple[int, ...], Any] = {}
 
     @staticmethod
     def fitting(comparison: Comparison, encoder: Any, pooling: Any) -> bool:
@@ -57,6 +63,12 @@ class Bands:
         height, width = self._comparison.fit(images)
         values = self._encoder.width(self._comparison.count)
         regions = self._pooling.regions(height, width)
+        code = self._code()
+        if code is not None:
+            pooled = torch.empty(len(images), len(regions), values, dtype=torch.float32, device="cpu")
+            images = native.plain(images)
+            self._plan(code, images, regions).run(len(images), native.address(images), native.address(pooled))
+            return self._pooling.finish(pooled, regions)
         at_once = _BAND * torch.get_num_threads() // (4 * values * width)
         together, rows = max(1, at_once // height), min(height, max(1, at_once))
         pooled = self._pooling.start(images.new_empty(0, values, 0, 0), len(images), regions)
@@ -67,6 +79,24 @@ class Bands:
                 maps = self._encoder(self._compared(band))
                 self._pooling.add(pooled[k : k + together], maps, top, regions)
         return self._pooling.finish(pooled, regions)
+
+    def _code(self) -> tuple[int, float] | None:
+        """Return the number that the kernel knows the encoder by, and its threshold; None where it knows none."""
+        alone = type(self._pooling).add is RegionPool.add and self._pooling.operation in ("sum", "mean")
+        if native.instruction_set() is None or not alone:
+            return None
+        if type(self._encoder) is SoftThreshold and self._encoder.alpha >= 0:
+            return (3 if self._encoder.split else 2), float(self._encoder.alpha)
+        return {Triangle: (0, 0.0), Hard: (1, 0.0)}.get(type(self._encoder))
+
+    def _plan(self, code: tuple[int, float], images: Tensor, regions: list[Region]) -> Any:
+        """Return a plan of the kernel for images of this size."""
+        threads = torch.get_num_threads()
+        key = (*images.shape[1:], threads)
+        if key not in self._plans:
+            self._plans.clear()  # the atoms are packed in each, and images of one size follow one another
+            self._plans[key] = self._comparison.plan(code, images.shape[2], images.shape[3], list(chain(*regions)), threads)
+        return self._plans[key]
 
     def _compared(self, band: Tensor) -> Compared:
         """Compare patches ``(n, h, w, C, kh, kw)`` with all atoms, in memory that the band before had."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ninefold import functional as F
+from ninefold.engines import native
 from ninefold.errors import ShapeError
 from ninefold.learn.base import FilterSource
 
@@ -135,6 +136,15 @@ class Comparison:
             scale = self._deviations(images).add_(self._contrast).rsqrt_()
         images = images.contiguous(memory_format=torch.channels_last)
         return Compared(self._linear(images, self._kernels, self._offsets, scale), self, images, scale)
+
+    def plan(self, code: tuple[int, float], height: int, width: int, regions: list[int], threads: int) -> Any:
+        """Return the native plan that makes sums over regions of images of this size, prepared, compared and encoded."""
+        size = [self.channels, height, width, *self.size, self.stride, self.values, self.count]
+        mean, matrix, atoms = (x.float().contiguous() for x in (self._preparation.mean, self._preparation.matrix, self._atoms))
+        addresses = [native.address(mean), 0 if _is_identity(matrix) else native.address(matrix), native.address(atoms)]
+        contrast = -1.0 if self._contrast == float("inf") else self._contrast
+        made = native.extension_module().EncodePlan
+        return made(native.instruction_set(), code[0], threads, size, addresses, [contrast, code[1]], regions)
 
     def gram(self) -> Tensor:
         """Return the products of the atoms with one another, ``(K, K)``."""
