@@ -20,7 +20,7 @@ from ninefold.learn.pooling import GridPool, Pyramid, QuadrantSums
 from ninefold.learn.rbm import ConvRBM
 from ninefold.learn.regions import LearnedRegions
 from ninefold.learn.search import SearchResult, random_against_trained, search
-from ninefold.learn.simple import RandomFilters, SampledPatches
+from ninefold.learn.simple import GivenFilters, RandomFilters, SampledPatches
 from ninefold.learn.sparse import SparseCodingFilters
 from ninefold.learn.supervised import SupervisedFilters
 from ninefold.learn.switches import SparseEncoderDecoder
@@ -36,6 +36,7 @@ __all__ = [
     "Encoder",
     "FilterLayer",
     "FilterSource",
+    "GivenFilters",
     "GreedyLayers",
     "GridPool",
     "Hard",

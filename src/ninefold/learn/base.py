@@ -17,7 +17,7 @@ from ninefold.learn.patches import Preparation, draw_patches
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["FilterSource", "PatchSource", "seed_of", "size_of", "whole"]
+__all__ = ["FilterSource", "PatchSource", "as_source", "seed_of", "size_of", "tensor_of", "whole"]
 
 
 class FilterSource(BaseEstimator):
@@ -55,7 +55,7 @@ class FilterSource(BaseEstimator):
         count, channels, *size = self.filters_.shape
         with torch.random.fork_rng(devices=[]), torch.no_grad():  # the constructor draws a weight, which nobody sees
             layer = nn.Conv2d(channels, count, tuple(size), bias=False, **arguments)
-            layer.weight.copy_(torch.from_numpy(self.filters_))
+            layer.weight.copy_(tensor_of(self.filters_))
         return layer
 
     def _learned(self, atoms: Tensor, preparation: Preparation) -> Self:
@@ -138,6 +138,28 @@ class PatchSource(FilterSource):
     def _dictionary(self, patches: Tensor, count: int, seed: int) -> Tensor:
         """Return atoms ``(K, d)`` from prepared patches ``(N, d)``."""
         raise NotImplementedError
+
+
+def as_source(filters: Any) -> FilterSource:
+    """Return a source of filters as it is.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is none.
+    """
+    if isinstance(filters, FilterSource):
+        return filters
+    plain = isinstance(filters, (np.ndarray, Tensor))
+    raise ArgumentTypeError(
+        f"filters={type(filters).__name__ if plain else repr(filters)} is no source of filters, such as KMeansFilters(400); "
+        "GivenFilters(array) makes one of kernels (K, C, h, w)"
+    )
+
+
+def tensor_of(array: "NDArray[Any]") -> Tensor:
+    """Return an array as a tensor: the same memory, or a copy of what is read-only, as is what joblib maps for workers."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def whole(value: Any, name: str) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ninefold import functional as F
 from ninefold.errors import ArgumentError, ShapeError
-from ninefold.learn.base import seed_of, whole
+from ninefold.learn.base import seed_of, tensor_of, whole
 from ninefold.learn.pooling import GridPool
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class ClusterPool(GridPool):
         """Return the bin of every position, ``(B, h, w)``, of ``(B, D, h, w)``: the nearest centre's, the first of equals."""
         check_is_fitted(self, "centres_")
         check_width(descriptors.shape[1], self.centres_.shape[1])
-        centres = torch.from_numpy(self.centres_).to(descriptors)
+        centres = tensor_of(self.centres_).to(descriptors)
         near = F.conv2d(descriptors, centres[:, :, None, None], -centres.square().sum(1) / 2)
         return near.argmax(1)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ninefold import functional as F
 from ninefold.engines import native
 from ninefold.errors import ShapeError
-from ninefold.learn.base import FilterSource
+from ninefold.learn.base import FilterSource, tensor_of
 
 __all__ = ["Compared", "Comparison"]
 
@@ -73,7 +73,7 @@ class Comparison:
     """
 
     def __init__(self, source: FilterSource, stride: int = 1) -> None:
-        atoms, self._preparation = torch.from_numpy(source.atoms_), source.preparation_
+        atoms, self._preparation = tensor_of(source.atoms_), source.preparation_
         self.size: tuple[int, int] = (atoms.shape[2], atoms.shape[3])
         self.channels, self.stride, self.count = atoms.shape[1], stride, len(atoms)
         kernels, offsets = self._preparation.folded(atoms.flatten(1))

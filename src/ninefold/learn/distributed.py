@@ -20,13 +20,14 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from ninefold.errors import ArgumentError, ArgumentTypeError, NinefoldError, ShapeError
-from ninefold.learn.base import FilterSource, PatchSource, seed_of, size_of, whole
+from ninefold.learn.base import FilterSource, PatchSource, as_source, seed_of, size_of, whole
 from ninefold.learn.designed import DesignedFilters
 from ninefold.learn.features import ConvFeatures
 from ninefold.learn.files import SavedFilters
 from ninefold.learn.images import Channels, Images
+from ninefold.learn.patches import check_values
 from ninefold.learn.pooling import pooling_of
-from ninefold.learn.simple import RandomFilters
+from ninefold.learn.simple import GivenFilters, RandomFilters
 from ninefold.settings import CURRENT, Options, options
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["fit", "transform"]
 
 _Estimator = TypeVar("_Estimator", bound=BaseEstimator)
-_UNSEEN = (DesignedFilters, RandomFilters, SavedFilters)
+_UNSEEN = (DesignedFilters, GivenFilters, RandomFilters, SavedFilters)
 """Sources that look at the number of channels only."""
 _NUMBERS = 1 << 22
 """Random numbers in memory at a time, in the search for the least: 32 MiB."""
@@ -126,7 +127,7 @@ def fit(estimator: _Estimator, X: "Array", *, client: "Client | None" = None, pr
     ----------
     estimator : FilterSource or ConvFeatures
         A source that learns from patches (`SampledPatches`, `KMeansFilters`, `OMPFilters`), or from nothing (`RandomFilters`,
-        `DesignedFilters`, `SavedFilters`), or `ConvFeatures` with one of them and a pooling that learns nothing.
+        `DesignedFilters`, `GivenFilters`, `SavedFilters`), or `ConvFeatures` with one of them and a pooling that learns nothing.
     X : dask.array.Array
         As in `transform`.
     client : distributed.Client, optional
@@ -179,8 +180,7 @@ def fit(estimator: _Estimator, X: "Array", *, client: "Client | None" = None, pr
 
 
 def _fit_source(source: Any, X: "Array", client: "Client | None", progress: "Progress | None") -> Any:
-    if not isinstance(source, FilterSource):
-        raise ArgumentTypeError(f"{source!r} is no source of filters, such as KMeansFilters(400)")
+    as_source(source)
     X, where = _images(X, getattr(source, "channels", "auto"), None)
     if isinstance(source, _UNSEEN):
         return source.fit(_blank(X))
@@ -210,6 +210,7 @@ def _drawn(
     rows, columns = height - size[0] + 1, width - size[1] + 1
     if rows < 1 or columns < 1:
         raise ShapeError(f"no image is as large as a patch of {size[0]}x{size[1]}, such as one of {X.shape}")
+    check_values((_sizes(X.shape, where)[0], *size))
     firsts = list(accumulate(X.chunks[0], initial=0))
     parts = [
         (chunk, first, images)

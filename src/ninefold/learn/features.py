@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ninefold.errors import ArgumentError, ArgumentTypeError
 from ninefold.learn.bands import Bands
-from ninefold.learn.base import FilterSource, whole
+from ninefold.learn.base import FilterSource, as_source, whole
 from ninefold.learn.compare import Comparison
 from ninefold.learn.encoders import encoder_named
 from ninefold.learn.images import Channels, Images
@@ -121,8 +121,7 @@ class ConvFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self
 
     def _check(self) -> None:
-        if not isinstance(self.filters, FilterSource):
-            raise ArgumentTypeError(f"filters={self.filters!r} is no source of filters, such as KMeansFilters(400)")
+        as_source(self.filters)
         whole(self.stride, "stride")
 
     def transform(self, X: Any) -> "NDArray[np.float32]":

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ninefold.errors import FilterFileError
-from ninefold.learn.base import FilterSource
+from ninefold.learn.base import FilterSource, tensor_of
 from ninefold.learn.patches import Preparation
 
 __all__ = ["SavedFilters", "load_filters", "save_features", "save_filters", "written"]
@@ -67,7 +67,7 @@ def save_filters(source: FilterSource, path: str | Path) -> None:
     """
     check_is_fitted(source, "atoms_")
     preparation = source.preparation_
-    tensors = {"atoms": torch.from_numpy(source.atoms_), "mean": preparation.mean, "matrix": preparation.matrix}
+    tensors = {"atoms": tensor_of(source.atoms_), "mean": preparation.mean, "matrix": preparation.matrix}
     parameters = {k: v if isinstance(v, (int, float, str, bool, type(None))) else repr(v) for k, v in source.get_params().items()}
     about = {
         "format": _FORMAT,

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError, UnsupportedError
-from ninefold.learn.base import FilterSource
+from ninefold.learn.base import FilterSource, tensor_of
 
 __all__ = ["initialize"]
 
@@ -111,7 +111,7 @@ def _filters(name: str, source: Any) -> tuple[Tensor, Tensor]:
     """Return filters ``(K, C, h, w)`` of a source or an array, and what the answers of each are too large by."""
     if isinstance(source, FilterSource):
         check_is_fitted(source, "filters_")
-        filters = torch.from_numpy(source.filters_)
+        filters = tensor_of(source.filters_)
         offsets = filters.new_zeros(len(filters))
         if source.preparation_.contrast == float("inf"):
             offsets = filters.flatten(1) @ source.preparation_.mean.to(filters)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ninefold import functional as F
 from ninefold import nn
 from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError, UnsupportedError
-from ninefold.learn.base import FilterSource, whole
+from ninefold.learn.base import FilterSource, as_source, tensor_of, whole
 from ninefold.learn.compare import Comparison
 from ninefold.learn.encoders import SoftThreshold, encoder_named
 from ninefold.learn.features import _MAPS
@@ -75,8 +75,7 @@ class FilterLayer(BaseEstimator):
 
     def check(self) -> None:
         """Refuse parameters out of their range."""
-        if not isinstance(self.filters, FilterSource):
-            raise ArgumentTypeError(f"filters={self.filters!r} is no source of filters, such as KMeansFilters(400)")
+        as_source(self.filters)
         if self.operation not in ("max", "mean"):
             raise ArgumentError(f"operation={self.operation!r} is not one of 'max', 'mean'")
         encoder_named(self.encoder)
@@ -140,7 +139,7 @@ class FilterLayer(BaseEstimator):
                 f"{type(source).__name__} divides every patch by its deviation (contrast={preparation.contrast:.3g}), which no "
                 "convolution does; learn it with contrast=None"
             )
-        kernels, offsets = preparation.folded(torch.from_numpy(source.atoms_).flatten(1))
+        kernels, offsets = preparation.folded(tensor_of(source.atoms_).flatten(1))
         if encoder.split:
             kernels, offsets = torch.cat([kernels, -kernels]), torch.cat([offsets, -offsets])
         _, channels, height, width = source.atoms_.shape

@@ -39,8 +39,8 @@ def check_values(shape: Sequence[int]) -> None:
     d = math.prod(shape)
     if d > _MOST:
         raise ArgumentError(
-            f"patches of {' x '.join(map(str, shape))} have {d} values, and a covariance of {8e-9 * d * d:.0f} GB; at most {_MOST} are "
-            "possible, and patch_size=6 is usual: a filter sees a part of an image"
+            f"patches of {' x '.join(map(str, shape))} have {d} values, and a covariance of {8e-9 * d * d:.0f} GB; at most "
+            f"{_MOST} are possible, and patch_size=6 is usual: a filter sees a part of an image"
         )
 
 

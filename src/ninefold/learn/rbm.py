@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ninefold.errors import ArgumentError, ShapeError
-from ninefold.learn.base import FilterSource, seed_of, size_of, whole
+from ninefold.learn.base import FilterSource, seed_of, size_of, tensor_of, whole
 from ninefold.learn.boltzmann import Boltzmann, check_above, fitting, measured, stacked, trimmed
 from ninefold.learn.images import BYTES, Channels, Images
 from ninefold.learn.patches import Preparation
@@ -298,7 +298,7 @@ class ConvRBM(FilterSource):
 
     def pixels(self, v: Tensor) -> "NDArray[np.float32]":
         """Return what the machine sees, or makes up, in the images' units."""
-        return (v * self.scale_ + torch.from_numpy(self.mean_).view(1, -1, 1, 1)).numpy()
+        return (v * self.scale_ + tensor_of(self.mean_).view(1, -1, 1, 1)).numpy()
 
     def _images(self, X: Any) -> Iterator[Tensor]:
         """Yield images as the machine sees them, a few at a time, and refuse those of several sizes."""
@@ -429,7 +429,7 @@ class ConvRBM(FilterSource):
         d = model.weight[0].numel()
         preparation = Preparation.none(d)
         if model.gaussian:
-            each = torch.from_numpy(self.mean_).repeat_interleave(d // len(self.mean_))
+            each = tensor_of(self.mean_).repeat_interleave(d // len(self.mean_))
             preparation.mean, preparation.matrix = each, preparation.matrix / self.scale_
         self._learned(model.weight, preparation)
         self.hidden_bias_, self.visible_bias_ = model.hidden_bias.numpy().copy(), model.visible_bias.numpy().copy()
@@ -439,7 +439,7 @@ class ConvRBM(FilterSource):
         if batch.shape[1] != len(self.mean_):
             raise ShapeError(f"images of {batch.shape[1]} channels among, or after, those of {len(self.mean_)} channels")
         if self._model.gaussian:
-            return (batch - torch.from_numpy(self.mean_).view(1, -1, 1, 1)) / self.scale_
+            return (batch - tensor_of(self.mean_).view(1, -1, 1, 1)) / self.scale_
         least, most = float(batch.min()), float(batch.max())
         if least < 0 or most > 1:
             raise ArgumentError(

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ninefold.errors import ArgumentError, ShapeError
-from ninefold.learn.base import whole
+from ninefold.learn.base import tensor_of, whole
 from ninefold.learn.clusters import ClusterPool, check_finite, check_operation, check_width
 from ninefold.learn.pooling import GridPool
 
@@ -136,8 +136,8 @@ class LearnedRegions(BaseEstimator):
         candidates = _Candidates(*self._cells(maps, len(labels)), self.operation)
         selected = list(getattr(self, "selected_", []))
         check_width(candidates.codes, getattr(self, "n_codes_", candidates.codes))
-        weights = torch.from_numpy(self.coef_) if selected else targets.new_zeros(0, targets.shape[1])
-        bias = torch.from_numpy(self.intercept_) if hasattr(self, "intercept_") else targets.new_zeros(targets.shape[1])
+        weights = tensor_of(self.coef_) if selected else targets.new_zeros(0, targets.shape[1])
+        bias = tensor_of(self.intercept_) if hasattr(self, "intercept_") else targets.new_zeros(targets.shape[1])
         while True:
             active = candidates.chosen(selected)
             mean = active.mean(0)
@@ -196,8 +196,8 @@ class LearnedRegions(BaseEstimator):
 
     def decision_function(self, maps: Tensor) -> Tensor:
         """Return the classifier's score of each class, ``(B, classes)``, float64."""
-        standard = (self(maps).double() - torch.from_numpy(self.mean_)) / torch.from_numpy(self.scale_)
-        return standard @ torch.from_numpy(self.coef_) + torch.from_numpy(self.intercept_)
+        standard = (self(maps).double() - tensor_of(self.mean_)) / tensor_of(self.scale_)
+        return standard @ tensor_of(self.coef_) + tensor_of(self.intercept_)
 
     def names(self) -> list[str]:
         """Return ``filter7_r0-1c2-3`` and so on: the code, its first and last row and column of cells."""

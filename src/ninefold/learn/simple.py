@@ -1,12 +1,13 @@
-"""Sources that learn nothing: random numbers, and patches as they were drawn."""
+"""Sources that learn nothing: random numbers, kernels from elsewhere, and patches as they were drawn."""
 
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ninefold.errors import ArgumentError
+from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
 from ninefold.learn.base import FilterSource, PatchSource, seed_of, size_of, whole
 from ninefold.learn.images import Channels, Images
 from ninefold.learn.patches import Preparation
@@ -14,7 +15,7 @@ from ninefold.learn.patches import Preparation
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["RandomFilters", "SampledPatches", "at_most"]
+__all__ = ["GivenFilters", "RandomFilters", "SampledPatches", "at_most"]
 
 
 class RandomFilters(FilterSource):
@@ -84,6 +85,62 @@ def _drawn(kind: str, count: int, shape: tuple[int, ...], generator: torch.Gener
     if kind == "orthogonal":
         return torch.cat([torch.linalg.qr(part.T)[0].T for part in normal.split(d)])
     raise ArgumentError(f"kind={kind!r} is not one of 'gaussian', 'uniform', 'orthogonal'")
+
+
+class GivenFilters(FilterSource):
+    """Kernels from elsewhere: principal components, centroids, a bank of one's own, the first layer of a trained network.
+
+    They meet the pixels as they are: nothing is whitened, and neither brightness nor contrast is taken out.
+
+    Parameters
+    ----------
+    filters : array or tensor
+        ``(K, C, h, w)``, as a convolution of PyTorch has them: not flipped.
+    channels : {"auto", "first", "last", "none"}
+        As in `Images`; how many there are must be `C`.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError, ShapeError
+        In `fit`, if they are no real and finite numbers, or have other axes, or the images have other channels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.decomposition import PCA
+    >>> from ninefold.learn import ConvFeatures
+    >>> images = np.random.default_rng(0).normal(size=(20, 9, 8))
+    >>> patches = np.lib.stride_tricks.sliding_window_view(images, (3, 2), (1, 2)).reshape(-1, 6)
+    >>> components = PCA(4).fit(patches).components_.reshape(4, 1, 3, 2)
+    >>> ConvFeatures(GivenFilters(components), "soft").fit_transform(images).shape
+    (20, 32)
+    """
+
+    def __init__(self, filters: Any, *, channels: Channels = "auto") -> None:
+        self.filters = filters
+        self.channels = channels
+
+    def fit(self, X: Any, y: "ArrayLike | None" = None) -> Self:  # noqa: ARG002  scikit-learn's signature
+        """Check the kernels; of the images only the number of channels is looked at."""
+        given = self.filters.detach().cpu() if isinstance(self.filters, Tensor) else np.asarray(self.filters)
+        if given.ndim != 4 or 0 in given.shape:
+            raise ShapeError(f"filters have shape {tuple(given.shape)}; they must be (K, C, h, w), none of these 0")
+        if isinstance(given, np.ndarray):
+            if given.dtype.kind not in "fiub":
+                raise ArgumentTypeError(f"filters must hold real numbers, got dtype {given.dtype}")
+            given = torch.from_numpy(np.array(given, np.float32))
+        if given.is_complex():
+            raise ArgumentTypeError(f"filters must hold real numbers, got dtype {given.dtype}")
+        kernels = given.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        if not bool(kernels.isfinite().all()):
+            raise ArgumentError(f"filters hold {int((~kernels.isfinite()).sum())} values of NaN or infinity")
+        first = next(iter(Images(X, self.channels)), None)
+        if first is not None and first.shape[1] != kernels.shape[1]:
+            raise ShapeError(
+                f"filters of shape {tuple(kernels.shape)}, (K, C, h, w), see {kernels.shape[1]} channels, and the images have "
+                f"{first.shape[1]}"
+            )
+        return self._learned(kernels, Preparation.none(kernels[0].numel()))
 
 
 class SampledPatches(PatchSource):

@@ -13,7 +13,7 @@ from torch import Tensor
 from ninefold import nn
 from ninefold.errors import ArgumentError, ShapeError
 from ninefold.learn.atoms import energies, unit, updated_atoms
-from ninefold.learn.base import FilterSource, seed_of, size_of, whole
+from ninefold.learn.base import FilterSource, seed_of, size_of, tensor_of, whole
 from ninefold.learn.coding import BORDERS, Splitting, analysis, largest_penalty, sparse_codes, synthesis
 from ninefold.learn.images import Channels, Images
 from ninefold.learn.patches import Preparation, draw_patches
@@ -326,7 +326,7 @@ class SparseCodingFilters(FilterSource):
 
     def _learn_predictor(self, images: Tensor, codes: Tensor, generator: torch.Generator) -> None:
         """Fit the predictor to codes on crops at random positions."""
-        values = [torch.from_numpy(v).clone().requires_grad_() for v in self._predictor()]
+        values = [tensor_of(v).clone().requires_grad_() for v in self._predictor()]
         optimizer = torch.optim.Adam(values, lr=_RATE)
         height, width = (min(_CROP, n) for n in codes.shape[2:])
         edge = (values[0].shape[2] - 1, values[0].shape[3] - 1)
@@ -349,7 +349,7 @@ class SparseCodingFilters(FilterSource):
         return self.predictor_weight_, self.predictor_bias_, self.predictor_gain_
 
     def _predicted(self, images: Tensor) -> Tensor:
-        return _predict(images, [torch.from_numpy(v) for v in self._predictor()], self.border)
+        return _predict(images, [tensor_of(v) for v in self._predictor()], self.border)
 
     def encode(self, X: Any, n_iter: int = 50) -> "NDArray[np.float32]":
         """Return the sparse codes of images of one size, ``(N, K, H', W')``; see `synthesis` for their size.
@@ -362,7 +362,7 @@ class SparseCodingFilters(FilterSource):
             If the images differ in size, or do not fit the atoms.
         """
         check_is_fitted(self, "atoms_")
-        atoms = torch.from_numpy(self.atoms_)
+        atoms = tensor_of(self.atoms_)
         run = partial(sparse_codes, atoms=atoms, penalty=self.penalty, n_iter=n_iter, method=self.method, border=self.border)
         return self._each(X, run)
 
@@ -385,7 +385,7 @@ class SparseCodingFilters(FilterSource):
         """Return the normalised images ``(N, C, H, W)`` that codes stand for."""
         check_is_fitted(self, "atoms_")
         given = torch.from_numpy(np.array(codes, np.float32))
-        return synthesis(given, torch.from_numpy(self.atoms_), self.border).numpy()
+        return synthesis(given, tensor_of(self.atoms_), self.border).numpy()
 
     def reconstruct(self, X: Any, n_iter: int = 50) -> "NDArray[np.float32]":
         """Return what sparse codes make of images, ``(N, C, H, W)``, in units of the normalised images."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ninefold import functional as F
 from ninefold.errors import ArgumentError, ShapeError
-from ninefold.learn.base import FilterSource, seed_of, size_of, whole
+from ninefold.learn.base import FilterSource, seed_of, size_of, tensor_of, whole
 from ninefold.learn.coding import analysis, lipschitz, synthesis
 from ninefold.learn.images import Channels, Images
 from ninefold.learn.patches import Preparation, draw_patches
@@ -300,7 +300,7 @@ class SparseEncoderDecoder(FilterSource):
             If there are no images, or they differ in size, or fill no window.
         """
         check_is_fitted(self, "encoder_weight_")
-        weight, bias = torch.from_numpy(self.encoder_weight_), torch.from_numpy(self.encoder_bias_)
+        weight, bias = tensor_of(self.encoder_weight_), tensor_of(self.encoder_bias_)
         found: list[tuple[Tensor, Tensor]] = []
         with torch.no_grad():
             for batch in Images(X, self.channels):
@@ -325,7 +325,7 @@ class SparseEncoderDecoder(FilterSource):
         """
         check_is_fitted(self, "decoder_weight_")
         code = torch.from_numpy(np.array(features, np.float32))
-        decoder = torch.from_numpy(self.decoder_weight_)
+        decoder = tensor_of(self.decoder_weight_)
         made = self._decoded(code, torch.from_numpy(np.array(switches, np.int64)), decoder)
         return (made * self.scale_ + self.mean_).numpy()
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ninefold import nn
 from ninefold.errors import ArgumentError, ShapeError
-from ninefold.learn.base import FilterSource, seed_of, size_of, whole
+from ninefold.learn.base import FilterSource, seed_of, size_of, tensor_of, whole
 from ninefold.learn.images import Channels, Images
 from ninefold.learn.patches import Preparation, draw_patches
 from ninefold.learn.tica import TICA, whitened
@@ -337,10 +337,10 @@ class TiledICA(TransformerMixin, FilterSource):
         """
         check_is_fitted(self, "filters_")
         count, rows, columns, channels, *size = self._model.atoms.shape
-        offsets = torch.from_numpy(self.filters_).flatten(1) @ self.preparation_.mean
+        offsets = tensor_of(self.filters_).flatten(1) @ self.preparation_.mean
         with torch.random.fork_rng(devices=[]), torch.no_grad():  # the constructor draws a weight, which nobody sees
             layer = nn.TiledConv2d(channels, count, tuple(size), period=(rows, columns), **arguments)
-            layer.weight.copy_(torch.from_numpy(self.filters_).view(layer.weight.shape))
+            layer.weight.copy_(tensor_of(self.filters_).view(layer.weight.shape))
             if layer.bias is not None:
                 if layer.bias.numel() != offsets.numel():
                     raise ArgumentError(f"bias={arguments['bias']!r}, but there is one for every filter: True or False")
