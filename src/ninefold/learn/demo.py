@@ -301,7 +301,7 @@ def told(rows: Sequence[Row], title: str) -> Any:
 
     counts = list(rows[0].accuracies)
     table = Table("labels a class:", title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
-    for header in (*map(str, counts), "s to learn, extract"):
+    for header in (*map(str, counts), "seconds"):
         table.add_column(header, justify="right")
     for row in rows:
         scores = [Score.of(row.accuracies[n], 0) for n in counts]
