@@ -81,7 +81,8 @@ def test_frozen_kernels_stay_and_others_learn(start, monkeypatch):
     pretraining.trained(start, 2, 6, seeds=1, trial=True)
     pool, _, _ = few_labels.parted(digits().labels.numpy(), 0, 2)
     source = pretraining._source(start, 6, 0).fit(digits().pictures[torch.from_numpy(pool), 0])
-    assert torch.equal(kept[0], torch.from_numpy(source.filters_)) == ("frozen" in start)
+    moved = float((kept[0] - torch.from_numpy(source.filters_)).abs().max())
+    assert (moved < 1e-4) == ("frozen" in start), moved  # learned again, with as many threads as there are: equal to rounding
 
 
 def test_networks_learn_from_the_digits_and_labels_of_the_scores(given, monkeypatch):

@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ipynb"))
@@ -20,9 +21,12 @@ def cells(path, kind):
 def test_a_notebook_runs(path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
     names, printed = {"__name__": "__main__"}, io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        for source, _ in cells(path, "code"):
-            exec(compile(source, str(path), "exec"), names)
+    try:
+        with contextlib.redirect_stdout(printed):
+            for source, _ in cells(path, "code"):
+                exec(compile(source, str(path), "exec"), names)
+    finally:
+        plt.close("all")
     assert printed.getvalue().startswith("480 pictures")
     assert names["images"].skipped
     assert len(names["gains"]) == 20

@@ -79,6 +79,10 @@ def grows(do):
     do(1)  # what is made once is there
     (lines, held), (more, longer) = work(lambda: do(2)), work(lambda: do(2 * TIMES))
     assert more <= LINES * lines + 50, f"{lines} lines of Python, and {more} for an axis {TIMES} times as long"
+    for _ in range(3):  # other threads of the process, such as a cluster's that an earlier test left, allocate meanwhile
+        if longer <= held + BYTES:
+            break
+        longer = min(longer, work(lambda: do(2 * TIMES))[1])
     assert longer <= held + BYTES, f"{held} bytes, and {longer} for an axis {TIMES} times as long"
 
 
