@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -39,7 +40,7 @@ def test_what_a_notebook_shows_is_of_a_clean_run(path):
     assert all("error" not in {output["output_type"] for output in outputs} for _, outputs in shown)
     assert sum(bool(outputs) for _, outputs in shown) >= 8
     assert any("image/png" in output.get("data", {}) for _, outputs in shown for output in outputs)
-    assert "/tmp/" not in path.read_text()
+    assert tempfile.gettempdir() not in path.read_text()
     assert "/home/" not in path.read_text()
 
 
