@@ -9,12 +9,16 @@ from ninefold.spec.conv import ConvSpec
 from ninefold.spec.counts import connectivity_counts
 
 if TYPE_CHECKING:
+    from ninefold import compat as compat
+    from ninefold import data as data
     from ninefold import drawing as drawing
     from ninefold import functional as functional
     from ninefold import learn as learn
     from ninefold import models as models
     from ninefold import nn as nn
     from ninefold import pooling_theory as pooling_theory
+    from ninefold import segment as segment
+    from ninefold import structured as structured
     from ninefold import symmetry as symmetry
     from ninefold.matrix import as_linear_operator, conv_matrix, operator_norm, singular_values
     from ninefold.memory import retain_memory
@@ -87,7 +91,8 @@ _LATE = {
 }
 
 
-_MODULES = ("drawing", "functional", "learn", "models", "nn", "pooling_theory", "symmetry")
+_ROOMS = ("compat", "data", "learn", "segment", "structured", "symmetry")
+_MODULES = ("drawing", "functional", "models", "nn", "pooling_theory", *_ROOMS)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,1 @@
+"""Old packages' call surfaces on this library's functions."""

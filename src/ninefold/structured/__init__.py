@@ -1,0 +1,3 @@
+"""Structured outputs: a label for every pixel, refined, and cut into objects."""
+
+__all__: list[str] = []

@@ -1,0 +1,1 @@
+"""Refinement of label maps: fully connected random fields, grids, spatial models."""

@@ -1,0 +1,1 @@
+"""Partition: affinity graphs cut into objects, losses on partitions, and scores."""
