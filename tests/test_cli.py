@@ -108,7 +108,7 @@ def test_calibrate_prints_the_rates_with_units(monkeypatch, tmp_path, capsys):
         (("plan", "1x3x9x8 -> 4 k=11"), ("spans 11 positions", "only 9")),
         (("plan", "1x3x9x8 -> 4 k=3 g=2"), ("groups=2 must divide in_channels=3",)),
         (("plan", "1x3x9x8 -> 4 k=3", "--map", "z"), ("'z' is not c, h or g",)),
-        (("cache", "export", "missing/folder/plans.json"), ("cannot write plans",)),
+        (("cache", "export", "missing/folder/plans.json"), ("plans.json cannot be written",)),
         (("calibrate", "--threads", "0"), ("threads must be at least 1",)),
     ],
 )

@@ -46,6 +46,7 @@ def optimize(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from ninefold.network import optimize as run
+    from ninefold.storing import write_whole
 
     network = _model(model)
     example = _example(network, input, image)
@@ -67,7 +68,7 @@ def optimize(
         )
     console.print(report)
     if json is not None:
-        _write(json, report.to_json())
+        write_whole(json, report.to_json().encode())
         console.print(f"report written to {json}")
 
 
@@ -344,15 +345,6 @@ def _picture(path: Path, sizes: tuple[int, ...]) -> "Tensor":
         raise ImageError(f"{path} cannot be read as an image: {error}") from error
     values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).float() / 127.5 - 1
     return values.view(1, sizes[2], sizes[3], sizes[1]).permute(0, 3, 1, 2).repeat(sizes[0], 1, 1, 1).contiguous()
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise ArgumentError(f"cannot write {path}: {error.strerror}") from error
 
 
 def main() -> None:

@@ -289,7 +289,7 @@ def test_a_file_that_is_no_state_is_moved_and_learning_starts_afresh(kind, data,
     elif kind == "flipped":
         partial.write_bytes(whole[:-5] + bytes([whole[-5] ^ 64]) + whole[-4:])
     elif kind == "newer":
-        partial.write_bytes(whole.replace(b'"version":"1"', b'"version":"2"'))
+        partial.write_bytes(whole.replace(b'"version":"2"', b'"version":"3"'))
     elif kind == "filters":
         save_file({"atoms": torch.zeros(3)}, partial, {"format": "ninefold filters"})
     elif kind == "folder":
@@ -297,7 +297,9 @@ def test_a_file_that_is_no_state_is_moved_and_learning_starts_afresh(kind, data,
         partial.mkdir()
     else:
         partial.write_bytes(b"" if kind == "empty" else b"notes of mine")
-    words = {"flipped": "is damaged", "filters": "but not of learning", "newer": "has version 2"}.get(kind, "cannot be read")
+    words = {"flipped": "is damaged", "filters": "but not of ninefold learning", "newer": "has version 3"}.get(
+        kind, "cannot be read"
+    )
     before = None if kind == "folder" else partial.read_bytes()
     (tmp_path / "f.partial.1").write_text("older")
     (told,) = learn(data, out)
@@ -351,18 +353,18 @@ def test_a_checkpoint_that_cannot_be_written_is_told_once_and_learning_goes_on(d
     monkeypatch.setattr(resuming, "_SECONDS", 0.0)
     expected = tmp_path / "whole"
     learn(data, expected)
-    real, calls = resuming.written, []
+    real, calls = resuming.write_whole, []
 
-    def written(path, content):
+    def written(path, *_, **__):
         calls.append(path)
         raise FilterFileError(f"{path} cannot be written: No space left on device")
 
-    monkeypatch.setattr(resuming, "written", written)
+    monkeypatch.setattr(resuming, "write_whole", written)
     (told,) = learn(data, tmp_path / "f")
     assert told.endswith("No space left on device; learning goes on, but an interrupt goes back to the start")
     assert calls
     assert content(tmp_path / "f") == content(expected)
-    monkeypatch.setattr(resuming, "written", real)
+    monkeypatch.setattr(resuming, "write_whole", real)
     with pytest.raises(KeyboardInterrupt, match="kept"):
         learn(data, tmp_path / "g", progress=Interrupting(3))
 
@@ -370,7 +372,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_once_and_learning_goes_on(d
 def test_filters_that_cannot_be_written_leave_what_was_there_and_the_state(data, tmp_path, monkeypatch):
     out, partial = tmp_path / "f", tmp_path / "f.partial"
     out.write_text("before")
-    monkeypatch.setattr(commands, "save_filters", lambda *_: resuming.written(out / "no folder", b""))
+    monkeypatch.setattr(commands, "save_filters", lambda *_: resuming.write_whole(out / "no folder", b"", FilterFileError))
     with pytest.raises(FilterFileError, match=f"as it was; 50 of 50 iterations are kept in {partial}, and the same command"):
         learn(data, out)
     assert out.read_text() == "before"

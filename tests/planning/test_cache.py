@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import ninefold as nf
+from ninefold import storing
 from ninefold.errors import CacheWarning, PlanFileError
 from ninefold.ops import Site
 from ninefold.planning import cache as cache_module
@@ -197,7 +198,7 @@ def test_an_export_that_fails_leaves_the_old_file(folder, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache_module.Path, "write_text", full)
+    monkeypatch.setattr(storing.os, "fsync", full)
     with pytest.raises(PlanFileError, match="No space left"):
         nf.export_plans(target)
     assert json.loads(target.read_bytes()) == {"old": True}

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-import tempfile
+import tempfile  # noqa: F401  for the examples
 import time
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -12,6 +12,7 @@ from typing import Any
 
 from ninefold.chapter.entry import Entry, Finding
 from ninefold.errors import ArgumentError
+from ninefold.storing import write_whole
 
 __all__ = ["RECORDED", "Record", "keep", "load", "machine"]
 
@@ -105,12 +106,4 @@ def keep(key: str, record: Record, path: Path = RECORDED) -> None:
     """
     records = {**load(path), key: record}
     text = json.dumps({key: asdict(records[key]) for key in sorted(records)}, indent=1, ensure_ascii=False, allow_nan=False)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path, (text + "\n").encode())

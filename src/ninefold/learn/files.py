@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,8 +15,9 @@ from torch import Tensor
 from ninefold.errors import FilterFileError
 from ninefold.learn.base import FilterSource, tensor_of
 from ninefold.learn.patches import Preparation
+from ninefold.storing import write_whole
 
-__all__ = ["SavedFilters", "load_filters", "save_features", "save_filters", "written"]
+__all__ = ["SavedFilters", "load_filters", "save_features", "save_filters"]
 
 _FORMAT, _VERSION = "ninefold filters", 1
 _TENSORS = ("atoms", "mean", "matrix")
@@ -75,7 +74,7 @@ def save_filters(source: FilterSource, path: str | Path) -> None:
         "contrast": repr(preparation.contrast),
         "origin": json.dumps({"class": type(source).__name__, "parameters": parameters}),
     }
-    written(Path(path), save({k: v.contiguous() for k, v in tensors.items()}, about))
+    write_whole(Path(path), save({k: v.contiguous() for k, v in tensors.items()}, about), FilterFileError, parents=True)
 
 
 def load_filters(path: str | Path) -> SavedFilters:
@@ -87,30 +86,6 @@ def load_filters(path: str | Path) -> SavedFilters:
         If there is no such file, or it holds something else.
     """
     return SavedFilters(path).fit()
-
-
-def written(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Raises
-    ------
-    FilterFileError
-        If that cannot be done.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise FilterFileError(f"{path} cannot be written: {error}; what was there before is as it was") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[Tensor, Preparation, dict[str, Any]]:
@@ -147,4 +122,4 @@ def save_features(path: str | Path, features: np.ndarray, **others: Any) -> None
     """Write features as ``features`` of an npz file, and `others` beside them; whole, or not at all."""
     buffer = io.BytesIO()
     np.savez(buffer, features=features, **others)
-    written(Path(path), buffer.getvalue())
+    write_whole(Path(path), buffer.getvalue(), FilterFileError, parents=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 from ninefold.errors import FilterFileError
 from ninefold.learn.base import FilterSource
-from ninefold.learn.files import written
 from ninefold.learn.images import Images
 from ninefold.learn.rbm import ConvRBM
 from ninefold.learn.state import load_state, put_back, state_of
+from ninefold.storing import write_whole
 
 __all__ = ["Checkpoint", "fingerprint"]
 
@@ -128,7 +128,7 @@ class Checkpoint:
     def _write(self, content: bytes, name: str) -> None:
         start = time.monotonic()
         try:
-            written(self.path, content)
+            write_whole(self.path, content, FilterFileError, parents=True)
             self._kept, self._ready = name, None
         except FilterFileError as error:
             self._say("write", f"{error}; learning goes on, but an interrupt goes back to {self._kept or 'the start'}")

@@ -1,15 +1,12 @@
 """What a source holds while it learns, as a file: tensors in safetensors, all else as JSON beside them; never a pickle."""
 
 import json
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ninefold.errors import ArgumentTypeError, FilterFileError
@@ -17,13 +14,14 @@ from ninefold.learn.base import FilterSource
 from ninefold.learn.boltzmann import Boltzmann
 from ninefold.learn.coding import Splitting
 from ninefold.learn.patches import Preparation
+from ninefold.storing import packed_tensors, unpacked_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["State", "load_state", "put_back", "state_of"]
 
-_FORMAT, _VERSION = "ninefold learning", 1
+_FORMAT, _VERSION = "ninefold learning", 2
 _CLASSES: dict[str, Any] = {kind.__name__: kind for kind in (Boltzmann, Preparation, Splitting)}
 """All that is made anew by name: nothing that a file names is imported or called."""
 _PLAIN = (bool, int, float, str, type(None))
@@ -51,9 +49,7 @@ class State:
 
     def to_bytes(self, about: dict[str, Any]) -> bytes:
         """Return a safetensors file, `about` (JSON) in its metadata."""
-        told = json.dumps(about)
-        metadata = {"format": _FORMAT, "version": str(_VERSION), "state": self.text, "about": told}
-        return save(self.tensors, metadata | {"sum": _sum(self.tensors, self.text + told)})
+        return packed_tensors(self.tensors, {"state": self.text, "about": about}, _FORMAT, _VERSION)
 
 
 def state_of(source: FilterSource) -> State:
@@ -106,23 +102,11 @@ def load_state(path: Path) -> tuple[dict[str, Any], State]:
     FilterFileError
         If it is damaged, or something else.
     """
+    told, tensors = unpacked_tensors(path, _FORMAT, _VERSION, FilterFileError)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise FilterFileError(f"{path} is a safetensors file, but not of learning that was interrupted")
-            if metadata.get("version") != str(_VERSION):
-                raise FilterFileError(f"{path} has version {metadata.get('version')}, and this ninefold reads {_VERSION}")
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  not a dictionary
-        text, told = metadata["state"], metadata["about"]
-        if metadata["sum"] != _sum(tensors, text + told):
-            raise FilterFileError(f"{path} is damaged: its sum is not the one that was written")
-        about = json.loads(told)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        if isinstance(error, FilterFileError):
-            raise
-        raise FilterFileError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-    return about, State(tensors, text)
+        return told["about"], State(tensors, told["state"])
+    except (KeyError, TypeError) as error:
+        raise FilterFileError(f"{path} lacks part of a state of learning: {error}") from error
 
 
 class _Writer:
@@ -197,12 +181,3 @@ class _Reader:
         made = object.__new__(_CLASSES[kind])
         vars(made).update({str(key): self(item) for key, item in content})
         return made
-
-
-def _sum(tensors: dict[str, Tensor], text: str) -> str:
-    """Return a sum over all that a file holds, for safetensors has none."""
-    found = zlib.crc32(text.encode())
-    for name in sorted(tensors):
-        flat: Any = tensors[name].reshape(-1).view(torch.uint8).numpy()
-        found = zlib.crc32(flat, zlib.crc32(f"{name} {tuple(tensors[name].shape)}".encode(), found))
-    return f"{found:08x}"

@@ -28,6 +28,7 @@ from ninefold.engines.base import Machine
 from ninefold.errors import CacheWarning, PlanFileError
 from ninefold.planning.rates import unlikely
 from ninefold.spec.problem import Problem
+from ninefold.storing import write_whole
 
 __all__ = ["PlanCache", "cache_folder", "fingerprint", "plan_cache"]
 
@@ -217,13 +218,8 @@ class PlanCache:
         plans = {r["key"].removesuffix(mark): r["engine"] for r in self.rows() if r["key"].endswith(mark)}
         plans |= {key: engine for key, (engine, _) in self._memory.items()}
         rates = {str(threads): astuple(machine) for threads, machine in self.rates().items()}
-        partial = path.with_name(path.name + ".partial")
-        try:
-            partial.write_text(json.dumps({"format": _FORMAT, "plans": plans, "rates": rates}, indent=1), encoding="utf-8")
-            partial.replace(path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise PlanFileError(f"cannot write plans to {path}: {error.strerror}") from error
+        content = json.dumps({"format": _FORMAT, "plans": plans, "rates": rates}, indent=1)
+        write_whole(path, content.encode(), PlanFileError)
         return len(plans)
 
     def load(self, path: Path) -> int:
