@@ -6,10 +6,13 @@ __all__ = [
     "ArgumentTypeError",
     "CacheWarning",
     "CalibrationError",
+    "CheckpointError",
     "DTypeError",
+    "DataError",
     "DeviceError",
     "FilterFileError",
     "ImageError",
+    "MissingExtraError",
     "ModelError",
     "NinefoldError",
     "NoEngineError",
@@ -67,12 +70,24 @@ class FilterFileError(NinefoldError, ValueError):
     """A file of filters that cannot be read or written, or that is something else."""
 
 
+class CheckpointError(NinefoldError, ValueError):
+    """A state of a training that cannot be read or written, or that is of another training."""
+
+
 class ModelError(NinefoldError, ValueError):
     """A model name that cannot be resolved, or a model that does not take the given input."""
 
 
 class ImageError(NinefoldError, ValueError):
     """A file that is not an image that can be decoded."""
+
+
+class DataError(NinefoldError, ValueError):
+    """A recording, image, volume or video that cannot be read or written, that ends early, or that is something else."""
+
+
+class MissingExtraError(NinefoldError, ImportError):
+    """A package that comes with an extra of ninefold and is not installed."""
 
 
 class CacheWarning(UserWarning):
