@@ -67,10 +67,18 @@ def read(path: str | Path, **options: Any) -> Sample:
     ...     read(f"{folder}/tone.wav")
     Sample(2 channels, time 800 x 0.000125 s, float32 0..0)
     """
+    return _READERS[reader_kind(path)](path, **options)
+
+
+def reader_kind(path: str | Path) -> str:
+    """Return whose reader takes a file: TIFF is ``image`` with one page of grey or colour, else ``nifti``, of volumes.
+
+    Raises
+    ------
+    DataError
+    """
     kind = kind_of(path)
-    if kind == "tiff":
-        kind = "image" if stack_axes(Path(path)) in ("YX", "YXS") else "nifti"
-    return _READERS[kind](path, **options)
+    return kind if kind != "tiff" else "image" if stack_axes(Path(path)) in ("YX", "YXS") else "nifti"
 
 
 def write(path: str | Path, sample: Sample, **options: Any) -> None:
