@@ -1,6 +1,7 @@
 """A dense network is its classifier in every window: shift-and-stitch and a sliding window are the definitions."""
 
 import copy
+import pickle
 from itertools import product
 
 import pytest
@@ -218,6 +219,31 @@ def test_poolings_of_all_kinds():
         torch.testing.assert_close(dense(x)[..., ::4, ::2], net(x))
 
 
+@pytest.mark.parametrize("size", [(20, 25), (21, 22), (22, 23), (23, 24)])
+def test_windows_that_reach_beyond_the_border(size):
+    """As SqueezeNet's poolings: at the classifier's own positions, whatever of the size is left over."""
+    net = prepared(
+        nn.Sequential(
+            *(nn.Conv2d(2, 3, 3, 2), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(3, 4, 3, padding=1)),
+            *(nn.AvgPool2d(2, ceil_mode=True), nn.Conv2d(4, 2, 1)),
+            nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+        )
+    )
+    x = image_of(*size)
+    torch.testing.assert_close(densify(net)(x)[..., ::16, ::16], net(x))
+
+
+@pytest.mark.parametrize("through", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_it_is_copied_and_kept(through):
+    dense, x = densify(prepared(lenet()), torch.zeros(1, 2, 16, 13)), image_of(18, 17)
+    twin = through(dense)
+    assert twin.stride == dense.stride
+    assert torch.equal(twin(x), dense(x))
+    twin.load_state_dict(dense.state_dict())
+    with pytest.raises(ShapeError, match=r"the image has shape \(2, 18, 17\)"):
+        dense(x[:, 0])
+
+
 def test_same_padding_and_flipped_kernels():
     net = prepared(
         nn.Sequential(
@@ -292,7 +318,11 @@ class Function(nn.Module):
 
 
 REFUSED = {
-    "ceil": (nn.Sequential(nn.Conv2d(2, 3, 3), nn.MaxPool2d(2, ceil_mode=True)), "layer '1' cannot be made dense: ceil_mode"),
+    "ceil": (
+        nn.Sequential(nn.Conv2d(2, 3, 3), nn.AvgPool2d(2, 2, 1, ceil_mode=True)),
+        "layer '1' cannot be made dense: ceil_mode",
+    ),
+    "late": (nn.Sequential(nn.Conv2d(2, 3, 3), nn.MaxPool2d(1, 2, ceil_mode=True)), "layer '1' cannot be made dense: ceil_mode"),
     "group norm": (nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4)), "layer '1'.*GroupNorm is not known"),
     "reflected": (
         nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect")),

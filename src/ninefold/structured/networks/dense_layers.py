@@ -95,9 +95,9 @@ def _window(name: str, module: Any, seen: Seen) -> tuple[dict[str, Any], Seen]:
         refuse(name, "it reads what was flattened")
     kernel, stride = per_axis(module.kernel_size, n, "kernel_size"), per_axis(module.stride or module.kernel_size, n, "stride")
     dilation = per_axis(getattr(module, "dilation", 1), n, "dilation")
-    if getattr(module, "ceil_mode", False) and max(stride) > 1:
-        refuse(name, "ceil_mode lets its last window reach beyond the border, which no window of the dense map does; use False")
     pads = _pads(name, module.padding if hasattr(module, "padding") else 0, kernel, stride, dilation)
+    if getattr(module, "ceil_mode", False) and max(stride) > 1:
+        pads = _reaching_beyond(name, module, pads, kernel, stride)
     mode = getattr(module, "padding_mode", None)
     if mode not in (None, "zeros") and max(seen.step) > 1 and any(map(any, pads)):
         refuse(name, f"padding_mode={mode!r} behind stride {seen.step} reads other positions of a dense map; use zeros")
@@ -135,6 +135,21 @@ def _pads(name: str, padding: Any, kernel: Any, stride: Any, dilation: Any) -> t
     return tuple((t - t // 2, t // 2) if padding == "same_lower" else (t // 2, t - t // 2) for t in total)
 
 
+def _reaching_beyond(name: str, module: Any, pads: Any, kernel: Any, stride: Any) -> tuple[tuple[int, int], ...]:
+    """Return the pads of ``ceil_mode``, whose last window may reach ``stride - 1`` positions beyond them.
+
+    ``ceil((n + lo + hi - k) / s) + 1`` is what s - 1 positions more of padding give without it. No window may begin outside, as
+    that one is left out, and what is beyond must not count in an average.
+    """
+    kind = type(module).__name__
+    counted = getattr(module, "count_include_pad", False) and any(map(any, pads))
+    late = any(k < s + lo for k, s, (lo, _) in zip(kernel, stride, pads, strict=True))
+    whole = getattr(module, "divisor_override", None) is None
+    if module.ceil_mode is not True or not kind.startswith(("MaxPool", "AvgPool")) or counted or late or not whole:
+        refuse(name, f"ceil_mode of this {kind} lets windows reach beyond the border, and what is there counts; use False")
+    return tuple((lo, hi + s - 1) for s, (lo, hi) in zip(stride, pads, strict=True))
+
+
 def _conv(name: str, module: Any, seen: Seen) -> Made:
     if module.transposed or type(module).forward not in _FORWARDS:
         refuse(name, f"{type(module).__name__} is not a convolution that only reads windows")
@@ -157,7 +172,8 @@ def _pool(name: str, module: Any, seen: Seen) -> Made:
         how["padding_mode"] = module.padding_mode
     kind = next(k for k in _POOLS if type(module).__name__.startswith(k))
     if kind == "AvgPool":
-        how |= {"count_include_pad": module.count_include_pad, "divisor_override": getattr(module, "divisor_override", None)}
+        inner = module.count_include_pad and not module.ceil_mode  # what ceil_mode reaches beyond the border does not count
+        how |= {"count_include_pad": inner, "divisor_override": getattr(module, "divisor_override", None)}
     elif kind == "LPPool":
         how |= {"norm_type": module.norm_type, "convention": getattr(module, "convention", "torch")}
     elif kind == "LogSumExpPool":

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from ninefold import functional as F
 from ninefold.errors import ArgumentTypeError, ModelError, ShapeError
 from ninefold.structured.networks.dense_layers import Seen, dense_layer, flattened, pooled_whole, refuse
-from ninefold.structured.networks.parts import layer
+from ninefold.structured.networks.parts import check_maps, layer
 
 __all__ = ["densify"]
 
@@ -60,16 +60,44 @@ _POOLS: dict[Any, tuple[str, Signature]] = {
 _POOLS |= {torch.max_pool1d: _POOLS[_T.max_pool1d], torch.max_pool2d: _POOLS[_T.max_pool2d]}
 
 
-class Dense(fx.GraphModule):
+class Dense(nn.Module):
     """A classifier that `densify` made a labeller of every position.
 
-    Attributes
+    Parameters
     ----------
+    layers : torch.fx.GraphModule
+        The dense network.
     stride : tuple of int
         The classifier's, along each axis: how many positions of the image lie between two of its scores.
+
+    Examples
+    --------
+    >>> densify(nn.Sequential(nn.Conv1d(1, 2, 3), nn.MaxPool1d(2))).layers
+    DenseSequential(
+      (0): Conv1d(1, 2, kernel_size=(3,), stride=(1,))
+      (1): MaxPool1d(kernel_size=(2,), stride=1, padding=((0, 0),), dilation=(1,), ceil_mode=False)
+    )
     """
 
-    stride: tuple[int, ...]
+    def __init__(self, layers: fx.GraphModule, stride: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layers, self.stride, self.training = layers, stride, layers.training
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return scores ``(batch, classes, *positions)`` of an image ``(batch, channels, *space)`` of any size that is enough.
+
+        Raises
+        ------
+        ArgumentTypeError, DTypeError, ShapeError
+            If it is no image, or smaller than what one position sees.
+        """
+        check_maps(image, len(self.stride), None, "the image")
+        scores: Tensor = self.layers(image)
+        return scores
+
+    def extra_repr(self) -> str:
+        """Return the stride."""
+        return f"stride={self.stride}"
 
 
 def densify(classifier: nn.Module, example: Tensor | None = None) -> Dense:
@@ -97,7 +125,7 @@ def densify(classifier: nn.Module, example: Tensor | None = None) -> Dense:
     Raises
     ------
     UnsupportedError
-        With the layer's name and the reason, where it has no exact dense form: ``ceil_mode``, padding that depends on the size,
+        With the layer's name and the reason, where it has no exact dense form: padding that depends on the size,
         normalisation over positions, weights that depend on the whole window (squeeze and excitation).
     ModelError
         If torch.fx cannot trace the classifier.
@@ -114,6 +142,8 @@ def densify(classifier: nn.Module, example: Tensor | None = None) -> Dense:
     * at the multiples of the stride the result is exactly the classifier's on the whole image, borders and all;
     * elsewhere it is what the classifier gives on the image shifted so, as long as what it sees does not reach the border. At the
       border they differ: the shifted image ends where the dense network still sees the image.
+
+    Windows of ``ceil_mode`` that reach beyond the border are as padding at the end.
 
     Strides may leave out the last positions of the classifier's image. The windows that are really read are then smaller, and
     there are as many more of them.
@@ -146,9 +176,9 @@ def densify(classifier: nn.Module, example: Tensor | None = None) -> Dense:
     if example is not None and (example.dim() != ndim + 2 or 0 in example.shape[1:]):
         raise ShapeError(f"the example has shape {tuple(example.shape)}; it must be (batch, channels, {ndim} spatial axes)")
     walk = _Walk(traced, ndim, example)
-    dense = Dense({name: m for name, m in walk.modules.items() if name}, walk.graph, f"Dense{type(classifier).__name__}")
-    dense.stride, dense.training = walk.out.step, classifier.training
-    return dense
+    dense = fx.GraphModule(dict(walk.modules), walk.graph, f"Dense{type(classifier).__name__}")
+    dense.training = classifier.training
+    return Dense(dense, walk.out.step)
 
 
 def _axes_of(model: nn.Module, example: Any) -> int:
