@@ -23,7 +23,11 @@ def test_what_was_written_comes_back(tmp_path, channels, bits):
     write_image(tmp_path / "a.png", data, bits=bits)
     found = read_image(tmp_path / "a.png", scale="values")
     assert torch.equal(found.data, data)
-    assert (found.axes, found.meta["bits"], found.meta["channels"]) == (("height", "width"), bits, ("L", "LA", "RGB", "RGBA")[channels - 1])
+    assert (found.axes, found.meta["bits"], found.meta["channels"]) == (
+        ("height", "width"),
+        bits,
+        ("L", "LA", "RGB", "RGBA")[channels - 1],
+    )
     scaled = read_image(tmp_path / "a.png")
     assert scaled.meta["divisor"] == 2**bits - 1
     assert torch.equal(scaled.data, data.float() / (2**bits - 1))

@@ -86,9 +86,9 @@ class Padded:
         _alike(samples)
         sizes = tuple(tuple(sample.shape[1:]) for sample in samples)
         space = [-(-max(ns) // multiple) * multiple for ns in zip(*sizes, strict=True)]
-        data = samples[0].new_full((len(samples), samples[0].shape[0], *space), value)
-        for row, sample in zip(data, samples, strict=True):
-            row[(slice(None), *map(slice, sample.shape[1:]))] = sample
+        ends = [[(0, most - n) for n, most in zip(size, space, strict=True)] for size in sizes]
+        flat = [[n for pair in reversed(pairs) for n in pair] for pairs in ends]  # as torch wants them, the last axis first
+        data = torch.stack([torch.nn.functional.pad(x, pads, value=value) for x, pads in zip(samples, flat, strict=True)])
         return cls(data, sizes)
 
     @property

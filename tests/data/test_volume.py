@@ -1,0 +1,146 @@
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from ninefold.data.sample import Sample
+from ninefold.data.volume import read_volume, write_volume
+from ninefold.errors import ArgumentError, DataError, ShapeError
+
+REAL = Path(nibabel.__file__).parent / "tests" / "data"
+RANDOM = torch.Generator().manual_seed(0)
+
+
+def volume(channels=1, dtype=torch.uint8, axes=("z", "y", "x"), high=250):
+    data = torch.randint(0, high, (channels, 3, 4, 5), generator=RANDOM).to(dtype)
+    return Sample(data, axes, (3.0, 0.5, 0.25), ("µm",) * 3)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64, torch.float32, torch.float64])
+def test_values_spacing_and_units_come_back(tmp_path, name, channels, dtype):
+    given = volume(channels, dtype)
+    write_volume(tmp_path / name, given)
+    found = read_volume(tmp_path / name, dtype=None)
+    if "nii" in name:
+        assert found.axes == ("x", "y", "z")
+        assert torch.equal(found.data.permute(0, 3, 2, 1).to(dtype), given.data)
+        assert found.spacing == (0.25, 0.5, 3.0)
+    else:
+        assert found.axes == given.axes
+        assert torch.equal(found.data.to(dtype), given.data)
+        assert found.spacing == given.spacing
+    assert found.units == given.units
+    assert read_volume(tmp_path / name).data.dtype == torch.float32
+
+
+def test_real_scans_have_their_voxels():
+    scan = read_volume(REAL / "example4d.nii.gz")
+    if not (REAL / "anatomical.nii").exists():
+        pytest.skip("nibabel was installed without its test data")
+    image = nibabel.load(REAL / "example4d.nii.gz")
+    assert np.array_equal(scan.numpy(), np.moveaxis(image.get_fdata(dtype=np.float32), 3, 0))
+    assert scan.axes == ("x", "y", "z")
+    assert np.allclose(scan.spacing, (2.0, 2.0, 2.2), atol=1e-3)
+    assert scan.units == ("mm",) * 3
+    assert scan.meta["time_spacing"] == 2000.0
+    assert read_volume(REAL / "anatomical.nii").data.shape == (1, 33, 41, 25)
+
+
+def test_the_affine_of_a_turned_scan_is_kept(tmp_path):
+    scan = read_volume(REAL / "example4d.nii.gz")
+    write_volume(tmp_path / "a.nii.gz", scan)
+    again = read_volume(tmp_path / "a.nii.gz")
+    assert np.allclose(again.meta["affine"], scan.meta["affine"], atol=1e-5)
+    assert torch.equal(again.data, scan.data)
+    assert again.meta["time_spacing"] == 2000.0
+
+
+def test_a_volume_that_says_no_spacing_has_one_of_1_and_no_units(tmp_path):
+    values = np.arange(60, dtype=np.uint16).reshape(3, 4, 5)
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    nibabel.save(nibabel.Nifti1Image(values.astype(np.int16), None), tmp_path / "a.nii")
+    for name in ("a.tif", "a.nii"):
+        found = read_volume(tmp_path / name)
+        assert (found.spacing, found.units) == ((1.0, 1.0, 1.0), None)
+        assert np.array_equal(found.numpy()[0], values)
+
+
+def test_stacks_with_times_and_several_channels(tmp_path):
+    values = np.arange(2 * 3 * 2 * 4 * 5, dtype=np.uint16).reshape(2, 3, 2, 4, 5)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        values,
+        imagej=True,
+        metadata={"axes": "TZCYX", "spacing": 2.0, "unit": "um", "finterval": 0.5},
+        resolution=(4, 2),
+    )
+    found = read_volume(tmp_path / "a.tif")
+    assert found.axes == ("t", "z", "y", "x")
+    assert np.array_equal(found.numpy(), np.moveaxis(values, 2, 0))
+    assert (found.spacing, found.units) == ((0.5, 2.0, 0.5, 0.25), ("s", "µm", "µm", "µm"))
+
+
+def test_axes_may_be_in_any_order_and_units_of_any_length(tmp_path):
+    given = Sample(volume().data, ("y", "x", "z"), (1.0, 2.0, 3.0), ("cm",) * 3)
+    write_volume(tmp_path / "a.nii", given)
+    found = read_volume(tmp_path / "a.nii")
+    assert torch.equal(found.data, given.data.permute(0, 2, 1, 3).float())
+    assert found.units == ("µm",) * 3
+    assert np.allclose(found.spacing, (2e4, 1e4, 3e4))
+    write_volume(tmp_path / "a.tif", given)
+    assert read_volume(tmp_path / "a.tif").spacing == (3.0, 1.0, 2.0)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "b.tif", "a.nii", "a.nii.gz"])
+def test_wherever_a_file_is_cut_off_it_is_said(tmp_path, name):
+    given = volume(1, torch.uint8)
+    if name == "b.tif":
+        tifffile.imwrite(tmp_path / name, given.numpy()[0], compression="zlib", photometric="minisblack")
+    else:
+        write_volume(tmp_path / name, given)
+    whole, content = read_volume(tmp_path / name).data, (tmp_path / name).read_bytes()
+    said = []
+    for at in range(0, len(content), 23):
+        cut = tmp_path / f"cut{name[1:]}"
+        cut.write_bytes(content[:at])
+        try:
+            assert torch.equal(read_volume(cut).data, whole), at
+        except DataError as error:
+            said.append(str(error))
+    assert len(said) > 5
+    assert not any("\n" in sentence for sentence in said)
+
+
+def test_planes_that_lack_are_counted_and_kept_where_that_is_asked_for(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", volume().numpy()[0], imagej=True, metadata={"axes": "ZYX"})
+    content = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "b.tif").write_bytes(content.replace(b"images=3", b"images=9"))
+    with pytest.raises(DataError, match="ends after 3 of the 9 planes that it promises"):
+        read_volume(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "kind", "match"),
+    [
+        ("a.nii", {"axes": ("t", "y", "x")}, ArgumentError, r"NIfTI holds axes \('x', 'y', 'z'\), got \('t', 'y', 'x'\)"),
+        ("a.tif", {"axes": ("a", "y", "x")}, ArgumentError, "holds axes y and x, with z and t before them"),
+        ("a.nii", {"units": ("s", "s", "s")}, ArgumentError, "unit 's' is none of length"),
+        ("a.nii", {"units": ("mm", "mm", "m")}, ArgumentError, "one unit for all axes"),
+        ("a.nii", {"data": torch.full((1, 3, 4, 5), torch.nan)}, ArgumentError, "NaN"),
+        ("a.nii", {"data": torch.full((1, 3, 4, 5), 2**40)}, ArgumentError, "do not fit 32 bits"),
+        ("a.nii", {"data": torch.zeros(0, 3, 4, 5)}, ShapeError, "holds nothing"),
+        ("a.png", {}, ArgumentError, "written as .nii, .nii.gz, .tif or .ome.tif"),
+    ],
+)
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path, name, change, kind, match):
+    from dataclasses import replace
+
+    (tmp_path / name).write_bytes(b"before")
+    with pytest.raises(kind, match=match):
+        write_volume(tmp_path / name, replace(volume(), **change))
+    assert (tmp_path / name).read_bytes() == b"before"
