@@ -23,7 +23,17 @@ _SIZE = object()  # stands for sizes of tensors, which only views may read
 _ELEMENTWISE_FUNCTIONS: set[Any] = {
     *(torch.relu, torch.relu_, torch.sigmoid, torch.tanh, _T.sigmoid, _T.tanh),
     *(_T.relu, _T.relu6, _T.leaky_relu, _T.elu, _T.selu, _T.celu, _T.gelu, _T.silu, _T.mish, _T.hardswish, _T.hardtanh),
-    *(_T.hardsigmoid, _T.softplus, _T.softsign, _T.logsigmoid, _T.dropout, _T.dropout1d, _T.dropout2d, _T.dropout3d),
+    *(
+        _T.local_response_norm,
+        _T.hardsigmoid,
+        _T.softplus,
+        _T.softsign,
+        _T.logsigmoid,
+        _T.dropout,
+        _T.dropout1d,
+        _T.dropout2d,
+        _T.dropout3d,
+    ),
 }
 _ELEMENTWISE_METHODS = {"relu", "relu_", "sigmoid", "sigmoid_", "tanh", "tanh_", "contiguous", "clone"}
 _BINARY: set[Any] = {
