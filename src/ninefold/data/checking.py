@@ -88,7 +88,8 @@ class MaskReport:
         every = sum(self.pixels.values())
         lines = [f"{self.total} pairs, {len(self.bad)} of them bad, {self.classes} classes"]
         for what, counts in self.seen.items():
-            lines.append(f"{what}: " + ", ".join(f"{n} x {value}" for value, n in sorted(counts.items())))
+            whose = "masks" if what == "palette" else "images"
+            lines.append(f"{whose}: " + ", ".join(f"{n} x {value}" for value, n in sorted(counts.items())))
         lines += ["", f"{'label':>8}{'pixels':>14}{'share':>9}{'masks':>8}"]
         known = set(range(self.classes)) if self.classes <= 1000 else set()
         for label in sorted(set(self.pixels) | known):
@@ -187,7 +188,7 @@ def _see(report: MaskReport, sample: Sample, keys: Iterable[str]) -> None:
         "bits": f"{sample.meta['bits']} bits" if "bits" in sample.meta else None,
         "channels": f"{sample.data.shape[0]} channels",
         "units": "no spacing" if sample.units is None else "a spacing",
-        "palette": "palette" if sample.meta.get("palette") else "numbers",
+        "palette": "a palette" if sample.meta.get("palette") else "plain numbers",
     }
     for key in keys:
         if values[key] is not None:
