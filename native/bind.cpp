@@ -15,6 +15,7 @@ void bind_local(nb::module_& m);
 void bind_winograd(nb::module_& m);
 void bind_implicit(nb::module_& m);
 void bind_encode(nb::module_& m);
+void bind_graphs(nb::module_& m);
 void bind_pool(nb::module_& m);
 
 NB_MODULE(_native, m) {
@@ -31,5 +32,6 @@ NB_MODULE(_native, m) {
     bind_winograd(m);
     bind_implicit(m);
     bind_encode(m);
+    bind_graphs(m);
     bind_pool(m);
 }
