@@ -1,0 +1,121 @@
+"""Checkpoints of a training: the newest and the one before, each whole or not there, with a sum over all that it holds."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ninefold.errors import CheckpointError
+from ninefold.storing import packed_tensors, unpacked_tensors, write_whole
+
+__all__ = ["Checkpoints"]
+
+_KIND, _VERSION = "ninefold training", 1
+
+
+class Checkpoints:
+    """The two newest states of a training in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+    about : dict
+        What must be the same for a state to be gone on from (JSON).
+    tell : callable
+        Called with a sentence on each file that cannot be used.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     kept = Checkpoints(Path(name), {"width": 8})
+    ...     kept.save({"step": 3, "weights": {"a": torch.ones(2, dtype=torch.float32, device="cpu")}})
+    ...     kept.load()
+    {'step': 3, 'weights': {'a': tensor([1., 1.])}}
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any], tell: Callable[[str], None] = print) -> None:
+        self.newest, self.before = folder / "checkpoint.safetensors", folder / "checkpoint.before.safetensors"
+        self.about, self.tell = about, tell
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a state; the newest becomes the one before.
+
+        Parameters
+        ----------
+        state : dict
+            Of tensors, numbers, text, None, lists and dictionaries.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be written; both files are as they were.
+        """
+        tensors: dict[str, Tensor] = {}
+        tree = _flattened(state, "", tensors)
+        content = packed_tensors(tensors, {"state": tree, "of": self.about}, _KIND, _VERSION)
+        fresh = self.newest.with_name("checkpoint.fresh.safetensors")
+        write_whole(fresh, content, CheckpointError, parents=True)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self.newest.replace(self.before)
+            fresh.replace(self.newest)
+        except OSError as error:
+            raise CheckpointError(f"{self.newest} cannot be written: {error}") from error
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the newest state that can be read, or None if there is none.
+
+        Raises
+        ------
+        CheckpointError
+            If there are states, and all are damaged, or of another training.
+        """
+        problems = []
+        for path in (self.newest.with_name("checkpoint.fresh.safetensors"), self.newest, self.before):
+            if not path.exists():
+                continue
+            try:
+                found, tensors = unpacked_tensors(path, _KIND, _VERSION, CheckpointError)
+                self._same(found.get("of", {}), path)
+                state: dict[str, Any] = _restored(found["state"], tensors)
+            except CheckpointError as error:
+                problems.append(str(error))
+                self.tell(str(error))
+            else:
+                return state
+        if problems:
+            raise CheckpointError(f"{problems[0]}; give another out, remove the files, or set resume to false")
+        return None
+
+    def _same(self, other: dict[str, Any], path: Path) -> None:
+        odd = [key for key in self.about if other.get(key) != self.about[key]]
+        if odd:
+            what = ", ".join(f"{key} {other.get(key)!r} there, {self.about[key]!r} here" for key in odd[:3])
+            raise CheckpointError(f"{path} is of another training: {what}")
+
+
+def _flattened(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Return JSON for a state, its tensors put aside under their names."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[key, _flattened(item, f"{name}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {"list": [_flattened(item, f"{name}/{k}", tensors) for k, item in enumerate(value)]}
+    return {"value": value}
+
+
+def _restored(node: Any, tensors: dict[str, Tensor]) -> Any:
+    try:
+        ((kind, content),) = node.items()
+        if kind == "tensor":
+            return tensors[content]
+        if kind == "dict":
+            return {key: _restored(item, tensors) for key, item in content}
+        return [_restored(item, tensors) for item in content] if kind == "list" else content
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"this is no state of a training: {type(error).__name__}: {error}") from error

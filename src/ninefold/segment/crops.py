@@ -1,0 +1,230 @@
+"""Crops that a training sees: each drawn from its own numbers, so that any step can be made again without those before."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ninefold.errors import ArgumentError, ShapeError
+from ninefold.segment.config import TrainConfig
+from ninefold.segment.model import Shape
+from ninefold.segment.parallel import World
+
+__all__ = ["NOTHING", "Crops", "Kept", "Pairs", "Survey", "split", "survey"]
+
+NOTHING = -1
+"""The label of padding, and of pixels to be ignored, within a training."""
+
+
+class Pairs(Protocol):
+    """Images and masks by number, such as `ninefold.data.Folder`: (channels, *space) float32 and (*space) int64."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...
+
+
+class Kept:
+    """Pairs, those last used kept in memory up to a number of bytes.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    most : int
+        Bytes.
+
+    Examples
+    --------
+    >>> pairs = [(torch.zeros(1, 4, 5, device="cpu"), torch.zeros(4, 5, dtype=torch.int64, device="cpu"))]
+    >>> Kept(pairs)[0][0].shape
+    torch.Size([1, 4, 5])
+    """
+
+    def __init__(self, pairs: Pairs, most: int = 1 << 30) -> None:
+        self.pairs, self.most, self._held = pairs, most, 0
+        self._found: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return one, from memory or as it is read."""
+        if index in self._found:
+            self._found.move_to_end(index)
+            return self._found[index]
+        found = self.pairs[index]
+        self._found[index] = found
+        self._held += _bytes(found)
+        while self._held > self.most and len(self._found) > 1:
+            self._held -= _bytes(self._found.popitem(last=False)[1])
+        return found
+
+
+def _bytes(pair: tuple[Tensor, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in pair)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of the images that are trained on: their channels and axes, values, and how often each class occurs.
+
+    Examples
+    --------
+    >>> Survey(Shape(1, 2, 3), (0.5,), (0.1,), (10, 5, 0)).shape.classes
+    3
+    """
+
+    shape: Shape
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+def survey(pairs: Pairs, indices: Sequence[int], config: TrainConfig) -> Survey:
+    """Read the images and masks once.
+
+    Raises
+    ------
+    ArgumentError, ShapeError
+        If there are none, they differ in channels or axes, hold NaN, or labels that are no class.
+    """
+    if not indices:
+        raise ArgumentError("there are no images to train on")
+    sums, counts, first = [], np.zeros(0, np.int64), None
+    for k in indices:
+        image, mask = pairs[k]
+        here = image.shape[0], image.dim() - 1
+        first = first or here
+        if here != first:
+            raise ShapeError(
+                f"image {k} has {here[0]} channels and {here[1]} axes of space, others have {first[0]} and {first[1]}"
+            )
+        if not bool(image.isfinite().all()):
+            raise ArgumentError(f"image {k} holds {int((~image.isfinite()).sum())} values that are NaN or infinite")
+        values = image.flatten(1).to(torch.float64)
+        sums.append(torch.stack([torch.full((len(values),), values.shape[1]), values.sum(1), values.square().sum(1)]))
+        if config.task == "labels":
+            counts = _counted(counts, mask[mask != config.ignore], k, config.classes)
+    number, total, squares = torch.stack(sums).sum(0)
+    mean = total / number
+    deviation = (squares / number - mean.square()).clamp(min=0).sqrt()
+    deviation = torch.where(deviation > 1e-6, deviation, 1.0)
+    classes = config.classes or max(len(counts), 2) if config.task == "labels" else 0
+    counts = np.pad(counts, (0, max(0, classes - len(counts))))
+    channels, ndim = first or (0, 0)
+    told = tuple(mean.tolist()), tuple(deviation.tolist()), tuple(int(n) for n in counts)
+    return Survey(Shape(channels, ndim, classes), *told)
+
+
+def _counted(counts: np.ndarray, labels: Tensor, k: int, classes: int | None) -> np.ndarray:
+    """Add how often each label occurs."""
+    if labels.numel() and int(labels.min()) < 0:
+        raise ArgumentError(f"mask {k} holds the label {int(labels.min())}: classes are numbered from 0")
+    found = np.bincount(labels.flatten().numpy())
+    if classes is not None and len(found) > classes:
+        raise ArgumentError(f"mask {k} holds the label {len(found) - 1}, and classes={classes} are numbered 0 to {classes - 1}")
+    size = max(len(counts), len(found))
+    return np.pad(counts, (0, size - len(counts))) + np.pad(found, (0, size - len(found)))
+
+
+def split(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return which images are trained on, and which are held out.
+
+    Raises
+    ------
+    ArgumentError
+        If there are fewer than two.
+
+    Examples
+    --------
+    >>> [len(part) for part in split(10, 0.2, 0)]
+    [8, 2]
+    """
+    if count < 2:
+        raise ArgumentError(f"there are {count} images with masks: 2 or more are needed, one of them to be held out")
+    order = np.random.default_rng([seed, 7]).permutation(count)
+    held = min(count - 1, max(1, round(count * share)))
+    return sorted(map(int, order[held:])), sorted(map(int, order[:held]))
+
+
+class Crops:
+    """Batches of random crops, by epoch and step.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    indices : sequence of int
+        Those that are trained on.
+    config : TrainConfig
+    world : World
+
+    Examples
+    --------
+    >>> pairs = [(torch.ones(1, 9, 8, device="cpu"), torch.ones(9, 8, dtype=torch.int64, device="cpu")) for _ in range(3)]
+    >>> config = TrainConfig(images="a", masks="b", out="c", crop=5, batch=2, repeats=1)
+    >>> crops = Crops(pairs, [0, 1, 2], config)
+    >>> len(crops), [tuple(x.shape) for x in crops.batch(0, 1)]
+    (2, [(2, 1, 5, 5), (2, 5, 5)])
+    """
+
+    def __init__(self, pairs: Pairs, indices: Sequence[int], config: TrainConfig, world: World = World()) -> None:  # noqa: B008  frozen
+        if config.batch < world.size:
+            raise ArgumentError(f"batch is {config.batch}, less than the {world.size} processes: each needs a crop a step")
+        self.pairs, self.indices, self.config, self.world = pairs, list(indices), config, world
+
+    def __len__(self) -> int:
+        """Return the steps of an epoch; the last one is filled up from its start."""
+        return math.ceil(len(self.indices) * self.config.repeats / self.config.batch)
+
+    def batch(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """Return the images and labels of a step, this process's share of them.
+
+        Returns
+        -------
+        images : Tensor of float32, shape (share, channels, *crop)
+        labels : Tensor of int64, shape (share, *crop)
+            `NOTHING` where there is no label, or no image.
+        """
+        config = self.config
+        order = self._order(epoch)
+        numbers = [n % len(order) for n in range(step * config.batch, (step + 1) * config.batch)]
+        pairs = [self._crop(order[n], (config.seed, epoch, n)) for n in self.world.mine(numbers)]
+        return torch.stack([image for image, _ in pairs]), torch.stack([labels for _, labels in pairs])
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Go through the steps of an epoch from one on, the next one read while one is used."""
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(self.batch, epoch, start) if start < len(self) else None
+            for step in range(start, len(self)):
+                now = following
+                following = pool.submit(self.batch, epoch, step + 1) if step + 1 < len(self) else None
+                if now is not None:
+                    yield now.result()
+
+    def _order(self, epoch: int) -> list[int]:
+        draw = np.random.default_rng([self.config.seed, 11, epoch])
+        return [self.indices[k] for _ in range(self.config.repeats) for k in draw.permutation(len(self.indices))]
+
+    def _crop(self, index: int, key: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        """Cut a square out of a picture, mirrored or not; padded where the picture is smaller."""
+        draw, config = np.random.default_rng([13, *key]), self.config
+        image, labels = self.pairs[index]
+        for axis in range(labels.dim()):
+            size = labels.shape[axis]
+            start, length = int(draw.integers(max(1, size - config.crop + 1))), min(size, config.crop)
+            image, labels = image.narrow(axis + 1, start, length), labels.narrow(axis, start, length)
+        if config.task == "labels":
+            labels = labels.masked_fill(labels == config.ignore, NOTHING)
+        if config.flip and (axes := [axis for axis in range(labels.dim()) if draw.integers(2)]):
+            image, labels = image.flip([axis + 1 for axis in axes]), labels.flip(axes)
+        around = [side for size in reversed(labels.shape) for side in (0, config.crop - size)]
+        return (
+            torch.nn.functional.pad(image.to(torch.float32), around),
+            torch.nn.functional.pad(labels.to(torch.int64), around, value=NOTHING),
+        )

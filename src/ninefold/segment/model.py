@@ -1,0 +1,178 @@
+"""A trained network with what it needs beside its weights: how images are scaled, what its outputs are, how it was trained."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ninefold.errors import ModelError, ShapeError
+from ninefold.segment.config import TrainConfig
+from ninefold.storing import packed_tensors, unpacked_tensors, write_whole
+from ninefold.structured.networks import RecurrentConvNet, UNet
+
+__all__ = ["Segmenter", "Shape", "long_offsets"]
+
+_KIND, _VERSION = "ninefold segmenter", 1
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What goes in and out: channels and spatial axes of images, classes of labels (0 for objects).
+
+    Examples
+    --------
+    >>> Shape(channels=3, ndim=2, classes=4).outputs
+    4
+    """
+
+    channels: int
+    ndim: int
+    classes: int = 0
+
+    @property
+    def offsets(self) -> tuple[tuple[int, ...], ...]:
+        """Edges of each pixel that are predicted, for objects."""
+        return long_offsets(self.ndim)
+
+    @property
+    def outputs(self) -> int:
+        """Maps of the network."""
+        return self.classes or len(self.offsets)
+
+
+def long_offsets(ndim: int, reach: int = 9) -> tuple[tuple[int, ...], ...]:
+    """Return neighbours along each axis, then far ones along each.
+
+    The near edges join, the far ones tell apart: what a mutex watershed needs (Wolf et al. 2018).
+
+    Examples
+    --------
+    >>> long_offsets(2)
+    ((1, 0), (0, 1), (9, 0), (0, 9))
+    """
+    return tuple(tuple(d if k == axis else 0 for k in range(ndim)) for d in (1, reach) for axis in range(ndim))
+
+
+class Segmenter(nn.Module):
+    """A network of label maps or affinities, from images as they are read to logits.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Names the network and its size.
+    shape : Shape
+    mean, deviation : sequence of float
+        Of each channel, over the images that it is trained on.
+
+    Examples
+    --------
+    >>> config = TrainConfig(images="a", masks="b", out="c", width=4, depth=2)
+    >>> model = Segmenter(config, Shape(3, 2, classes=5), [0.5] * 3, [0.25] * 3)
+    >>> [tuple(step.shape) for step in model(torch.zeros(1, 3, 7, 9, device="cpu"))]
+    [(1, 5, 7, 9)]
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: TrainConfig, shape: Shape, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        super().__init__()
+        self.config, self.shape = config, shape
+        broadcast = (1, shape.channels, *[1] * shape.ndim)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32, device="cpu").view(broadcast))
+        self.register_buffer("deviation", torch.tensor(deviation, dtype=torch.float32, device="cpu").view(broadcast))
+        self.network = self._network()
+
+    def _network(self) -> nn.Module:
+        config, shape = self.config, self.shape
+        if config.network == "recurrent":
+            return RecurrentConvNet(
+                shape.channels,
+                config.width,
+                shape.outputs,
+                kernel_size=config.kernel,
+                label_kernel_size=config.kernel,
+                steps=config.steps,
+                activation=nn.ReLU,
+                ndim=shape.ndim,
+            )
+        widths = tuple(config.width << k for k in range(config.depth))
+        # statistics of each image alone: whatever else is in the batch, or in which process, the result is the same
+        return UNet(shape.channels, shape.outputs, widths=widths, ndim=shape.ndim, norm="instance", up="resize")
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return logits (batch, outputs, *space) of every step of the network, of which most have one.
+
+        Raises
+        ------
+        ShapeError
+            If the images have another number of channels or axes than those that it was made for.
+        """
+        shape = self.shape
+        if images.dim() != shape.ndim + 2 or images.shape[1] != shape.channels:
+            raise ShapeError(
+                f"images have shape {tuple(images.shape)}; this model takes (batch, {shape.channels}, {shape.ndim} axes of space)"
+            )
+        scaled = (images - self.mean) / self.deviation
+        size, least = images.shape[2:], 2**self.config.depth if self.config.network == "unet" else 1
+        lacking = [max(0, least - n) for n in size]
+        if any(lacking):
+            around = [side for n in reversed(lacking) for side in (0, n)]
+            scaled = nn.functional.pad(scaled, around, mode="replicate")
+        found = self.network(scaled)
+        steps = found if isinstance(found, tuple) else (found,)
+        return tuple(logits[(..., *(slice(n) for n in size))] for logits in steps) if any(lacking) else steps
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Return probabilities of classes, or affinities, of one image.
+
+        Parameters
+        ----------
+        image : Tensor of shape (channels, *space)
+            As it was read, for training, too.
+
+        Returns
+        -------
+        Tensor of float32, shape (classes or edges, *space)
+        """
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                logits: Tensor = self(image[None].to(torch.float32))[-1][0]
+        finally:
+            self.train(training)
+        return logits.softmax(0) if self.shape.classes else logits.sigmoid()
+
+    def save(self, path: Path, **about: Any) -> None:
+        """Write weights and settings to a safetensors file, whole or not at all.
+
+        Raises
+        ------
+        ModelError
+            If it cannot be written.
+        """
+        settings = {"config": asdict(self.config), "shape": asdict(self.shape), "about": about}
+        tensors = {name: value.detach().contiguous().clone() for name, value in self.state_dict().items()}
+        write_whole(path, packed_tensors(tensors, settings, _KIND, _VERSION), ModelError, parents=True)
+
+    @classmethod
+    def load(cls, path: Path) -> "Segmenter":
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ModelError
+            If there is none, it is damaged, or something else.
+        """
+        settings, tensors = unpacked_tensors(path, _KIND, _VERSION, ModelError)
+        try:
+            config, shape = TrainConfig.of(settings["config"]), Shape(**settings["shape"])
+            model = cls(config, shape, [0.0] * shape.channels, [1.0] * shape.channels)
+            model.load_state_dict(tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{path} holds no model that this version makes: {error}") from error
+        return model.eval()
