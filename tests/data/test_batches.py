@@ -47,7 +47,7 @@ def net_of(ndim):
     with torch.no_grad():
         norm.bias.fill_(3.0)
     net = nn.Sequential(
-        conv(2, 4, 3, padding=1), norm, nn.ReLU(), conv(4, 5, 3, padding=2, dilation=2), nn.Sigmoid(),
+        conv(2, 4, 3, padding=1), norm, nn.ReLU(), conv(4, 5, 3, padding=2, dilation=2), nn.Tanh(),
         nn.Sequential(pool(2, stride=1, padding=1), mean(2, stride=1, padding=1), conv(5, 3, 2, stride=2, padding=1)),
     )  # fmt: skip
     return net.double().eval()
@@ -59,6 +59,7 @@ def test_each_sample_has_in_a_padded_batch_what_it_has_alone(ndim):
     alone = [net(x[None])[0] for x in given]
     together = run_padded(net, Padded.of(given, value=float("nan")).filled(0))
     assert together.sizes == tuple(tuple(y.shape[1:]) for y in alone)
+    assert not together.data.masked_select(~together.mask).any()
     for a, b in zip(together, alone, strict=True):
         assert torch.allclose(a, b, atol=1e-12)
     labels = [torch.randint(0, 3, y.shape[1:], generator=RANDOM) for y in alone]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import torch
 
-import ninefold.data as data
+from ninefold import data
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 
