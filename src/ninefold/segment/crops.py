@@ -108,7 +108,15 @@ def survey(pairs: Pairs, indices: Sequence[int], config: TrainConfig) -> Survey:
         if not bool(image.isfinite().all()):
             raise ArgumentError(f"image {k} holds {int((~image.isfinite()).sum())} values that are NaN or infinite")
         values = image.flatten(1).to(torch.float64)
-        sums.append(torch.stack([torch.full((len(values),), values.shape[1]), values.sum(1), values.square().sum(1)]))
+        sums.append(
+            torch.stack(
+                [
+                    torch.full((len(values),), float(values.shape[1]), dtype=torch.float64, device="cpu"),
+                    values.sum(1),
+                    values.square().sum(1),
+                ]
+            )
+        )
         if config.task == "labels":
             counts = _counted(counts, mask[mask != config.ignore], k, config.classes)
     number, total, squares = torch.stack(sums).sum(0)

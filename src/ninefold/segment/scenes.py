@@ -42,7 +42,7 @@ def _photograph(name: str) -> NDArray[np.float32]:
 
 
 def texture_scenes(
-    count: int, seed: int, *, size: tuple[int, int] = (96, 112), regions: int = 6, half: str = "left"
+    count: int, seed: int, *, size: tuple[int, int] = (96, 112), regions: int = 6, half: str = "left", tint: float = 0.0
 ) -> list[tuple[Tensor, Tensor]]:
     """Return pictures cut together from photographs of brick, grass and gravel, and the class of every pixel.
 
@@ -58,11 +58,14 @@ def texture_scenes(
         Of a picture.
     half : {"left", "right"}
         Of the photographs; those that are tested on come from the other one than those that are learned from.
+    tint : float
+        Deviation of the colour that each region is painted with, where textures have 1. Colours are drawn: they say where a region
+        ends, and nothing of its class. With 0 pictures are grey.
 
     Returns
     -------
     list of (image, mask)
-        (1, height, width) of float32, (height, width) of int64.
+        (1, height, width) of float32, or 3 channels with `tint`; (height, width) of int64.
 
     Examples
     --------
@@ -89,7 +92,9 @@ def texture_scenes(
             top, left = (int(draw.integers(n - m + 1)) for n, m in zip(part.shape, size, strict=True))
             inside = nearest == region
             image[inside] = part[top : top + height, left : left + width][inside]
-        scenes.append((torch.from_numpy(image)[None], torch.from_numpy(classes[nearest].astype(np.int64))))
+        colours = tint * draw.standard_normal((regions, 3 if tint else 1)).astype(np.float32)
+        painted = image + colours[nearest].transpose(2, 0, 1)
+        scenes.append((torch.from_numpy(painted), torch.from_numpy(classes[nearest].astype(np.int64))))
     return scenes
 
 

@@ -145,7 +145,9 @@ class _Training:
         found = survey(pairs, taught, config)
         torch.manual_seed(config.seed)
         self.model = Segmenter(config, found.shape, found.mean, found.deviation)
-        self.task: Task = task_of(config, found.shape, class_weights(torch.tensor(found.counts, device="cpu"), config.balance))
+        self.task: Task = task_of(
+            config, found.shape, class_weights(torch.tensor(found.counts, dtype=torch.int64, device="cpu"), config.balance)
+        )
         self.crops = Crops(pairs, taught, config, self.world)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, foreach=False
