@@ -59,8 +59,8 @@ def texture_scenes(
     half : {"left", "right"}
         Of the photographs; those that are tested on come from the other one than those that are learned from.
     tint : float
-        Deviation of the colour that each region is painted with, where textures have 1. Colours are drawn: they say where a region
-        ends, and nothing of its class. With 0 pictures are grey.
+        Deviation of the colour that each region is painted with, where textures have 1. Colours are drawn: they say where a
+        region ends, and nothing of its class. With 0 pictures are grey.
 
     Returns
     -------
