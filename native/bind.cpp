@@ -17,6 +17,7 @@ void bind_implicit(nb::module_& m);
 void bind_encode(nb::module_& m);
 void bind_graphs(nb::module_& m);
 void bind_pool(nb::module_& m);
+void bind_lattice(nb::module_& m);
 
 NB_MODULE(_native, m) {
     m.doc() = "Kernels on raw addresses; ninefold.engines.native checks everything before it calls one.";
@@ -34,4 +35,5 @@ NB_MODULE(_native, m) {
     bind_encode(m);
     bind_graphs(m);
     bind_pool(m);
+    bind_lattice(m);
 }

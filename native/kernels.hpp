@@ -77,6 +77,7 @@ struct WinogradKernels;
 struct ImplicitKernels;
 struct Pool;
 struct EncodeKernels;
+struct LatticeKernels;
 
 // The kernels of one instruction set.
 struct Kernels {
@@ -90,6 +91,7 @@ struct Kernels {
     const WinogradKernels* winograd;
     const ImplicitKernels* implicit;
     const EncodeKernels* encode;
+    const LatticeKernels* lattice;
     size_t (*pool_scratch)(const Pool&);
     void (*pool_forward)(const Pool&, const void* in, void* out, char* scratch);
     size_t (*pool_back_scratch)(const Pool&);

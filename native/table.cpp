@@ -1,6 +1,7 @@
 // The kernels of this instruction set, by name.
 #include "encode.hpp"
 #include "implicit.hpp"
+#include "lattice.hpp"
 #include "simd.hpp"
 #include "winograd.hpp"
 
@@ -22,6 +23,7 @@ void pool_backward(const Pool&, const void*, const void*, void*, char*);
 extern const WinogradKernels winograd;
 extern const ImplicitKernels implicit;
 extern const EncodeKernels encode;
+extern const LatticeKernels lattice;
 extern const Kernels kernels;
 const Kernels kernels = {
     .name = NINEFOLD_STRING(NINEFOLD_ISA),
@@ -34,6 +36,7 @@ const Kernels kernels = {
     .winograd = &winograd,
     .implicit = &implicit,
     .encode = &encode,
+    .lattice = &lattice,
     .pool_scratch = pool_scratch,
     .pool_forward = pool_forward,
     .pool_back_scratch = pool_back_scratch,

@@ -1,0 +1,53 @@
+// Gaussian filters of any features on the permutohedral lattice (Adams, Baek and Davis 2010), and mean-field steps on them.
+//
+// A point's features lie in a simplex of the lattice; its value is spread over the simplex's vertices (splat), the vertices are
+// blurred along each of the lattice's axes in turn, and the point reads its own vertices (slice): K = scale * S B S'.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace ninefold {
+
+constexpr int kMostFeatures = 12;   // dimensions that the build is compiled for
+constexpr int kMostLabels = 64;     // of a mean field in one pass
+constexpr int kMostTerms = 16;
+constexpr float kWeightUnit = 1.0f / 65535;  // weights are whole numbers of these: a point's add up to 65535 exactly
+
+// What a build leaves. Vertices are numbered as points first touch them; number `vertices` stands for one that is not there.
+struct LatticeView {
+    int64_t points = 0, vertices = 0;
+    int64_t corners = 0;                 // of a simplex, and axes of the blur: one more than features
+    const int32_t* ids = nullptr;        // (points, corners)
+    const uint16_t* weights = nullptr;   // (points, corners): barycentric
+    const int32_t* near = nullptr;       // (corners, vertices, 2): the two neighbours along each axis
+    float scale = 1;                     // makes the kernel's integral that of exp(-|f|^2 / 2)
+};
+
+// One pairwise term of a mean-field step: energies matrix * (after (K - self) before q).
+struct PairwiseView {
+    LatticeView lattice;
+    const float* before = nullptr;  // (points), null for ones
+    const float* after = nullptr;
+    const float* self = nullptr;    // (points): the kernel's diagonal, taken off; null where it stays
+    const float* matrix = nullptr;  // (labels, labels) row by row; null where `diagonal` is the matrix's
+    const float* diagonal = nullptr;
+};
+
+struct MeanField {
+    int64_t points = 0, labels = 0, steps = 0, threads = 1;
+    const float* unary = nullptr;  // energies (labels, points)
+    float* q = nullptr;            // (labels, points): the start, then the result; it is the softmax of -unary where `begun` is 0
+    int64_t begun = 0;
+    const PairwiseView* terms = nullptr;
+    int64_t count = 0;
+};
+
+struct LatticeKernels {
+    size_t (*filter_scratch)(const LatticeView&, int64_t channels, int64_t threads);
+    // out = K in, or K' in where reversed; both (points, channels)
+    void (*filter)(const LatticeView&, const float* in, float* out, int64_t channels, bool reversed, int64_t threads, char* scratch);
+    size_t (*field_scratch)(const MeanField&);
+    void (*field)(const MeanField&, char* scratch);
+};
+
+}  // namespace ninefold

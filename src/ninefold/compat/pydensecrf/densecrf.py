@@ -1,0 +1,280 @@
+"""``pydensecrf.densecrf``: a dense CRF over arrays, with that package's names, order of arguments and conventions.
+
+What is the same: kernels ``exp(-|f_i - f_j|^2 / 2)``, self term included, symmetric normalisation unless asked, a number for
+`compat`
+is Potts, a vector the diagonal and a matrix (its symmetric part) the whole of the energies of pairs, pixels are flattened
+row by row.
+What differs: arrays may be read-only, of any order in memory and any real dtype; results are NumPy arrays; a kernel that is not
+normalised has the integral of the definition, which that package's lattice misses by a factor (1.13 for two features, 1.42
+for five).
+"""
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
+from ninefold.structured.crf.field import Term, mean_field, normalization_named
+from ninefold.structured.crf.lattice import LatticeFilter
+from ninefold.structured.crf.room import available_memory, lattice_bytes, refuse_beyond, vertices_within
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "CONST_KERNEL",
+    "DIAG_KERNEL",
+    "FULL_KERNEL",
+    "NORMALIZE_AFTER",
+    "NORMALIZE_BEFORE",
+    "NORMALIZE_SYMMETRIC",
+    "NO_NORMALIZATION",
+    "ConstUnary",
+    "DenseCRF",
+    "DenseCRF2D",
+    "KernelType",
+    "LogisticUnary",
+    "NormalizationType",
+    "Unary",
+]
+
+
+class KernelType(IntEnum):
+    """How a kernel's features would be learned; inference is the same for all."""
+
+    CONST_KERNEL = 0
+    DIAG_KERNEL = 1
+    FULL_KERNEL = 2
+
+
+class NormalizationType(IntEnum):
+    """On which sides a kernel is divided by its sums."""
+
+    NO_NORMALIZATION = 0
+    NORMALIZE_BEFORE = 1
+    NORMALIZE_AFTER = 2
+    NORMALIZE_SYMMETRIC = 3
+
+
+CONST_KERNEL, DIAG_KERNEL, FULL_KERNEL = KernelType
+NO_NORMALIZATION, NORMALIZE_BEFORE, NORMALIZE_AFTER, NORMALIZE_SYMMETRIC = NormalizationType
+
+
+class Unary:
+    """Energies ``(L, N)``."""
+
+    def __init__(self, energies: "NDArray[np.float32]") -> None:
+        self.energies = energies
+
+
+class ConstUnary(Unary):
+    """Energies that are given, ``(L, N)``."""
+
+    def __init__(self, u: "ArrayLike") -> None:
+        super().__init__(_numbers(u, "unary energies", 2))
+
+
+class LogisticUnary(Unary):
+    """Energies ``L f`` of features ``(D, N)`` by a matrix ``(labels, D)``."""
+
+    def __init__(self, L: "ArrayLike", f: "ArrayLike") -> None:
+        matrix, features = _numbers(L, "the matrix", 2), _numbers(f, "features", 2)
+        if matrix.shape[1] != len(features):
+            raise ShapeError(
+                f"a matrix {matrix.shape} by features {features.shape}: {matrix.shape[1]} columns, {len(features)} rows"
+            )
+        super().__init__(matrix @ features)
+
+
+class DenseCRF:
+    """A dense CRF of `nvar` points and `nlabels` labels.
+
+    Raises
+    ------
+    ArgumentError
+        If a number is less than 1.
+
+    Examples
+    --------
+    >>> d = DenseCRF(4, 2)
+    >>> d.setUnaryEnergy(np.array([[0, 0, 1, 0], [1, 1, 0, 1]]))
+    >>> d.addPairwiseEnergy(np.arange(4.0)[None] / 3, compat=3)
+    >>> np.argmax(d.inference(5), axis=0).tolist()
+    [0, 0, 0, 0]
+    """
+
+    def __init__(self, nvar: int, nlabels: int) -> None:
+        self._points, self._labels = _count(nvar, "nvar"), _count(nlabels, "nlabels")
+        self._unary: torch.Tensor | None = None
+        self._terms: list[Term] = []
+        self._dims: list[int] = []
+
+    def setUnaryEnergy(self, u: "ArrayLike", f: "ArrayLike | None" = None) -> None:
+        """Set energies ``(L, N)``, or those of features ``f`` by a matrix ``u``."""
+        self.setUnary(ConstUnary(u) if f is None else LogisticUnary(u, f))
+
+    def setUnary(self, u: Unary) -> None:
+        """Set the unary term."""
+        if not isinstance(u, Unary):
+            raise ArgumentTypeError(f"a unary term of type {type(u).__name__}; it must be a ConstUnary or a LogisticUnary")
+        wanted = (self._labels, self._points)
+        if u.energies.shape != wanted:
+            raise ShapeError(f"unary energies of shape {u.energies.shape}; they must be (labels, points), {wanted}")
+        self._unary = torch.from_numpy(u.energies)
+
+    def addPairwiseEnergy(
+        self,
+        features: "ArrayLike",
+        compat: Any,
+        kernel: int = DIAG_KERNEL,
+        normalization: int = NORMALIZE_SYMMETRIC,
+    ) -> None:
+        """Add a kernel of features ``(D, N)``, divided by their widths."""
+        rows = _numbers(features, "features", 2)
+        if rows.shape[1] != self._points:
+            raise ShapeError(f"features of shape {rows.shape}; they must be (features, points), with {self._points} points")
+        self._add(torch.from_numpy(rows).T, compat, kernel, normalization)
+
+    def inference(self, niter: int) -> "NDArray[np.float32]":
+        """Return marginals ``(L, N)`` after `niter` steps."""
+        return self._ran(_steps(niter), None).numpy()
+
+    def startInference(self) -> "tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]":
+        """Return the first marginals, and two arrays to be passed on."""
+        q = self._ran(0, None).numpy()
+        return q, np.zeros_like(q), np.zeros_like(q)
+
+    def stepInference(self, Q: Any, tmp1: Any, tmp2: Any) -> None:  # noqa: ARG002
+        """Replace marginals by those one step on, in place."""
+        if not isinstance(Q, np.ndarray) or Q.shape != (self._labels, self._points):
+            raise ShapeError(f"Q must be the array {(self._labels, self._points)} of startInference, not {np.shape(Q)}")
+        Q[...] = self._ran(1, torch.from_numpy(np.array(Q, np.float32, order="C"))).numpy()
+
+    def klDivergence(self, Q: "ArrayLike") -> float:
+        """Return the divergence of marginals from the CRF, up to its constant: what inference makes small."""
+        q = torch.from_numpy(_numbers(Q, "Q", 2))
+        if q.shape != (self._labels, self._points):
+            raise ShapeError(f"Q of shape {tuple(q.shape)}; it must be {(self._labels, self._points)}")
+        wide = q.double()
+        total = (wide * wide.clamp_min(1e-20).log()).sum() + (wide * self._energies().double()).sum()
+        for term in self._terms:
+            total = total + (q.T * term.energies(q.T.contiguous())).double().sum()
+        return float(total)
+
+    def _energies(self) -> torch.Tensor:
+        if self._unary is None:
+            raise ArgumentError("0 unary energies are set; call setUnaryEnergy first")
+        return self._unary
+
+    def _ran(self, steps: int, start: torch.Tensor | None) -> torch.Tensor:
+        q = mean_field(self._energies(), self._terms if steps else [], steps, start)
+        return q.contiguous()
+
+    def _add(self, rows: torch.Tensor, compat: Any, kernel: int, normalization: int) -> None:
+        KernelType(kernel)
+        name = normalization_named(NormalizationType(normalization).name)
+        matrix = _compat(compat, self._labels)
+        dims = [*self._dims, rows.shape[1]]
+        needed, limit = lattice_bytes(self._points, dims, self._labels), available_memory()
+        held = lattice_bytes(self._points, self._dims, self._labels) if self._dims else 0
+        refuse_beyond(needed - held, limit, f"kernel {len(dims)} of {self._points} points and {self._labels} labels")
+        most = vertices_within(limit + held - needed, rows.shape[1], self._labels, torch.get_num_threads())
+        self._terms.append(Term.made(LatticeFilter(rows, most), matrix, name, self_term=True))
+        self._dims = dims
+
+
+class DenseCRF2D(DenseCRF):
+    """A dense CRF of an image `w` wide and `h` high, flattened row by row.
+
+    Examples
+    --------
+    >>> d = DenseCRF2D(9, 12, 2)
+    >>> d.setUnaryEnergy(np.zeros((2, 108), np.float32))
+    >>> d.addPairwiseGaussian(sxy=3, compat=3)
+    >>> d.addPairwiseBilateral(sxy=80, srgb=13, rgbim=np.zeros((12, 9, 3), np.uint8), compat=10)
+    >>> np.array(d.inference(5)).reshape(2, 12, 9)[0, 0, 0].item()
+    0.5
+    """
+
+    def __init__(self, w: int, h: int, nlabels: int) -> None:
+        self._w, self._h = _count(w, "w"), _count(h, "h")
+        super().__init__(self._w * self._h, nlabels)
+
+    def addPairwiseGaussian(
+        self, sxy: Any, compat: Any, kernel: int = DIAG_KERNEL, normalization: int = NORMALIZE_SYMMETRIC
+    ) -> None:
+        """Add a kernel of places, `sxy` pixels wide: a number, or one along x and one along y."""
+        self._add(self._places(sxy), compat, kernel, normalization)
+
+    def addPairwiseBilateral(
+        self,
+        sxy: Any,
+        srgb: Any,
+        rgbim: "ArrayLike",
+        compat: Any,
+        kernel: int = DIAG_KERNEL,
+        normalization: int = NORMALIZE_SYMMETRIC,
+    ) -> None:
+        """Add a kernel of places and colours, `sxy` pixels and `srgb` units of the image ``(h, w, 3)`` wide."""
+        image = np.asarray(rgbim)
+        if image.shape != (self._h, self._w, 3):
+            hint = "; width and height are the other way round" if image.shape == (self._w, self._h, 3) else ""
+            raise ShapeError(
+                f"an image of shape {image.shape}; it must be (h, w, 3), {(self._h, self._w, 3)}{hint}: for other channels use "
+                "create_pairwise_bilateral and addPairwiseEnergy"
+            )
+        colors = torch.from_numpy(_numbers(image, "the image", 3)).flatten(0, 1)
+        rows = torch.cat([self._places(sxy), colors / _widths(srgb, 3, "srgb")], 1)
+        del colors
+        self._add(rows, compat, kernel, normalization)
+
+    def _places(self, sxy: Any) -> torch.Tensor:
+        widths = _widths(sxy, 2, "sxy")
+        x = torch.arange(self._w, dtype=torch.float32, device="cpu") / widths[0]
+        y = torch.arange(self._h, dtype=torch.float32, device="cpu") / widths[1]
+        return torch.stack([x.repeat(self._h), y.repeat_interleave(self._w)], 1)
+
+
+def _numbers(x: "ArrayLike", what: str, axes: int) -> "NDArray[np.float32]":
+    """Return an array of finite float32, our own where the caller's is of another kind."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise ArgumentTypeError(f"{what} are of dtype {array.dtype}; they must be real numbers")
+    if array.ndim != axes:
+        raise ShapeError(f"{what} have shape {array.shape}; they must have {axes} axes")
+    copied = np.array(array, np.float32, order="C")
+    if not np.isfinite(copied).all():
+        raise ArgumentError(f"{what}: {int((~np.isfinite(copied)).sum())} of {copied.size} numbers are NaN or infinite")
+    return copied
+
+
+def _widths(x: Any, count: int, name: str) -> torch.Tensor:
+    widths = np.asarray(x, np.float64).ravel()
+    if len(widths) not in (1, count) or not (np.isfinite(widths).all() and (widths > 0).all()):
+        raise ArgumentError(f"{name}={x!r}; it must be a positive number, or {count} of them")
+    return torch.from_numpy(np.broadcast_to(widths, count).astype(np.float32))
+
+
+def _compat(compat: Any, labels: int) -> torch.Tensor:
+    matrix = np.array(compat, np.float32)
+    if matrix.ndim == 0:
+        matrix = np.full(labels, -matrix, np.float32)
+    elif matrix.shape not in ((labels,), (labels, labels)):
+        raise ShapeError(f"compat of shape {matrix.shape}; it must be a number, ({labels},) or ({labels}, {labels})")
+    if not np.isfinite(matrix).all():
+        raise ArgumentError(f"compat has {int((~np.isfinite(matrix)).sum())} numbers that are NaN or infinite")
+    return torch.from_numpy((matrix + matrix.T) / 2 if matrix.ndim == 2 else matrix)
+
+
+def _count(n: Any, name: str) -> int:
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise ArgumentError(f"{name}={n!r}; it must be a whole number, 1 or more")
+    return int(n)
+
+
+def _steps(n: Any) -> int:
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
+        raise ArgumentError(f"niter={n!r}; it must be a whole number, 0 or more")
+    return int(n)

@@ -1,0 +1,77 @@
+"""How much memory a dense CRF needs, and how much there is."""
+
+import os
+from pathlib import Path
+
+from ninefold.errors import NinefoldError
+
+__all__ = ["RoomError", "available_memory", "exact_bytes", "lattice_bytes", "refuse_beyond", "vertices_bytes", "vertices_within"]
+
+
+class RoomError(NinefoldError, MemoryError):
+    """More memory would be needed than there is, or than is allowed."""
+
+
+def available_memory() -> int:
+    """Return the bytes that can be had without swapping: what the system says is available, else free pages.
+
+    Examples
+    --------
+    >>> available_memory() > 0
+    True
+    """
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _width(labels: int) -> int:
+    return next((w for w in (4, 8, 16, 24, 32, 48, 64) if labels <= w), 32)
+
+
+def _vertex(dims: int, labels: int, threads: int) -> int:
+    """Bytes of a vertex: neighbours, its key twice over while the table grows, slots, and rows of values."""
+    return 8 * (dims + 1) + 8 * dims + 48 + 4 * _width(labels) * (1 + threads)
+
+
+def lattice_bytes(points: int, dims: list[int], labels: int) -> int:
+    """Return the bytes that a mean field on lattices needs whatever the image: all but what its vertices take.
+
+    Per point and kernel there are ``d + 1`` vertices of 6 bytes and a norm of 4; features lie in memory while a lattice is built;
+    per label there are the energies and the marginals.
+
+    Examples
+    --------
+    >>> lattice_bytes(4000 * 4000, [2, 5], 2) / 1e9
+    1.44
+    """
+    kept = [points * (6 * (d + 1) + 4) for d in dims]
+    fields = points * labels * 8
+    building = [sum(kept[:k]) + kept[k] + 4 * d * points + fields // 2 for k, d in enumerate(dims)]
+    return max([sum(kept) + fields, *building])
+
+
+def vertices_bytes(vertices: int, dims: int, labels: int, threads: int) -> int:
+    """Return the bytes that so many vertices take."""
+    return vertices * _vertex(dims, labels, threads)
+
+
+def vertices_within(room: int, dims: int, labels: int, threads: int) -> int:
+    """Return how many vertices so many bytes hold."""
+    return max(0, min(2**31 - 2, room // _vertex(dims, labels, threads)))
+
+
+def exact_bytes(points: int, labels: int) -> int:
+    """Return the bytes of the exact twin: a chunk of the kernel with what it is made of, and some fields."""
+    return 4 * min(points * points, max(points, 1 << 23)) * 4 + points * labels * 8 * 6
+
+
+def refuse_beyond(needed: int, limit: int, what: str) -> None:
+    """Raise `RoomError` if more is needed than the limit."""
+    if needed > limit:
+        raise RoomError(
+            f"{what} needs {needed / 2**20:.0f} MiB at least, {limit / 2**20:.0f} MiB may be used; "
+            "give it fewer pixels, labels or kernels, or set memory_limit"
+        )
