@@ -1,5 +1,6 @@
 """What comes in, as plain arrays, and what goes out in the kind that came: NumPy or torch, checked once."""
 
+from importlib import import_module
 from typing import Any, TypeVar
 
 import numpy as np
@@ -7,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
+from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, MissingExtraError, ShapeError
 
-__all__ = ["Array", "Labels", "in_kind", "label_array", "plain_array", "same_shape", "whole_label"]
+__all__ = ["Array", "Labels", "in_kind", "label_array", "plain_array", "same_shape", "scipy_part", "whole_label"]
 
 Array = NDArray[Any] | Tensor
 Labels = NDArray[np.int64]
@@ -113,3 +114,22 @@ def in_kind(found: NDArray[Any], like: Any) -> Any:
     tensor([0, 1, 2])
     """
     return torch.from_numpy(found).to(like.device) if isinstance(like, Tensor) else found
+
+
+def scipy_part(name: str, what: str) -> Any:
+    """Return a module of SciPy: loaded only by what needs it.
+
+    Raises
+    ------
+    MissingExtraError
+        If SciPy is not installed.
+
+    Examples
+    --------
+    >>> scipy_part("ndimage", "boundary_f").__name__
+    'scipy.ndimage'
+    """
+    try:
+        return import_module(f"scipy.{name}")
+    except ImportError as error:
+        raise MissingExtraError(f"{what} needs SciPy: pip install 'ninefold[segment]' ({error})") from error

@@ -5,11 +5,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
-from scipy.spatial import cKDTree
 
 from ninefold.errors import ArgumentError
-from ninefold.structured.partition.arrays import Labels, label_array
+from ninefold.structured.partition.arrays import Labels, label_array, scipy_part
 from ninefold.structured.partition.offsets import ends, neighbour_offsets
 
 __all__ = ["cell_image", "voronoi_cells"]
@@ -35,6 +33,8 @@ def voronoi_cells(shape: Sequence[int], cells: int, *, walls: bool = True, seed:
     ------
     ArgumentError
         If a size or the number of cells is below 1, or there are more cells than voxels.
+    MissingExtraError
+        If SciPy is not installed.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def voronoi_cells(shape: Sequence[int], cells: int, *, walls: bool = True, seed:
         raise ArgumentError(f"{cells} cells in a shape of {sizes}; give sizes of at least 1, and 1 to {max(voxels, 0)} cells")
     points = np.stack(np.unravel_index(np.random.default_rng(seed).choice(voxels, cells, replace=False), sizes), 1)
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in sizes), indexing="ij"), -1).reshape(-1, len(sizes))
-    nearest: Any = cKDTree(points).query(grid)[1]
+    nearest: Any = scipy_part("spatial", "voronoi_cells").cKDTree(points).query(grid)[1]
     nearest = nearest.reshape(sizes) + 1
     labels = nearest.astype(np.int64)
     if walls:
@@ -80,6 +80,8 @@ def cell_image(labels: Any, *, noise: float = 0.2, blur: float = 0.7, faint: flo
     ------
     DTypeError, ShapeError, ArgumentError
         If labels are none, or a parameter is out of its range.
+    MissingExtraError
+        If SciPy is not installed.
 
     Examples
     --------
@@ -90,5 +92,7 @@ def cell_image(labels: Any, *, noise: float = 0.2, blur: float = 0.7, faint: flo
         raise ArgumentError(f"noise={noise}, blur={blur}, faint={faint}; the first two are 0 and more, the last from 0 to 1")
     plain, generator = label_array(labels, "labels"), np.random.default_rng(seed)
     bright = (plain > 0) | (generator.random(plain.shape) < faint)
-    image = gaussian_filter(bright.astype(np.float64), blur) + noise * generator.normal(size=plain.shape)
+    image = scipy_part("ndimage", "cell_image").gaussian_filter(bright.astype(np.float64), blur) + noise * generator.normal(
+        size=plain.shape
+    )
     return np.asarray(image, np.float32)
