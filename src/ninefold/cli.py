@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from ninefold.cli_segment import StoppedError, segment_app
 from ninefold.errors import ArgumentError, ImageError, ModelError, NinefoldError
 
 if TYPE_CHECKING:
@@ -20,13 +21,10 @@ __all__ = ["app", "main"]
 _Usage: Any = typer.BadParameter.__mro__[2]  # click's ClickException, wherever this version of typer keeps it
 
 
-class _StoppedError(Exception):
-    """An interrupt with something to say; of a KeyboardInterrupt typer leaves no more than a number."""
-
-
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 cache_app = typer.Typer(no_args_is_help=True, help="Look after the measured plans that are remembered.")
 app.add_typer(cache_app, name="cache")
+app.add_typer(segment_app, name="segment")
 
 
 @app.command()
@@ -204,7 +202,7 @@ def learn(
                 tell=lambda sentence: bar.console.print(sentence, markup=False, highlight=False, soft_wrap=True),
             )
         except KeyboardInterrupt as stop:
-            raise _StoppedError(str(stop)) from None
+            raise StoppedError(str(stop)) from None
     typer.echo(told)
 
 
@@ -359,7 +357,7 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except typer.Exit as stop:
         raise SystemExit(stop.exit_code) from None
-    except (_StoppedError, KeyboardInterrupt, typer.Abort) as stop:
+    except (StoppedError, KeyboardInterrupt, typer.Abort) as stop:
         _interrupted(str(stop))
     if code == 130:  # what some versions of typer make of an interrupt
         _interrupted()

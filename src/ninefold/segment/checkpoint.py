@@ -13,6 +13,7 @@ from ninefold.storing import packed_tensors, unpacked_tensors, write_whole
 __all__ = ["Checkpoints"]
 
 _KIND, _VERSION = "ninefold training", 1
+_REPAIR = "give another out, remove the files, or set resume to false"
 
 
 class Checkpoints:
@@ -79,22 +80,22 @@ class Checkpoints:
                 continue
             try:
                 found, tensors = unpacked_tensors(path, _KIND, _VERSION, CheckpointError)
-                self._same(found.get("of", {}), path)
-                state: dict[str, Any] = _restored(found["state"], tensors)
+                state: dict[str, Any] = _restored(found.get("state"), tensors)
             except CheckpointError as error:
                 problems.append(str(error))
                 self.tell(str(error))
-            else:
-                return state
+                continue
+            self._same(found.get("of", {}), path)
+            return state
         if problems:
-            raise CheckpointError(f"{problems[0]}; give another out, remove the files, or set resume to false")
+            raise CheckpointError(f"{problems[0]}; {_REPAIR}")
         return None
 
     def _same(self, other: dict[str, Any], path: Path) -> None:
         odd = [key for key in self.about if other.get(key) != self.about[key]]
         if odd:
-            what = ", ".join(f"{key} {other.get(key)!r} there, {self.about[key]!r} here" for key in odd[:3])
-            raise CheckpointError(f"{path} is of another training: {what}")
+            what = ", ".join(f"{key} was {other.get(key)!r} and is {self.about[key]!r}" for key in odd)
+            raise CheckpointError(f"{path} is of another training: {what}; {_REPAIR}")
 
 
 def _flattened(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

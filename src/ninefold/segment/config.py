@@ -1,12 +1,15 @@
 """What a training is: one dataclass, written as YAML beside its results."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ninefold.errors import ArgumentError, ArgumentTypeError
 
 __all__ = ["TrainConfig"]
+
+_FREE = ("images", "masks", "out", "patience", "checkpoint_steps", "resume")
+"""What may be another when a training is gone on with."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ class TrainConfig:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the settings that a checkpoint depends on."""
-        return asdict(replace(self, out="", resume=True, epochs=1, patience=0, checkpoint_steps=1)) | {"epochs": self.epochs}
+        return {name: value for name, value in asdict(self).items() if name not in _FREE}
 
     @property
     def folder(self) -> Path:

@@ -100,8 +100,8 @@ class Segmenter(nn.Module):
                 ndim=shape.ndim,
             )
         widths = tuple(config.width << k for k in range(config.depth))
-        # statistics of each image alone: whatever else is in the batch, or in which process, the result is the same
-        return UNet(shape.channels, shape.outputs, widths=widths, ndim=shape.ndim, norm="instance", up="resize")
+        # no normalisation: that of batches differs between processes, that of images hides how bright a background is
+        return UNet(shape.channels, shape.outputs, widths=widths, ndim=shape.ndim, norm="none", up="resize")
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return logits (batch, outputs, *space) of every step of the network, of which most have one.

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from skimage.metrics import adapted_rand_error
 from torch import Tensor
 
 from ninefold.segment.config import TrainConfig
@@ -14,7 +13,7 @@ from ninefold.segment.cutting import objects_of
 from ninefold.segment.losses import affinity_sums, label_sums
 from ninefold.segment.model import Segmenter, Shape
 from ninefold.segment.parallel import World
-from ninefold.structured.partition import Affinities, malis_loss
+from ninefold.structured.partition import Affinities, Confusion, adapted_rand_error, malis_loss, match_objects
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,17 +66,12 @@ class Labels(Task):
         return label_sums(steps, labels, NOTHING, self.weight)
 
     def measure(self, model: Segmenter, pairs: Pairs, held: Sequence[int], world: World) -> dict[str, float]:
-        counts = torch.zeros(self.classes, self.classes, dtype=torch.int64, device="cpu")
+        counts = Confusion(self.classes, ignore=self.config.ignore)
         for k in held:
             image, mask = pairs[k]
-            found, counted = model.predict(image).argmax(0), mask != self.config.ignore
-            both = mask[counted] * self.classes + found[counted]
-            counts += torch.bincount(both, minlength=self.classes**2).view(self.classes, self.classes)
-        counts = world.total(counts)
-        right, union = counts.diag(), counts.sum(0) + counts.sum(1) - counts.diag()
-        there = counts.sum(1) > 0
-        iou = right[there] / union[there]
-        return {"mean IoU": float(iou.mean()) if len(iou) else 0.0, "accuracy": float(right.sum() / counts.sum().clamp(min=1))}
+            counts.update(mask, model.predict(image).argmax(0))
+        counts.matrix[:] = world.total(torch.from_numpy(counts.matrix)).numpy()
+        return {self.score: counts.mean_iou(), "accuracy": counts.pixel_accuracy}
 
     def labels(self, probabilities: Tensor) -> "np.ndarray":
         return probabilities.argmax(0).numpy()
@@ -86,7 +80,8 @@ class Labels(Task):
 class Objects(Task):
     """Affinities of pixels, cut into objects."""
 
-    score, less_is_better = "adapted Rand error", True
+    # the adapted Rand error does not see what is found between objects, and would prefer a network that finds none
+    score, less_is_better = "AP at IoU 0.5", False
 
     def __init__(self, config: TrainConfig, shape: Shape) -> None:
         self.config, self.shape, self.warm = config, shape, config.malis_after
@@ -112,13 +107,14 @@ class Objects(Task):
         return torch.stack([malis_loss(one, marked, ignore=outside, reduction="sum") for one in near]).sum()
 
     def measure(self, model: Segmenter, pairs: Pairs, held: Sequence[int], world: World) -> dict[str, float]:
-        sums = torch.zeros(2, dtype=torch.float64, device="cpu")
+        sums = torch.zeros(3, dtype=torch.float64, device="cpu")
         for k in held:
             image, mask = pairs[k]
-            error = adapted_rand_error(mask.numpy(), self.labels(model.predict(image)), ignore_labels=(0,))[0]
-            sums += torch.tensor([error, 1.0], dtype=torch.float64, device="cpu")
-        total, count = world.total(sums)
-        return {self.score: float(total / count)}
+            found = self.labels(model.predict(image))
+            rand, matches = adapted_rand_error(mask.numpy(), found, background=0), match_objects(mask.numpy(), found)
+            sums += torch.tensor([matches.average_precision, rand.error, 1.0], dtype=torch.float64, device="cpu")
+        precision, error, count = world.total(sums)
+        return {self.score: float(precision / count), "adapted Rand error": float(error / count)}
 
     def labels(self, probabilities: Tensor) -> "np.ndarray":
         return objects_of(Affinities(probabilities.numpy(), self.shape.offsets))

@@ -38,7 +38,7 @@ class Outcome:
     path : Path
         The model of the best epoch.
     score : str
-        What was measured on the held-out images; less is better of errors, more of everything else.
+        What was measured on the held-out images.
     best : float
         The best score.
     history : list of dict
@@ -153,7 +153,7 @@ class _Training:
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, foreach=False
         )
         self.state, self.names, self.kept = _State(), names, ""
-        self.checkpoints = Checkpoints(config.folder, {"settings": config.fingerprint(), "images": len(pairs)}, self.tell)
+        self.checkpoints = Checkpoints(config.folder, config.fingerprint() | {"number of images": len(pairs)}, self.tell)
         self.path = config.folder / "model.safetensors"
         size = "x".join(map(str, [found.shape.channels, *["?"] * found.shape.ndim]))
         self.tell(

@@ -1,0 +1,235 @@
+"""What the commands under ``ninefold segment`` do, beside reading their arguments."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ninefold.data import Folder, Sample, check_masks, read_arrays, write_arrays, write_image, write_mask
+from ninefold.errors import DataError
+from ninefold.segment.config import TrainConfig
+from ninefold.segment.cutting import Method, objects_of
+from ninefold.segment.model import Segmenter
+from ninefold.segment.pictures import as_picture, overlay
+from ninefold.segment.training import Outcome, train
+from ninefold.structured.crf.kernels import BilateralKernel, GaussianKernel
+from ninefold.structured.crf.layer import DenseCRF
+from ninefold.structured.partition import Affinities
+
+__all__ = ["Progress", "partition", "predict", "refine", "train_folder"]
+
+Progress = Callable[[int, int, str], None]
+
+
+def train_folder(config: TrainConfig, *, tell: Callable[[str], None] = print, progress: Progress | None = None) -> Outcome:
+    """Look at a folder of images and masks, say what is wrong with it, and train on the rest.
+
+    Raises
+    ------
+    DataError
+        If nothing of it can be used.
+    ArgumentError, CheckpointError, KeyboardInterrupt
+        As `train`.
+    """
+    folder = Folder(config.images, config.masks, mask_name=config.mask_name, mode=config.mode)
+    report = check_masks(folder, config.classes, config.ignore if config.task == "labels" else None)
+    if config.task == "labels":
+        tell(str(report))
+    else:  # objects are many, and none of them is a class
+        report.problems = [problem for problem in report.problems if problem.kind not in ("labels", "absent")]
+        tell(
+            "\n".join(
+                [f"{report.total} pairs, {len(report.bad)} of them bad", *(problem.sentence for problem in report.problems)]
+            )
+        )
+    report.require()
+    good = folder.without(report.bad) if report.bad else folder
+    return train(config, good, names=list(good.names), tell=tell, progress=progress)
+
+
+def predict(
+    model: Path,
+    images: Path,
+    out: Path,
+    *,
+    probabilities: bool = False,
+    overlays: bool = False,
+    method: Method = "watershed",
+    minimum_size: int = 20,
+    progress: Progress | None = None,
+) -> str:
+    """Write a mask for every image of a folder; return in a sentence what that was.
+
+    Parameters
+    ----------
+    model : Path
+        What `train` wrote.
+    images, out : Path
+        Folders.
+    probabilities : bool
+        Also write what the masks were made of, ``NAME.npz``, for `refine` and `partition`.
+    overlays : bool
+        Also write ``overlays/NAME.png``.
+    method, minimum_size
+        As in `objects_of`, for models of objects.
+
+    Raises
+    ------
+    ModelError, DataError
+        If the model cannot be read, or no image can.
+    """
+    segmenter = Segmenter.load(model)
+    folder = Folder(images, mode=segmenter.config.mode)
+    done, skipped = 0, []
+    for k, name in enumerate(folder.names):
+        try:
+            sample = folder.image(k)
+            found = segmenter.predict(sample.data.to(torch.float32))
+        except DataError as error:
+            skipped.append(str(error))
+            continue
+        written = sample.with_data(found, **_about(segmenter))
+        labels = _cut(written, method, 0.5, minimum_size) if not segmenter.shape.classes else found.argmax(0)
+        _write(out, name, sample, labels, overlays=overlays)
+        if probabilities:
+            write_arrays(_place(out, name, ".npz"), written)
+        done += 1
+        if progress:
+            progress(k + 1, len(folder), name)
+    if not done:
+        raise DataError(f"no image of {images} can be used; the first: {skipped[0]}")
+    return _told(done, "masks", out, skipped)
+
+
+def refine(
+    probabilities: Path,
+    images: Path,
+    out: Path,
+    *,
+    steps: int = 10,
+    widths: tuple[float, float, float] = (3.0, 40.0, 10.0),
+    weights: tuple[float, float] = (3.0, 5.0),
+    overlays: bool = False,
+    progress: Progress | None = None,
+) -> str:
+    """Refine label maps by a fully connected random field over the images; return in a sentence what that was.
+
+    Parameters
+    ----------
+    probabilities : Path
+        A folder of ``NAME.npz`` that `predict` wrote.
+    images, out : Path
+        Folders.
+    steps : int
+        Of mean field.
+    widths : (smoothness, appearance, colour)
+        In pixels, pixels, and parts of 255 of the range of the image's values.
+    weights : (smoothness, appearance)
+    overlays : bool
+
+    Raises
+    ------
+    DataError, ShapeError
+        If files cannot be read, or do not fit.
+    """
+    paths, folder = _arrays(probabilities), Folder(images)
+    numbers = {name: k for k, name in enumerate(folder.names)}
+    if lacking := [name for name in paths if name not in numbers]:
+        raise DataError(f"{len(lacking)} of {len(paths)} probabilities have no image in {images}: there is no {lacking[0]}")
+    kernels = [GaussianKernel(widths[0], weights[0]), BilateralKernel(widths[1], widths[2], weights[1])]
+    field = DenseCRF(kernels, steps=steps)
+    for k, (name, path) in enumerate(paths.items()):
+        sample, image = read_arrays(path), folder.image(numbers[name])
+        if "offsets" in sample.meta:
+            raise DataError(f"{path} holds affinities, not probabilities of classes: 'ninefold segment partition' cuts these")
+        with torch.no_grad():
+            found = field(sample.data[None].clamp(min=1e-6).log(), _bytes(image.data)[None])[0]
+        _write(out, name, image, found.argmax(0), overlays=overlays)
+        write_arrays(_place(out, name, ".npz"), sample.with_data(found))
+        if progress:
+            progress(k + 1, len(paths), name)
+    return _told(len(paths), "masks", out, [])
+
+
+def _bytes(image: Tensor) -> Tensor:
+    """Return an image with its values from 0 to 255."""
+    values = image.to(torch.float32)
+    low, high = values.aminmax()
+    return (values - low) * (255 / (high - low).clamp(min=1e-12))
+
+
+def partition(
+    affinities: Path,
+    out: Path,
+    *,
+    method: Method = "watershed",
+    threshold: float = 0.5,
+    minimum_size: int = 20,
+    progress: Progress | None = None,
+) -> str:
+    """Cut affinities that `predict` wrote into objects; return in a sentence what that was.
+
+    Parameters
+    ----------
+    affinities, out : Path
+        Folders.
+    method, threshold, minimum_size
+        As in `objects_of`.
+
+    Raises
+    ------
+    DataError
+        If there is no file of affinities.
+    """
+    paths = _arrays(affinities)
+    objects = 0
+    for k, (name, path) in enumerate(paths.items()):
+        sample = read_arrays(path)
+        if "offsets" not in sample.meta:
+            raise DataError(f"{path} holds probabilities of classes, not affinities: train with task: objects")
+        labels = _cut(sample, method, threshold, minimum_size)
+        objects += int(labels.max())
+        _write(out, name, sample, labels, overlays=False)
+        if progress:
+            progress(k + 1, len(paths), name)
+    return f"{objects} objects; {_told(len(paths), 'masks', out, [])}"
+
+
+def _about(model: Segmenter) -> dict[str, Any]:
+    """Return what is to be known of probabilities beside their values."""
+    return {"offsets": [list(offset) for offset in model.shape.offsets]} if not model.shape.classes else {}
+
+
+def _cut(sample: Sample, method: Method, threshold: float, minimum_size: int) -> Tensor:
+    offsets = tuple(tuple(int(d) for d in offset) for offset in sample.meta["offsets"])
+    affinities = Affinities(sample.numpy().astype(np.float32), offsets)
+    return torch.from_numpy(objects_of(affinities, method, threshold=threshold, minimum_size=minimum_size))
+
+
+def _arrays(folder: Path) -> dict[str, Path]:
+    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.npz"))}
+    if not found:
+        raise DataError(f"{folder} holds no .npz file: 'ninefold segment predict --probabilities' writes them")
+    return found
+
+
+def _place(out: Path, name: str, suffix: str) -> Path:
+    path = out / f"{name}{suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _write(out: Path, name: str, image: Sample, labels: Tensor, *, overlays: bool) -> None:
+    flat = labels.dim() == 2
+    write_mask(_place(out, name, ".png" if flat else ".tif"), image.with_data(labels[None].to(torch.int64)))
+    if overlays:
+        picture = overlay(as_picture(image.data), labels.numpy())
+        write_image(_place(out / "overlays", name, ".png"), torch.from_numpy(picture).permute(2, 0, 1).contiguous())
+
+
+def _told(done: int, what: str, out: Path, skipped: list[str]) -> str:
+    left = f"; {len(skipped)} images were passed over, the first: {skipped[0]}" if skipped else ""
+    return f"{done} {what} written to {out}{left}"

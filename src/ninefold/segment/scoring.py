@@ -1,0 +1,101 @@
+"""Folders of masks compared with the true ones."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ninefold.data import Folder, read_mask
+from ninefold.errors import DataError, ShapeError
+from ninefold.structured.partition import Confusion, boundary_f, match_objects, score
+
+__all__ = ["score_folders"]
+
+Labels = NDArray[np.int64]
+
+
+def score_folders(
+    predicted: Path, masks: Path, *, objects: bool = False, ignore: int | None = None, tolerance: float = 2.0
+) -> tuple[str, dict[str, Any]]:
+    """Compare masks with the true ones of the same names.
+
+    Parameters
+    ----------
+    predicted, masks : Path
+        Folders.
+    objects : bool
+        Masks number objects, 0 is what is between them; else they hold classes.
+    ignore : int, optional
+        The true label of pixels that count nowhere.
+    tolerance : float
+        Pixels by which boundaries of classes may be off.
+
+    Returns
+    -------
+    told : str
+        A table.
+    scores : dict
+        The same, for JSON.
+
+    Raises
+    ------
+    DataError
+        If files cannot be read, or a true mask has no predicted one.
+    ShapeError
+        If two of one name differ in size.
+    """
+    pairs, out = _pairs(predicted, masks), () if ignore is None else (ignore,)
+    return _objects(pairs, out) if objects else _classes(pairs, out, tolerance)
+
+
+def _pairs(predicted: Path, masks: Path) -> Iterator[tuple[str, Labels, Labels]]:
+    found, truth = Folder(predicted), Folder(masks)
+    there = dict(zip(found.names, found.images, strict=True))
+    if lacking := [name for name in truth.names if name not in there]:
+        raise DataError(f"{len(lacking)} of {len(truth)} masks have none in {predicted}: there is no {lacking[0]}")
+    for name, path in zip(truth.names, truth.images, strict=True):
+        one, other = (read_mask(place).data[0].numpy() for place in (path, there[name]))
+        if one.shape != other.shape:
+            raise ShapeError(f"{name}: the true mask is {one.shape}, the predicted one {other.shape}")
+        yield name, one, other
+
+
+def _classes(
+    pairs: Iterator[tuple[str, Labels, Labels]], ignore: tuple[int, ...], tolerance: float
+) -> tuple[str, dict[str, Any]]:
+    kept, boundaries = [], []
+    for _, truth, found in pairs:
+        kept.append((truth, found))
+        boundaries.append(boundary_f(truth, found, tolerance=tolerance, ignore=ignore).f)
+    classes = max(int(labels[~np.isin(labels, ignore)].max(initial=0)) for pair in kept for labels in pair) + 1
+    confusion = Confusion(max(2, classes), ignore=ignore)
+    for truth, found in kept:
+        confusion.update(truth, found)
+    boundary = float(np.mean(boundaries))
+    scores = {
+        "masks": len(kept),
+        "pixel accuracy": confusion.pixel_accuracy,
+        "mean class accuracy": confusion.mean_class_accuracy(),
+        "mean IoU": confusion.mean_iou(),
+        "boundary F": boundary,
+        "IoU": [None if np.isnan(value) else float(value) for value in confusion.iou],
+    }
+    return f"{len(kept)} masks\n{confusion}\n{f'boundary F within {tolerance:g} pixels':<34}{boundary:>10.4f}", scores
+
+
+def _objects(pairs: Iterator[tuple[str, Labels, Labels]], ignore: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    for name, truth, found in pairs:
+        matches = match_objects(truth, found, 0.5, ignore=ignore)
+        rows[name] = asdict(score(truth, found, background=0, ignore=ignore)) | {"average precision": matches.average_precision}
+    columns = ["adapted_rand_error", "voi_split", "voi_merge", "average precision", "true_objects", "predicted_objects"]
+    means = {column: float(np.mean([row[column] for row in rows.values()])) for column in columns}
+    heads = ["ARE", "VOI split", "VOI merge", "AP at 0.5", "true", "predicted"]
+    lines = [f"{'':<24}" + "".join(f"{head:>11}" for head in heads)]
+    for name, row in [*rows.items(), ("mean", means)]:
+        lines.append(f"{name[-24:]:<24}" + "".join(f"{row[column]:>11.4g}" for column in columns))
+    return "\n".join(lines), json.loads(json.dumps({"masks": rows, "mean": means}, default=float))

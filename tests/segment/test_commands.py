@@ -1,0 +1,180 @@
+"""The commands, on folders that people have."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tests.segment.scenes import cells, scenes
+from typer.testing import CliRunner
+
+from ninefold import cli
+from ninefold.data import Sample, read_arrays, read_mask, write_image, write_mask, write_volume
+from ninefold.segment.scenes import texture_scenes
+
+torch.manual_seed(0)
+
+
+def ninefold(*words):
+    """Return what is printed, and the exit code."""
+    result = CliRunner().invoke(cli.app, list(map(str, words)))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        return str(result.exception), 2
+    return result.output, result.exit_code
+
+
+def picture(path, values):
+    low, high = values.aminmax()
+    write_image(path, ((values - low) / (high - low) * 255).to(torch.uint8))
+
+
+@pytest.fixture(scope="module")
+def textures(tmp_path_factory):
+    """Return a folder with pictures and masks, and a model trained on them."""
+    root = tmp_path_factory.mktemp("textures")
+    for kind in ("images", "masks"):
+        (root / kind / "deep").mkdir(parents=True)
+    for k, (image, mask) in enumerate(texture_scenes(4, 0, size=(40, 33), tint=0.7)):
+        name = f"deep/s{k}" if k == 3 else f"s{k}"
+        picture(root / "images" / f"{name}.png", image)
+        write_mask(root / "masks" / f"{name}.png", mask)
+    told, code = ninefold("segment", "train", *trained(root))
+    assert code == 0, told
+    return root
+
+
+def trained(root, **others):
+    settings = {"epochs": 1, "crop": 24, "width": 4, "depth": 2, "repeats": 1} | others
+    words = ["--images", root / "images", "--masks", root / "masks", "--out", root / "run"]
+    return [*words, *(word for name, value in settings.items() for word in ("--set", f"{name}={value}"))]
+
+
+def test_from_pictures_to_scores(textures, tmp_path):
+    model = textures / "run" / "model.safetensors"
+    told, code = ninefold(
+        "segment",
+        "predict",
+        "--model",
+        model,
+        "--images",
+        textures / "images",
+        "--out",
+        tmp_path / "a",
+        "--probabilities",
+        "--overlays",
+    )
+    assert (code, told.splitlines()[-1]) == (0, f"4 masks written to {tmp_path / 'a'}")
+    found = read_mask(tmp_path / "a" / "deep" / "s3.png").data
+    probabilities = read_arrays(tmp_path / "a" / "deep" / "s3.npz").data
+    assert torch.equal(probabilities.argmax(0, keepdim=True), found)
+    torch.testing.assert_close(probabilities.sum(0), torch.ones(40, 33))
+    assert (tmp_path / "a" / "overlays" / "s0.png").exists()
+    told, code = ninefold(
+        "segment", "refine", "--probabilities", tmp_path / "a", "--images", textures / "images", "--out", tmp_path / "b"
+    )
+    assert code == 0, told
+    assert not torch.equal(read_mask(tmp_path / "b" / "deep" / "s3.png").data, found)
+    for folder in ("a", "b"):
+        told, code = ninefold(
+            "segment",
+            "score",
+            "--predicted",
+            tmp_path / folder,
+            "--masks",
+            textures / "masks",
+            "--json",
+            tmp_path / f"{folder}.json",
+        )
+        assert code == 0, told
+        assert "boundary F within 2 pixels" in told
+        scores = json.loads((tmp_path / f"{folder}.json").read_text())
+        assert scores["masks"] == 4
+        assert 0 < scores["pixel accuracy"] < 1
+    told, code = ninefold(
+        "segment", "score", "--predicted", textures / "masks", "--masks", textures / "masks", "--json", tmp_path / "c"
+    )
+    assert json.loads((tmp_path / "c").read_text())["mean IoU"] == 1.0
+
+
+def test_from_volumes_to_objects(tmp_path):
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    axes = (("z", "y", "x"), (2.0, 1.0, 1.0), ("um",) * 3)
+    for k, (image, mask) in enumerate(cells(3, 3)):
+        write_volume(tmp_path / "images" / f"v{k}.tif", Sample(image, *axes))
+        write_mask(tmp_path / "masks" / f"v{k}.tif", Sample(mask[None], *axes))
+    told, code = ninefold("segment", "train", *trained(tmp_path, task="objects", crop=12, batch=2))
+    assert code == 0, told
+    out, model = tmp_path / "a", tmp_path / "run" / "model.safetensors"
+    words = ["--model", model, "--images", tmp_path / "images", "--probabilities", "--minimum-size", 1]
+    told, code = ninefold("segment", "predict", *words, "--out", out)
+    assert code == 0, told
+    affinities = read_arrays(out / "v0.npz")
+    assert affinities.spacing == (2.0, 1.0, 1.0)
+    assert affinities.data.shape == (6, 13, 16, 15)
+    for method in ("components", "mutex"):
+        words = ["--affinities", out, "--out", tmp_path / method, "--method", method, "--minimum-size", 1]
+        told, code = ninefold("segment", "partition", *words)
+        assert code == 0, told
+        assert told.splitlines()[-1].endswith(f"3 masks written to {tmp_path / method}")
+    told, code = ninefold("segment", "score", "--predicted", tmp_path / "masks", "--masks", tmp_path / "masks", "--objects")
+    assert code == 0, told
+    assert told.splitlines()[-1].split() == ["mean", "0", "0", "0", "1", *([f"{objects(tmp_path):.4g}"] * 2)]
+
+
+def objects(root):
+    masks = [read_mask(path).data.numpy() for path in (root / "masks").iterdir()]
+    return np.mean([len(np.unique(mask)) - 1 for mask in masks])
+
+
+def test_what_a_folder_lacks_is_said_before_anything_starts(textures, tmp_path):
+    root = tmp_path / "copy"
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    pairs = scenes(4, channels=3)
+    for k, (image, mask) in enumerate(pairs):
+        picture(root / "images" / f"a{k}.png", image)
+        write_mask(root / "masks" / f"a{k}.png", mask if k else mask[:-2])
+    (root / "images" / "a1.png").write_bytes((root / "images" / "a1.png").read_bytes()[:40])
+    told, code = ninefold("segment", "train", *trained(root, classes=3))
+    assert code == 0, told
+    assert "4 pairs, 2 of them bad" in told
+    assert (root / "run" / "model.safetensors").exists()
+    told, code = ninefold("segment", "train", *trained(root, classes=2, out=str(tmp_path / "other")))
+    assert code == 2
+    del textures
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train", "--out", "x"), "the settings lack images, masks"),
+        (("train", "--set", "epochs"), "must be name=value"),
+        (("train", "--set", "epoch=3"), "there is no setting epoch"),
+        (("train", "--config", "no.yaml"), "no.yaml cannot be read"),
+        (("train", "--images", "no", "--masks", "no", "--out", "x"), "there is no folder no"),
+        (("predict", "--model", "no", "--images", "no", "--out", "x"), "there is no file no"),
+        (("refine", "--probabilities", "no", "--images", "no", "--out", "x"), "holds no .npz file"),
+        (("partition", "--affinities", "no", "--out", "x"), "holds no .npz file"),
+        (("score", "--predicted", "no", "--masks", "no"), "there is no folder no"),
+    ],
+)
+def test_bad_input_is_a_sentence(words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told, code = ninefold("segment", *words)
+    assert said in told
+    assert code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_probabilities_of_classes_are_not_cut_and_affinities_not_refined(textures, tmp_path):
+    model = textures / "run" / "model.safetensors"
+    ninefold("segment", "predict", "--model", model, "--images", textures / "images", "--out", tmp_path / "a", "--probabilities")
+    told, _ = ninefold("segment", "partition", "--affinities", tmp_path / "a", "--out", tmp_path / "b")
+    assert "holds probabilities of classes, not affinities" in told
+
+
+def test_help_is_there():
+    told, code = ninefold("segment")
+    assert code == 0
+    assert all(name in told for name in ("train", "predict", "refine", "partition", "score", "--demo"))
