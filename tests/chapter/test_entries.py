@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 from ninefold import chapter
 from ninefold.chapter import efficient
@@ -72,6 +73,13 @@ def test_a_quick_entry_gives_numbers_and_its_page_says_the_same(entry):
     assert any(c.isdigit() for c in finding.measured)
     assert len(finding.measured) <= 130
     assert entry.verdict(finding) in chapter.VERDICTS
+
+
+@pytest.mark.parametrize("key", ["9.6 scales", "9.7 fixed output"])
+def test_an_entry_that_draws_leaves_the_random_state(key):
+    before = torch.get_rng_state()
+    chapter.find(key).run()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_long_entry_is_recorded_and_its_page_says_the_same():

@@ -133,7 +133,7 @@ def entry(key: str, title: str, term: str, **told: Any) -> Callable[[Callable[..
 
 
 def _in_plain_torch(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Run an entry on the CPU and in single precision, whatever device and dtype its caller's tensors are made in by default."""
+    """Run an entry on the CPU and in single precision, whatever its caller's tensors are made in; leave the caller's random state."""
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -143,7 +143,7 @@ def _in_plain_torch(function: Callable[..., Any]) -> Callable[..., Any]:
             there = (
                 torch.empty(0).device.type == "cpu"
             )  # PyTorch 2.6 does not know of the mode; and one more costs time at every call
-            with nullcontext() if there else torch.device("cpu"):
+            with nullcontext() if there else torch.device("cpu"), torch.random.fork_rng(devices=[]):
                 return function(*args, **kwargs)
         finally:
             torch.set_default_dtype(dtype)
