@@ -28,7 +28,7 @@ from ninefold.storing import write_whole
 from ninefold.structured.crf import BilateralKernel, DenseCRF, GaussianKernel
 from ninefold.structured.partition import Affinities, adapted_rand_error, average_precision, boundary_f, cell_image, voronoi_cells
 
-__all__ = ["Table", "coins", "gain", "objects_table", "run", "textures_table"]
+__all__ = ["Table", "coins", "distance_objects", "gain", "objects_table", "otsu_objects", "run", "textures_table"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -162,7 +162,7 @@ def objects_table(out: Path, *, epochs: int = 20, progress: Progress | None = No
     model = Segmenter.load(out / "model.safetensors")
     tested, truth = image[..., middle:], objects[:, middle:].numpy()
     affinities = Affinities(model.predict(tested).numpy(), model.shape.offsets)
-    found = {"Otsu and watershed of distances": _otsu(tested[0].numpy())}
+    found = {"Otsu and watershed of distances": otsu_objects(tested[0].numpy())}
     found |= {f"U-Net affinities, {method}": objects_of(affinities, method) for method in METHODS}
     rows = []
     for row, labels in found.items():
@@ -271,17 +271,37 @@ def _cells() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.asarray(image, np.float32))[None], torch.from_numpy(np.asarray(labels, np.int64))
 
 
-def _otsu(values: NDArray[np.float32]) -> NDArray[Any]:
-    """Return what one does without a network: Otsu's threshold, and a watershed of the distance to its border."""
-    from skimage.feature import peak_local_max  # noqa: PLC0415
+def otsu_objects(values: NDArray[np.float32]) -> NDArray[Any]:
+    """Return what one does without a network: Otsu's threshold, and a watershed of the distance to its border.
+
+    Examples
+    --------
+    >>> image = np.pad(np.ones((9, 9), np.float32), 8)
+    >>> int(otsu_objects(np.concatenate([image, image])).max())
+    2
+    """
     from skimage.filters import gaussian, threshold_otsu  # noqa: PLC0415
-    from skimage.segmentation import watershed  # noqa: PLC0415
 
     smooth = gaussian(values, 1)
-    inside = smooth > threshold_otsu(smooth)
+    return distance_objects(smooth > threshold_otsu(smooth))
+
+
+def distance_objects(inside: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return the parts of a mask, cut by a watershed of the distance to its border.
+
+    Examples
+    --------
+    >>> rows, columns = np.mgrid[:20, :36]
+    >>> discs = [(rows - 10) ** 2 + (columns - c) ** 2 < 81 for c in (10, 24)]
+    >>> int(distance_objects(discs[0] | discs[1]).max())
+    2
+    """
+    from skimage.feature import peak_local_max  # noqa: PLC0415
+    from skimage.segmentation import watershed  # noqa: PLC0415
+
     distance = ndimage.distance_transform_edt(inside)
     peaks: Sequence[Any] = peak_local_max(distance, min_distance=5, labels=ndimage.label(inside)[0])
-    seeds = np.zeros(values.shape, np.int64)
+    seeds = np.zeros(inside.shape, np.int64)
     seeds[tuple(np.transpose(peaks))] = np.arange(1, len(peaks) + 1)
     found: NDArray[Any] = watershed(-distance, seeds, mask=inside)
     return found
