@@ -18,35 +18,32 @@ template <class F> NINEFOLD_INLINE void with_row(int64_t channels, F&& call) {
 
 constexpr int64_t kBlock = 32;  // channels of a filter at once
 
-NINEFOLD_INLINE int64_t buffers(const LatticeView& l, int64_t threads) {
-    const int64_t count = bands(l, threads);
-    return count < 2 ? 2 : count;
-}
-
-template <class R>
-void filter_block(const LatticeView& l, const float* in, float* out, int64_t stride, int64_t channels, bool reversed, int64_t threads, float* values) {
-    const int64_t count = bands(l, threads), apart = floats<R>(l);
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (int64_t b = 0; b < count; ++b) {
-        float* mine = values + b * apart;
-        clear(mine, apart);
-        alignas(64) float row[R::width] = {};
-        const Part part(l.points, b, count);
+template <class R> void filter_block(const Filtering& f, const float* in, float* out, int64_t channels, float* scratch, const Team& team) {
+    const LatticeView& l = f.lattice;
+    Values<R> values(l, f.order, f.threads, scratch, team.me == 0);
+    alignas(64) float row[R::width] = {};
+    for (int64_t b = team.me; b < values.count; b += team.size) {
+        float* to = values.of_band(b);
+        clear(to, values.apart);
+        const Part part(l.points, b, values.count);
         for (int64_t i = part.first; i < part.last; ++i) {
-            if (i + kAhead < part.last) ask<R>(l, i + kAhead, mine);
-            for (int64_t c = 0; c < channels; ++c) row[c] = in[i * stride + c];
-            spread(l, i, R::from(row), mine);
+            if (i + kAhead < part.last) ask<R>(l, i + kAhead, to);
+            for (int64_t c = 0; c < channels; ++c) row[c] = in[i * f.channels + c];
+            spread(l, i, R::from(row), to);
         }
     }
-    gather_up<R>(l, values, values + apart, count, threads);
-    const float* done = blur<R>(l, values, values + apart, reversed, threads);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < l.points; ++i) {
-        if (i + kAhead < l.points) ask<R>(l, i + kAhead, done);
-        alignas(64) float row[R::width];
-        read<R>(l, i, done).to(row);
-        for (int64_t c = 0; c < channels; ++c) out[i * stride + c] = row[c];
+    together(team);
+    for (int64_t k = 0; k < values.phases(); ++k) {
+        values.phase(k, part_of(team, l.vertices));
+        together(team);
     }
+    const Part part = part_of(team, l.points);
+    for (int64_t i = part.first; i < part.last; ++i) {
+        if (i + kAhead < part.last) ask<R>(l, i + kAhead, values.blurred);
+        read<R>(l, i, values.blurred).to(row);
+        for (int64_t c = 0; c < channels; ++c) out[i * f.channels + c] = row[c];
+    }
+    together(team);  // the next channels use the same buffers
 }
 
 // e^x of x <= 0: 2^n * 2^r, r in [-1/2, 1/2] by its series; below 2^-126 it is zero.
@@ -80,19 +77,19 @@ template <class V, int K> NINEFOLD_INLINE Row<V, K> softmax(const Row<V, K>& ene
 constexpr float kNever = 1e30f;
 constexpr int64_t kTile = 64;  // points whose energies are turned from planes into rows at once
 
-// A term's matrix by columns, and its buffers: blurred values, which a pass reads, and one per band to spread into.
+// A term's matrix by columns, and what is on its vertices.
 template <class R> struct Term {
     PairwiseView view;
-    float *blurred, *fresh, *others, *columns;
+    Values<R> values;
+    float* columns = nullptr;
 
     static int64_t size(const PairwiseView& view, int64_t labels, int64_t threads) {
-        const int64_t count = bands(view.lattice, threads);
-        return (1 + count) * floats<R>(view.lattice) + labels * R::width;
+        return Values<R>::size(view.lattice, view.order, threads) + labels * R::width;
     }
     Term() = default;
-    Term(const PairwiseView& v, int64_t labels, float* at) : view(v) {
-        const int64_t apart = floats<R>(v.lattice);
-        columns = at, blurred = at + labels * R::width, fresh = blurred + apart, others = fresh + apart;
+    Term(const PairwiseView& v, const LatticeView& lattice, int64_t labels, int64_t threads, float* at, bool first)
+        : view(v), values(lattice, v.order, threads, at + labels * R::width, first), columns(at) {
+        if (!first) return;
         clear(columns, labels * R::width);
         for (int64_t a = 0; a < labels; ++a)
             if (v.matrix)
@@ -100,18 +97,9 @@ template <class R> struct Term {
             else
                 columns[a] = v.diagonal[a];
     }
-    float* of_band(int64_t band) const { return band ? others + (band - 1) * floats<R>(view.lattice) : fresh; }
-
-    void blur_up(int64_t count, int64_t threads) {
-        gather_up<R>(view.lattice, fresh, others, count, threads);
-        if (blur<R>(view.lattice, fresh, blurred, false, threads) == fresh) {
-            float* t = fresh;
-            fresh = blurred, blurred = t;
-        }
-    }
 
     NINEFOLD_INLINE void add_energies(int64_t i, const float* q, int64_t labels, R& energy) const {
-        R message = read<R>(view.lattice, i, blurred);
+        R message = read<R>(view.lattice, i, values.blurred);
         if (view.self) message.add(R::from(q), -view.self[i] * (view.before ? view.before[i] : 1.0f));
         if (view.after) message = message.times(view.after[i]);
         if (view.matrix) {
@@ -130,15 +118,17 @@ template <class R> struct Field {
     Term<R> terms[kMostTerms];
     bool keep;      // whether marginals are read again: as the start, or to take the self term off
     int64_t count;  // bands: those of the lattice that allows the fewest
+    int64_t phases = 0;
 
-    Field(const MeanField& field, float* at) : f(field), keep(field.begun), count(field.threads) {
+    Field(const MeanField& field, float* at, bool first) : f(field), keep(field.begun), count(field.threads) {
         for (int64_t k = 0; k < f.count; ++k) {
-            terms[k] = Term<R>(f.terms[k], f.labels, at);
+            terms[k] = Term<R>(f.terms[k], f.terms[k].lattice, f.labels, f.threads, at, first);
             at += Term<R>::size(f.terms[k], f.labels, f.threads);
             keep = keep || f.terms[k].self;
-            const int64_t most = bands(f.terms[k].lattice, f.threads);
-            count = most < count ? most : count;
+            const int64_t most = terms[k].values.count, last = terms[k].values.phases();
+            count = most < count ? most : count, phases = last > phases ? last : phases;
         }
+        for (int64_t k = 0; k < f.count; ++k) terms[k].values.count = count;
     }
 
     NINEFOLD_INLINE void tile(const float* planes, int64_t first, int64_t n, float* rows) const {
@@ -161,7 +151,7 @@ template <class R> struct Field {
             for (int64_t j = 0; j < n; ++j) {
                 const int64_t i = first + j;
                 if (i + kAhead < part.last)
-                    for (int64_t k = 0; k < f.count; ++k) ask<R>(terms[k].view.lattice, i + kAhead, step ? terms[k].blurred : terms[k].fresh);
+                    for (int64_t k = 0; k < f.count; ++k) ask<R>(terms[k].view.lattice, i + kAhead, step ? terms[k].values.blurred : terms[k].values.of_band(band));
                 R q = R::from(marginal + j * R::width);
                 if (step || !f.begun) {
                     R energy = R::from(unary + j * R::width);
@@ -171,35 +161,41 @@ template <class R> struct Field {
                 }
                 for (int64_t k = 0; step < f.steps && k < f.count; ++k) {
                     const PairwiseView& view = terms[k].view;
-                    spread(view.lattice, i, view.before ? q.times(view.before[i]) : q, terms[k].of_band(band));
+                    spread(view.lattice, i, view.before ? q.times(view.before[i]) : q, terms[k].values.of_band(band));
                 }
             }
             if (keep || step == f.steps) untile(marginal, first, n, f.q);
         }
     }
 
-    void run() {
+    // The steps of one thread: all meet after the pass, and after each phase of the blurs of all terms.
+    void run(const Team& team) {
         for (int64_t step = 0; step <= f.steps; ++step) {
-#pragma omp parallel for num_threads(f.threads) schedule(static, 1)
-            for (int64_t band = 0; band < count; ++band) {
-                for (int64_t k = 0; step < f.steps && k < f.count; ++k) clear(terms[k].of_band(band), floats<R>(terms[k].view.lattice));
+            for (int64_t band = team.me; band < count; band += team.size) {
+                for (int64_t k = 0; step < f.steps && k < f.count; ++k) clear(terms[k].values.of_band(band), terms[k].values.apart);
                 pass(step, Part(f.points, band, count), band);
             }
-            for (int64_t k = 0; step < f.steps && k < f.count; ++k) terms[k].blur_up(count, f.threads);
+            together(team);
+            for (int64_t phase = 0; step < f.steps && phase < phases; ++phase) {
+                for (int64_t k = 0; k < f.count; ++k)
+                    if (phase < terms[k].values.phases()) terms[k].values.phase(phase, part_of(team, terms[k].view.lattice.vertices));
+                together(team);
+            }
         }
     }
 };
 
-size_t filter_scratch(const LatticeView& l, int64_t channels, int64_t threads) {
+size_t filter_scratch(const Filtering& f) {
     size_t size = 0;
-    with_row(channels < kBlock ? channels : kBlock, [&](auto row) { size = size_t(buffers(l, threads) * floats<decltype(row)>(l)) * sizeof(float); });
+    with_row(f.channels < kBlock ? f.channels : kBlock,
+             [&](auto row) { size = size_t(Values<decltype(row)>::size(f.lattice, f.order, f.threads)) * sizeof(float); });
     return size;
 }
 
-void filter(const LatticeView& l, const float* in, float* out, int64_t channels, bool reversed, int64_t threads, char* scratch) {
-    for (int64_t c = 0; c < channels; c += kBlock) {
-        const int64_t n = channels - c < kBlock ? channels - c : kBlock;
-        with_row(n, [&](auto row) { filter_block<decltype(row)>(l, in + c, out + c, channels, n, reversed, threads, reinterpret_cast<float*>(scratch)); });
+void filter(const Filtering& f, char* scratch, const Team& team) {
+    for (int64_t c = 0; c < f.channels; c += kBlock) {
+        const int64_t n = f.channels - c < kBlock ? f.channels - c : kBlock;
+        with_row(n, [&](auto row) { filter_block<decltype(row)>(f, f.in + c, f.out + c, n, reinterpret_cast<float*>(scratch), team); });
     }
 }
 
@@ -211,8 +207,8 @@ size_t field_scratch(const MeanField& f) {
     return size;
 }
 
-void field(const MeanField& f, char* scratch) {
-    with_row(f.labels, [&](auto row) { Field<decltype(row)>(f, reinterpret_cast<float*>(scratch)).run(); });
+void field(const MeanField& f, char* scratch, const Team& team) {
+    with_row(f.labels, [&](auto row) { Field<decltype(row)>(f, reinterpret_cast<float*>(scratch), team.me == 0).run(team); });
 }
 
 }  // namespace

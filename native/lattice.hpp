@@ -23,9 +23,13 @@ struct LatticeView {
     float scale = 1;                     // makes the kernel's integral that of exp(-|f|^2 / 2)
 };
 
+// The order of the blur's axes: first to last is K, reversed K'; `both` is their mean, which is symmetric.
+enum class Order { forward, reversed, both };
+
 // One pairwise term of a mean-field step: energies matrix * (after (K - self) before q).
 struct PairwiseView {
     LatticeView lattice;
+    Order order = Order::forward;
     const float* before = nullptr;  // (points), null for ones
     const float* after = nullptr;
     const float* self = nullptr;    // (points): the kernel's diagonal, taken off; null where it stays
@@ -42,12 +46,29 @@ struct MeanField {
     int64_t count = 0;
 };
 
+// One filter: out = K in, of (points, channels) each.
+struct Filtering {
+    LatticeView lattice;
+    Order order = Order::forward;
+    int64_t channels = 0, threads = 1;
+    const float* in = nullptr;
+    float* out = nullptr;
+};
+
+class Meeting;
+void meet(Meeting& meeting, int64_t threads);  // Meeting::wait, for kernels, which compile nothing of a library
+
+// One thread among those that make one call.
+struct Team {
+    int64_t me, size;
+    Meeting& meeting;
+};
+
 struct LatticeKernels {
-    size_t (*filter_scratch)(const LatticeView&, int64_t channels, int64_t threads);
-    // out = K in, or K' in where reversed; both (points, channels)
-    void (*filter)(const LatticeView&, const float* in, float* out, int64_t channels, bool reversed, int64_t threads, char* scratch);
+    size_t (*filter_scratch)(const Filtering&);
+    void (*filter)(const Filtering&, char* scratch, const Team&);
     size_t (*field_scratch)(const MeanField&);
-    void (*field)(const MeanField&, char* scratch);
+    void (*field)(const MeanField&, char* scratch, const Team&);
 };
 
 }  // namespace ninefold

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "meeting.hpp"
+
 namespace ninefold {
 namespace {
 
@@ -78,17 +80,19 @@ template <int D> struct Place {
     bool same(const Place& o) const { return std::equal(zero, zero + D + 1, o.zero) && std::equal(rank, rank + D + 1, o.rank); }
 };
 
-// Features on the hyperplane of coordinates that sum to zero, stretched so that spread, blur and reading have variance one.
-template <int D> double lift(const float* f, const double* stretch, double* y) {
-    double sum = 0, far = 0;
+// Features on the hyperplane of coordinates that sum to zero, stretched so that spread, blur and reading have variance one; false where
+// one is too far out, or no number.
+template <int D> bool lift(const float* f, const double* stretch, double* y) {
+    double sum = 0;
+    bool near = true;
     for (int k = D; k > 0; --k) {
         const double c = double(f[k - 1]) * stretch[k - 1];
         y[k] = sum - k * c;
         sum += c;
     }
     y[0] = sum;
-    for (int k = 0; k <= D; ++k) far = std::max(far, std::abs(y[k]));
-    return far;
+    for (int k = 0; k <= D; ++k) near &= std::abs(y[k]) < kFarthest;
+    return near;
 }
 
 // The weights as whole numbers that add up to 65535: what rounding leaves goes to the largest.
@@ -151,7 +155,7 @@ template <int D> Trouble walk(const float* features, int64_t first, int64_t last
     Place<D> place[2] = {};
     for (int64_t i = first; i < last; ++i) {
         Place<D>&here = place[i & 1], &before = place[1 - (i & 1)];
-        if (!(lift<D>(features + i * D, stretch, y) < kFarthest)) return far;
+        if (!lift<D>(features + i * D, stretch, y)) return far;
         locate<D>(y, here);
         int32_t* to = ids + i * (D + 1);
         std::copy(here.weight, here.weight + D + 1, weights + i * (D + 1));
@@ -163,6 +167,18 @@ template <int D> Trouble walk(const float* features, int64_t first, int64_t last
         if (int64_t(table.keys().size()) > most) return many;
     }
     return none;
+}
+
+// Neighbours of some of the vertices.
+template <int D> void join(const Table<D>& table, int64_t first, int64_t last, int32_t* near) {
+    const int64_t vertices = int64_t(table.keys().size());
+    for (int64_t v = first; v < last; ++v)
+        for (int axis = 0; axis <= D; ++axis) {
+            const int32_t up = table.find(beside<D>(table.keys()[v], axis));
+            if (up < 0) continue;
+            int32_t* at = near + axis * vertices * 2;  // each cell is written once: a step up has one way back
+            at[2 * v] = up, at[2 * up + 1] = int32_t(v);
+        }
 }
 
 void fail(int trouble, int64_t most) {
@@ -179,39 +195,35 @@ template <int D> void LatticePlan::build(const float* features, int64_t most, in
     ids_.reset(new int32_t[points * n]), weights_.reset(new uint16_t[points * n]);
     std::vector<Table<D>> tables(bands);
     std::atomic<int> trouble{none};
-#pragma omp parallel for num_threads(int(bands)) schedule(static, 1)
-    for (int64_t b = 0; b < bands; ++b) {
-        int found = memory;
-        try {
-            found = walk<D>(features, points * b / bands, points * (b + 1) / bands, most, ids_.get(), weights_.get(), tables[b]);
-        } catch (const std::bad_alloc&) {
+    const auto share = [&](int64_t b, int64_t items) { return items * b / bands; };
+    on_threads(bands, [&](int64_t me, int64_t size, Meeting&) {
+        for (int64_t b = me; b < bands; b += size) {
+            int found = memory;
+            try {
+                found = walk<D>(features, share(b, points), share(b + 1, points), most, ids_.get(), weights_.get(), tables[b]);
+            } catch (const std::bad_alloc&) {
+            }
+            if (found != none) trouble = found;
         }
-        if (found != none) trouble = found;
-    }
+    });
     fail(trouble, most);
     Table<D>& all = tables[0];  // bands in their order, so that vertices have the numbers that one band would give them
+    std::vector<std::vector<int32_t>> numbers(bands);
     for (int64_t b = 1; b < bands; ++b) {
-        std::vector<int32_t> number;
-        number.reserve(tables[b].keys().size());
-        for (const Key<D>& key : tables[b].keys()) number.push_back(all.insert(key));
+        numbers[b].reserve(tables[b].keys().size());
+        for (const Key<D>& key : tables[b].keys()) numbers[b].push_back(all.insert(key));
         if (int64_t(all.keys().size()) > most) fail(many, most);
         tables[b] = Table<D>(2);
-        const int64_t last = points * (b + 1) / bands * n;
-#pragma omp parallel for num_threads(int(threads)) schedule(static)
-        for (int64_t k = points * b / bands * n; k < last; ++k) ids_[k] = number[ids_[k]];
     }
-    const std::vector<Key<D>>& keys = all.keys();
-    const int64_t vertices = int64_t(keys.size());
+    const int64_t vertices = int64_t(all.keys().size());
     near_.reset(new int32_t[vertices * n * 2]);
     std::fill_n(near_.get(), vertices * n * 2, int32_t(vertices));
-#pragma omp parallel for num_threads(int(threads)) schedule(static)
-    for (int64_t v = 0; v < vertices; ++v)
-        for (int axis = 0; axis < n; ++axis) {
-            const int32_t up = all.find(beside<D>(keys[v], axis));
-            if (up < 0) continue;
-            int32_t* at = near_.get() + axis * vertices * 2;  // each cell is written once: a step up has one way back
-            at[2 * v] = up, at[2 * up + 1] = int32_t(v);
+    on_threads(bands, [&](int64_t me, int64_t size, Meeting&) {
+        for (int64_t b = me; b < bands; b += size) {
+            for (int64_t k = share(b, points) * n; b && k < share(b + 1, points) * n; ++k) ids_[k] = numbers[b][ids_[k]];
+            join<D>(all, share(b, vertices), share(b + 1, vertices), near_.get());
         }
+    });
     view_.vertices = vertices;
 }
 
@@ -268,8 +280,10 @@ static double with_itself(const LatticeView& l, const int32_t* ids, const uint16
 void LatticePlan::diagonal(float* out, int64_t threads) const {
     const LatticeView& l = view_;
     const double unit = double(kWeightUnit) * kWeightUnit * l.scale;
-#pragma omp parallel for num_threads(int(threads)) schedule(static)
-    for (int64_t i = 0; i < l.points; ++i) out[i] = float(with_itself(l, l.ids + i * l.corners, l.weights + i * l.corners) * unit);
+    on_threads(threads, [&](int64_t me, int64_t size, Meeting&) {
+        for (int64_t i = l.points * me / size; i < l.points * (me + 1) / size; ++i)
+            out[i] = float(with_itself(l, l.ids + i * l.corners, l.weights + i * l.corners) * unit);
+    });
 }
 
 }  // namespace ninefold

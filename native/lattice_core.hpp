@@ -2,7 +2,6 @@
 #pragma once
 #include "lattice.hpp"
 #include "simd.hpp"
-#include "threads.hpp"
 
 namespace NINEFOLD_NS {
 
@@ -19,11 +18,13 @@ template <class V, int K> struct Row {
         return r;
     }
     NINEFOLD_INLINE static Row from(const float* p) {
-        Row r;
-        __builtin_memcpy(r.v, p, sizeof(r.v));
+        Row r;  // vector by vector: copied as a whole, it goes by way of the stack
+        for (int k = 0; k < K; ++k) __builtin_memcpy(&r.v[k], p + k * (width / K), sizeof(V));
         return r;
     }
-    NINEFOLD_INLINE void to(float* p) const { __builtin_memcpy(p, v, sizeof(v)); }
+    NINEFOLD_INLINE void to(float* p) const {
+        for (int k = 0; k < K; ++k) __builtin_memcpy(p + k * (width / K), &v[k], sizeof(V));
+    }
     NINEFOLD_INLINE void add(const Row& o, float w) {
         for (int k = 0; k < K; ++k) v[k] += o.v[k] * w;
     }
@@ -82,36 +83,79 @@ struct Part {
 
 NINEFOLD_INLINE void clear(float* p, int64_t count) { __builtin_memset(p, 0, size_t(count) * sizeof(float)); }
 
-// The sums of `count` buffers: the first, and others behind one another.
-template <class R> void gather_up(const LatticeView& l, float* first, const float* others, int64_t count, int64_t threads) {
-    if (count == 1) return;
-    const int64_t apart = floats<R>(l);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t v = 0; v < l.vertices; ++v) {
-        R sum = R::from(first + v * R::width);
-        for (int64_t b = 1; b < count; ++b) sum.add(R::from(others + (b - 1) * apart + v * R::width));
-        sum.to(first + v * R::width);
-    }
+NINEFOLD_INLINE Part part_of(const Team& team, int64_t items) { return Part(items, team.me, team.size); }
+
+NINEFOLD_INLINE void together(const Team& team) {
+    if (team.size > 1) meet(team.meeting, team.size);
 }
 
-// Blur along every axis in turn, first to last or reversed; the result is in one of the two buffers.
-template <class R> float* blur(const LatticeView& l, float* values, float* other, bool reversed, int64_t threads) {
-    clear(values + l.vertices * R::width, R::width);
-    clear(other + l.vertices * R::width, R::width);
-    for (int64_t k = 0; k < l.corners; ++k) {
-        const int32_t* near = l.near + (reversed ? l.corners - 1 - k : k) * l.vertices * 2;
-#pragma omp parallel for num_threads(threads) schedule(static)
-        for (int64_t v = 0; v < l.vertices; ++v) {
-            R sides = R::from(values + int64_t(near[2 * v]) * R::width);
-            sides.add(R::from(values + int64_t(near[2 * v + 1]) * R::width));
-            R sum = R::from(values + v * R::width);
-            sum.add(sides, 0.5f);
-            sum.to(other + v * R::width);
-        }
-        float* t = values;
-        values = other, other = t;
+// What is on a lattice's vertices: one buffer per band to spread into, and one or two for the blur. Every thread has a copy of its
+// own, whose pointers change hands in the same way. The row behind the last vertex is zero in each buffer.
+template <class R> struct Values {
+    const LatticeView* l = nullptr;
+    Order order = Order::forward;
+    int64_t count = 0, apart = 0;
+    float *fresh = nullptr, *others = nullptr;    // to spread into: the first band's, and those of the others
+    float *blurred = nullptr, *spare = nullptr;   // the result, once blurred; with one order the first band's buffer is the spare one
+
+    static int64_t size(const LatticeView& view, Order order, int64_t threads) {
+        return (bands(view, threads) + 1 + (order == Order::both)) * floats<R>(view);
     }
-    return values;
-}
+    Values() = default;
+    Values(const LatticeView& view, Order o, int64_t threads, float* at, bool first) : l(&view), order(o), count(bands(view, threads)), apart(floats<R>(view)) {
+        fresh = at, others = at + apart, blurred = at + count * apart, spare = order == Order::both ? blurred + apart : fresh;
+        if (first) clear(blurred + l->vertices * R::width, R::width), clear(spare + l->vertices * R::width, R::width);
+    }
+    NINEFOLD_INLINE float* of_band(int64_t band) const { return band ? others + (band - 1) * apart : fresh; }
+
+    NINEFOLD_INLINE int64_t phases() const { return l->corners * (order == Order::both ? 2 : 1); }
+
+    // Phase after phase, all threads together after each: the first axis of an order adds the bands up, the last one of two takes the mean.
+    void phase(int64_t phase, const Part& part) {
+        const int64_t n = l->corners, step = phase % n;
+        const bool second = phase >= n;
+        const int32_t* near = l->near + ((order == Order::reversed || second) ? n - 1 - step : step) * l->vertices * 2;
+        float* const idle = spare;
+        if (step == 0) {
+            // after the first order `blurred` holds its result, which stays
+            if (count == 1) along<1, false>(near, fresh, second ? idle : blurred, part);
+            else along<0, false>(near, fresh, second ? idle : blurred, part);
+            return;
+        }
+        if (!second) {
+            along<1, false>(near, blurred, idle, part);
+            spare = blurred, blurred = idle;
+            if (order != Order::both) fresh = spare;
+            return;
+        }
+        float *from = step % 2 ? spare : fresh, *to = step % 2 ? fresh : spare;
+        if (step == n - 1) along<1, true>(near, from, blurred, part);
+        else along<1, false>(near, from, to, part);
+    }
+
+private:
+    NINEFOLD_INLINE R sum_of(int64_t v, const float* from) const {
+        R sum = R::from(from + v * R::width);
+        for (int64_t b = 1; b < count; ++b) sum.add(R::from(of_band(b) + v * R::width));
+        return sum;
+    }
+
+    // kBands 1: of one buffer; 0: of the sum of all bands'.
+    template <int kBands, bool kMean> NINEFOLD_INLINE void along(const int32_t* near, const float* from, float* to, const Part& part) const {
+        for (int64_t v = part.first; v < part.last; ++v) {
+            const int64_t a = near[2 * v], b = near[2 * v + 1];
+            R sides = kBands ? R::from(from + a * R::width) : sum_of(a, from);
+            sides.add(kBands ? R::from(from + b * R::width) : sum_of(b, from));
+            R sum = kBands ? R::from(from + v * R::width) : sum_of(v, from);
+            sum.add(sides, 0.5f);
+            if (kMean) {
+                R mean = sum.times(0.5f);
+                mean.add(R::from(to + v * R::width), 0.5f);
+                sum = mean;
+            }
+            sum.to(to + v * R::width);
+        }
+    }
+};
 
 }  // namespace NINEFOLD_NS

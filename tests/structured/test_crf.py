@@ -123,6 +123,39 @@ def test_one_pass_in_native_code_is_the_steps_in_torch(compatibility, normalizat
 
 
 @native
+@pytest.mark.parametrize("blurs", [("one", "one"), ("both", "both"), ("one", "both"), ("both", "one")])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_and_orders_of_the_blur_in_native_code(threads, blurs):
+    space, before = (160, 170), torch.get_num_threads()
+    unary, image = drawn(3, space[0] * space[1]), image_of(1, *space)[0].flatten(1).T.cumsum(0).div(9)
+    places = torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in space), indexing="ij"), -1).flatten(0, 1)
+    features = [places / 3, torch.cat([places / 8, image], 1)]
+    try:
+        torch.set_num_threads(threads)
+        terms = [
+            Term.made(LatticeFilter(f, blur=b), torch.tensor([-1.0, -2.0, -1.5]), "symmetric", self_term=True)
+            for f, b in zip(features, blurs, strict=True)
+        ]
+        at_once = mean_field(unary, terms, 3)
+        assert torch.equal(at_once, mean_field(unary, terms, 3))
+        in_steps = mean_field(unary.clone().requires_grad_(), terms, 3).detach()
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(at_once, in_steps, rtol=1e-4, atol=2e-5)
+
+
+@native
+def test_the_layer_blurs_in_the_order_that_it_is_told():
+    logits, image = drawn(1, 3, 40, 33), image_of(1, 40, 33).cumsum(-1).div(3)
+    one, both, exact = (
+        DenseCRF(kernels(), steps=1, **options)(logits, image)
+        for options in ({"engine": "lattice", "blur": "one"}, {"engine": "lattice", "blur": "both"}, {"engine": "exact"})
+    )
+    assert not torch.equal(one, both)
+    assert (both - exact).norm() < (one - exact).norm()
+
+
+@native
 @pytest.mark.parametrize("labels", [2, 4, 5, 8, 9, 16, 17, 24, 25, 33, 48, 49, 64, 65])
 def test_any_number_of_labels(labels):
     logits, image = drawn(1, labels, 9, 15), image_of(1, 9, 15)
@@ -281,6 +314,7 @@ def test_bad_input_is_refused():
         (ArgumentError, "compatibility='pott'", lambda: GaussianKernel(1, 1, "pott")),
         (ArgumentError, "normalization='both'", lambda: DenseCRF([], normalization="both")),
         (ArgumentError, "steps=-1", lambda: DenseCRF([], steps=-1)),
+        (ArgumentError, "blur='three'", lambda: DenseCRF([], blur="three")),
         (ArgumentError, "engine='fast'", lambda: DenseCRF([], engine="fast")),
         (ArgumentError, r"learn has \['widths'\]", lambda: DenseCRF([], learn=["widths"])),
         (ArgumentError, "unary='probs'", lambda: DenseCRF([], unary="probs")),

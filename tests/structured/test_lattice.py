@@ -14,8 +14,8 @@ native = pytest.mark.skipif(instruction_set() is None, reason="the lattice is na
 GENERATOR = np.random.default_rng(0)
 
 
-def drawn(*shape):
-    return torch.from_numpy(GENERATOR.standard_normal(shape).astype(np.float32))
+def drawn(*shape, generator=GENERATOR):
+    return torch.from_numpy(generator.standard_normal(shape).astype(np.float32))
 
 
 def places(*space, width=3.0):
@@ -87,6 +87,34 @@ def test_the_lattice_is_its_definition(dims):
 
 
 @native
+@pytest.mark.parametrize("dims", [1, 2, 3, 5, 12])
+def test_a_blur_in_both_orders_is_their_mean_and_symmetric(dims):
+    own = np.random.default_rng(dims)
+    features, values = drawn(150, dims, generator=own) * 1.3, drawn(150, 37, generator=own)
+    lattice = LatticeFilter(features, blur="both")
+    mean = (twin(features, values) + twin(features, values, reverse=True)) / 2
+    assert relative(lattice.apply(values), mean) < 1e-4
+    assert torch.equal(lattice.apply(values, transposed=True), lattice.apply(values))
+    weighed = values.clone().requires_grad_()
+    lattice(weighed).backward(values)
+    assert torch.equal(weighed.grad, lattice.apply(values))
+    assert relative(lattice.diagonal(), lattice.apply(torch.eye(150, dtype=torch.float32)).diagonal()) < 1e-5
+
+
+@native
+@pytest.mark.parametrize("colour", [13, 5])
+def test_a_blur_in_both_orders_is_nearer_to_the_sum_over_all_pairs(colour):
+    features = photograph(10, colour)
+    values, ones = drawn(len(features), 8, generator=np.random.default_rng(1)), torch.ones(len(features), 1, dtype=torch.float32)
+    want, *found = (
+        k(values * k(ones).rsqrt()) * k(ones).rsqrt()
+        for k in (ExactFilter(features), LatticeFilter(features), LatticeFilter(features, blur="both"))
+    )
+    one, both = (relative(x, want) for x in found)
+    assert both < one
+
+
+@native
 @pytest.mark.parametrize("channels", [1, 3, 4, 7, 11, 21, 27, 32, 33, 70])
 def test_channels_are_alone(channels):
     lattice, values = LatticeFilter(photograph(10, 13, 20)), drawn(400, channels)
@@ -143,14 +171,15 @@ def test_how_far_a_message_is_from_the_sum_over_all_pairs(name):
 
 
 @native
-def test_threads_and_runs_change_nothing():
-    features, values = photograph(10, 13, 150), drawn(22500, 3)
+@pytest.mark.parametrize("blur", ["one", "both"])
+def test_threads_and_runs_change_nothing(blur):
+    features, values = photograph(10, 13, 150), drawn(22500, 35)
     before = torch.get_num_threads()
     found = []
     try:
         for threads in (1, 2, 2, 3):
             torch.set_num_threads(threads)
-            lattice = LatticeFilter(features)
+            lattice = LatticeFilter(features, blur=blur)
             found.append((lattice.vertices, lattice.apply(values)))
     finally:
         torch.set_num_threads(before)
@@ -196,6 +225,11 @@ def test_bad_input_is_refused():
         LatticeFilter(torch.tensor([[1e9, 0.0], [0.0, 0.0]]))
     with pytest.raises(RoomError, match="lattice of 100 points with 2 features needs more than 5 vertices"):
         LatticeFilter(drawn(100, 2), 5)
+    with pytest.raises(ArgumentError, match="blur='two'; it must be one of one, both"):
+        LatticeFilter(drawn(3, 2), blur="two")
+    for no_number in (float("nan"), float("inf")):
+        with pytest.raises(ArgumentError, match="1 of 60000 features are NaN or infinite"):
+            LatticeFilter(drawn(20000, 3).index_put_((torch.tensor(15000), torch.tensor(2)), torch.tensor(no_number)))
     lattice = LatticeFilter(drawn(10, 2))
     with pytest.raises(ShapeError, match=r"values of shape \(9, 2\) for 10 points"):
         lattice(drawn(9, 2))

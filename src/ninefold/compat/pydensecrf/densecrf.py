@@ -135,7 +135,7 @@ class DenseCRF:
         rows = _numbers(features, "features", 2)
         if rows.shape[1] != self._points:
             raise ShapeError(f"features of shape {rows.shape}; they must be (features, points), with {self._points} points")
-        self._add(torch.from_numpy(rows).T, compat, kernel, normalization)
+        self._add([rows.T], compat, kernel, normalization)
 
     def inference(self, niter: int) -> "NDArray[np.float32]":
         """Return marginals ``(L, N)`` after `niter` steps."""
@@ -172,16 +172,17 @@ class DenseCRF:
         q = mean_field(self._energies(), self._terms if steps else [], steps, start)
         return q.contiguous()
 
-    def _add(self, rows: torch.Tensor, compat: Any, kernel: int, normalization: int) -> None:
+    def _add(self, rows: "list[NDArray[np.float32]]", compat: Any, kernel: int, normalization: int) -> None:
+        """Add a kernel of features ``(points, D)``, the one item of a list: it is emptied, so that they are freed in time."""
         KernelType(kernel)
         name = normalization_named(NormalizationType(normalization).name)
         matrix = _compat(compat, self._labels)
-        dims = [*self._dims, rows.shape[1]]
+        dims = [*self._dims, rows[0].shape[1]]
         needed, limit = lattice_bytes(self._points, dims, self._labels), available_memory()
         held = lattice_bytes(self._points, self._dims, self._labels) if self._dims else 0
         refuse_beyond(needed - held, limit, f"kernel {len(dims)} of {self._points} points and {self._labels} labels")
-        most = vertices_within(limit + held - needed, rows.shape[1], self._labels, torch.get_num_threads())
-        self._terms.append(Term.made(LatticeFilter(rows, most), matrix, name, self_term=True))
+        most = vertices_within(limit + held - needed, dims[-1], self._labels, torch.get_num_threads())
+        self._terms.append(Term.made(LatticeFilter(torch.from_numpy(rows.pop()), most), matrix, name, self_term=True))
         self._dims = dims
 
 
@@ -206,7 +207,7 @@ class DenseCRF2D(DenseCRF):
         self, sxy: Any, compat: Any, kernel: int = DIAG_KERNEL, normalization: int = NORMALIZE_SYMMETRIC
     ) -> None:
         """Add a kernel of places, `sxy` pixels wide: a number, or one along x and one along y."""
-        self._add(self._places(sxy), compat, kernel, normalization)
+        self._add([self._places(sxy)], compat, kernel, normalization)
 
     def addPairwiseBilateral(
         self,
@@ -218,6 +219,9 @@ class DenseCRF2D(DenseCRF):
         normalization: int = NORMALIZE_SYMMETRIC,
     ) -> None:
         """Add a kernel of places and colours, `sxy` pixels and `srgb` units of the image ``(h, w, 3)`` wide."""
+        self._add([self._places_and_colors(sxy, srgb, rgbim)], compat, kernel, normalization)
+
+    def _places_and_colors(self, sxy: Any, srgb: Any, rgbim: "ArrayLike") -> "NDArray[np.float32]":
         image = np.asarray(rgbim)
         if image.shape != (self._h, self._w, 3):
             hint = "; width and height are the other way round" if image.shape == (self._w, self._h, 3) else ""
@@ -225,16 +229,18 @@ class DenseCRF2D(DenseCRF):
                 f"an image of shape {image.shape}; it must be (h, w, 3), {(self._h, self._w, 3)}{hint}: for other channels use "
                 "create_pairwise_bilateral and addPairwiseEnergy"
             )
-        colors = torch.from_numpy(_numbers(image, "the image", 3)).flatten(0, 1)
-        rows = torch.cat([self._places(sxy), colors / _widths(srgb, 3, "srgb")], 1)
-        del colors
-        self._add(rows, compat, kernel, normalization)
+        widths = _widths(srgb, 3, "srgb")
+        rows = self._places(sxy, 3)
+        np.divide(_numbers(image, "the image", 3), widths, out=rows.reshape(*image.shape[:2], 5)[..., 2:])
+        return rows
 
-    def _places(self, sxy: Any) -> torch.Tensor:
+    def _places(self, sxy: Any, more: int = 0) -> "NDArray[np.float32]":
+        """Return places ``(points, 2)`` in widths, with room for so many features more."""
         widths = _widths(sxy, 2, "sxy")
-        x = torch.arange(self._w, dtype=torch.float32, device="cpu") / widths[0]
-        y = torch.arange(self._h, dtype=torch.float32, device="cpu") / widths[1]
-        return torch.stack([x.repeat(self._h), y.repeat_interleave(self._w)], 1)
+        rows = np.empty((self._h, self._w, 2 + more), np.float32)
+        rows[..., 0] = np.arange(self._w, dtype=np.float32) / widths[0]
+        rows[..., 1] = (np.arange(self._h, dtype=np.float32) / widths[1])[:, None]
+        return rows.reshape(self._points, -1)
 
 
 def _numbers(x: "ArrayLike", what: str, axes: int) -> "NDArray[np.float32]":
@@ -250,11 +256,11 @@ def _numbers(x: "ArrayLike", what: str, axes: int) -> "NDArray[np.float32]":
     return copied
 
 
-def _widths(x: Any, count: int, name: str) -> torch.Tensor:
+def _widths(x: Any, count: int, name: str) -> "NDArray[np.float32]":
     widths = np.asarray(x, np.float64).ravel()
     if len(widths) not in (1, count) or not (np.isfinite(widths).all() and (widths > 0).all()):
         raise ArgumentError(f"{name}={x!r}; it must be a positive number, or {count} of them")
-    return torch.from_numpy(np.broadcast_to(widths, count).astype(np.float32))
+    return np.broadcast_to(widths, count).astype(np.float32)
 
 
 def _compat(compat: Any, labels: int) -> torch.Tensor:

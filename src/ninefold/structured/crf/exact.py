@@ -6,7 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ninefold.errors import ArgumentError, DTypeError, ShapeError
 
-__all__ = ["ExactFilter", "checked_features", "checked_values"]
+__all__ = ["ExactFilter", "checked_features", "checked_values", "refuse_no_numbers"]
 
 _PAIRS = 1 << 23  # of a chunk: 32 MiB of float32
 
@@ -28,6 +28,7 @@ class ExactFilter:
 
     def __init__(self, features: Tensor) -> None:
         self.features = checked_features(features)
+        refuse_no_numbers(features)
 
     def __call__(self, values: Tensor) -> Tensor:
         """Return ``K values``, ``(N, C)``: every point's own value is in its sum, with weight 1.
@@ -57,15 +58,19 @@ def _rows(some: Tensor, features: Tensor, values: Tensor) -> Tensor:
 
 
 def checked_features(features: Tensor) -> Tensor:
-    """Return features if they are ``(N, d)`` and finite."""
+    """Return features if they are ``(N, d)``, of a dtype that a filter takes."""
     if features.ndim != 2 or 0 in features.shape:
         raise ShapeError(f"features of shape {tuple(features.shape)}; they must be (points, features), at least one of each")
     if features.dtype not in (torch.float32, torch.float64):
         raise DTypeError(f"features are {features.dtype}; they must be float32 or float64")
+    return features
+
+
+def refuse_no_numbers(features: Tensor) -> None:
+    """Refuse features that are NaN or infinite."""
     if not bool(torch.isfinite(features.detach()).all()):
         bad = int((~torch.isfinite(features.detach())).sum())
         raise ArgumentError(f"{bad} of {features.numel()} features are NaN or infinite")
-    return features
 
 
 def checked_values(values: Tensor, features: Tensor) -> None:

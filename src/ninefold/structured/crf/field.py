@@ -141,6 +141,7 @@ def _in_one_pass(unary: Tensor, terms: list[Term], steps: int, start: Tensor | N
     for t in terms:
         full = t.matrix.ndim == 2
         numbers += [at(t.before), at(t.after), at(t.own), at(t.matrix if full else None), at(None if full else t.matrix)]
+        numbers.append(int(isinstance(t.filter, LatticeFilter) and t.filter.blur == "both"))
     lattices = [t.filter.native for t in terms if isinstance(t.filter, LatticeFilter)]
     extension_module().mean_field(
         lattices, numbers, address(unary), address(q), len(unary), steps, start is not None, torch.get_num_threads()

@@ -12,20 +12,28 @@ for the loss's gradient g by ``K a``,
     dL/df_i = sum_j K_ij (g_i . a_j + a_i . g_j) (f_j - f_i).
 """
 
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
 from ninefold.engines.native import address, extension_module, instruction_set
 from ninefold.errors import ArgumentError, DeviceError, DTypeError, NoEngineError, ShapeError
-from ninefold.structured.crf.exact import checked_features, checked_values
+from ninefold.structured.crf.exact import checked_features, checked_values, refuse_no_numbers
 from ninefold.structured.crf.room import RoomError
 
-__all__ = ["LatticeFilter", "lattice_missing"]
+__all__ = ["Blur", "LatticeFilter", "blur_named", "lattice_missing"]
 
+Blur = Literal["one", "both"]
 _MOST = 2**31 - 2
 _CHANNELS = 24  # of products of features and values that are filtered at once
+
+
+def blur_named(name: str) -> Blur:
+    """Return the order of the axes' blurs of this name."""
+    if name not in get_args(Blur):
+        raise ArgumentError(f"blur={name!r}; it must be one of {', '.join(get_args(Blur))}")
+    return cast("Blur", name)
 
 
 def lattice_missing() -> str | None:
@@ -46,6 +54,8 @@ class LatticeFilter:
         ``(N, d)``, float32 on the CPU, d up to 12, divided by their widths. Gradients flow into them.
     most_vertices : int
         Building stops when more are needed.
+    blur : "one" or "both"
+        ``"both"`` takes the mean of the filters whose axes are blurred first to last and last to first: symmetric.
 
     Raises
     ------
@@ -74,7 +84,8 @@ class LatticeFilter:
     True
     """
 
-    def __init__(self, features: Tensor, most_vertices: int = _MOST) -> None:
+    def __init__(self, features: Tensor, most_vertices: int = _MOST, blur: Blur = "one") -> None:
+        self.blur = blur_named(blur)
         if missing := lattice_missing():
             raise NoEngineError(missing)
         checked_features(features)
@@ -102,6 +113,7 @@ class LatticeFilter:
                 "all that memory has room for; use larger widths or fewer pixels, or set memory_limit"
             ) from error
         except IndexError as error:
+            refuse_no_numbers(features)
             raise ArgumentError(
                 f"features reach {float(rows.abs().max()):.3g} widths from 0, farther than a lattice can tell places apart; "
                 "use larger widths, or subtract the mean"
@@ -121,7 +133,8 @@ class LatticeFilter:
         """Return ``K values`` or ``K' values``, without a gradient."""
         values = values.detach().resolve_neg().contiguous()
         out = torch.empty_like(values)
-        self.native.filter(address(values), address(out), values.shape[1], transposed, torch.get_num_threads())
+        order = 2 if self.blur == "both" else int(transposed)
+        self.native.filter(address(values), address(out), values.shape[1], order, torch.get_num_threads())
         return out
 
     def diagonal(self) -> Tensor:

@@ -10,7 +10,7 @@ from ninefold.errors import ArgumentError, DTypeError, ShapeError
 from ninefold.structured.crf.exact import ExactFilter
 from ninefold.structured.crf.field import Term, mean_field, normalization_named
 from ninefold.structured.crf.kernels import FeatureKernel, GaussianKernel, PairwiseKernel, positions
-from ninefold.structured.crf.lattice import LatticeFilter
+from ninefold.structured.crf.lattice import Blur, LatticeFilter, blur_named
 from ninefold.structured.crf.room import (
     available_memory,
     exact_bytes,
@@ -59,6 +59,8 @@ class DenseCRF(nn.Module):
         bilateral kernel's places may be off by more than itself. Learn widths by the exact engine, on crops.
     memory_limit : int, optional
         Bytes that may be used; what the machine has available unless given.
+    blur : "one" or "both"
+        Of the lattice: axes in one order, or the mean of both orders, which is symmetric as the kernel is (see `LatticeFilter`).
 
     Raises
     ------
@@ -89,8 +91,10 @@ class DenseCRF(nn.Module):
         engine: Engine = "auto",
         learn: Collection[str] = ("weight", "compatibility"),
         memory_limit: int | None = None,
+        blur: Blur = "one",
     ) -> None:
         super().__init__()
+        self.blur = blur_named(blur)
         if unary not in ("logits", "energies"):
             raise ArgumentError(f"unary={unary!r}; it must be 'logits' or 'energies'")
         if engine not in ("auto", "lattice", "exact"):
@@ -108,7 +112,7 @@ class DenseCRF(nn.Module):
     def extra_repr(self) -> str:
         """Say the options."""
         said = f"steps={self.steps}, unary={self.unary}, normalization={self.normalization}"
-        return f"{said}, self_term={self.self_term}, engine={self.engine}"
+        return f"{said}, self_term={self.self_term}, engine={self.engine}, blur={self.blur}"
 
     def forward(
         self, unary: Tensor, image: Tensor | None = None, features: Sequence[Tensor] = (), *, steps: int | None = None
@@ -207,9 +211,11 @@ class DenseCRF(nn.Module):
                 if engine == "exact":
                     made = ExactFilter(rows)
                 else:
-                    most = vertices_within(room, rows.shape[1], labels, torch.get_num_threads())
-                    made = LatticeFilter(rows, most)
-                    room -= vertices_bytes(made.vertices, rows.shape[1], labels, torch.get_num_threads())
+                    buffers = torch.get_num_threads() + (self.blur == "both")
+                    most = vertices_within(room, rows.shape[1], labels, buffers)
+                    made = LatticeFilter(rows, most, self.blur)
+                    room -= vertices_bytes(made.vertices, rows.shape[1], labels, buffers)
+                del rows
                 term = Term.made(made, kernel.matrix(labels).to(dtype), self.normalization, self.self_term)
             else:
                 term = shared[k]

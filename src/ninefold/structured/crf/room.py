@@ -31,9 +31,9 @@ def _width(labels: int) -> int:
     return next((w for w in (4, 8, 16, 24, 32, 48, 64) if labels <= w), 32)
 
 
-def _vertex(dims: int, labels: int, threads: int) -> int:
+def _vertex(dims: int, labels: int, buffers: int) -> int:
     """Bytes of a vertex: neighbours, its key twice over while the table grows, slots, and rows of values."""
-    return 8 * (dims + 1) + 8 * dims + 48 + 4 * _width(labels) * (1 + threads)
+    return 8 * (dims + 1) + 8 * dims + 48 + 4 * _width(labels) * (1 + buffers)
 
 
 def lattice_bytes(points: int, dims: list[int], labels: int) -> int:
@@ -53,14 +53,14 @@ def lattice_bytes(points: int, dims: list[int], labels: int) -> int:
     return max([sum(kept) + fields, *building])
 
 
-def vertices_bytes(vertices: int, dims: int, labels: int, threads: int) -> int:
-    """Return the bytes that so many vertices take."""
-    return vertices * _vertex(dims, labels, threads)
+def vertices_bytes(vertices: int, dims: int, labels: int, buffers: int) -> int:
+    """Return the bytes that so many vertices take: `buffers` of values, one per thread and one more for a blur in both orders."""
+    return vertices * _vertex(dims, labels, buffers)
 
 
-def vertices_within(room: int, dims: int, labels: int, threads: int) -> int:
-    """Return how many vertices so many bytes hold."""
-    return max(0, min(2**31 - 2, room // _vertex(dims, labels, threads)))
+def vertices_within(room: int, dims: int, labels: int, buffers: int) -> int:
+    """Return how many vertices so many bytes hold, with so many buffers of values."""
+    return max(0, min(2**31 - 2, room // _vertex(dims, labels, buffers)))
 
 
 def exact_bytes(points: int, labels: int) -> int:
