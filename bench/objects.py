@@ -189,9 +189,10 @@ def malis_table(arguments: argparse.Namespace) -> Table:
     shape, number = (128, 112), 70
     taught = cells(shape, number, range(8), arguments.noise, arguments.faint)
     tested = cells(shape, number, range(100, 100 + arguments.images), arguments.noise, arguments.faint)
+    held = cells(shape, number, (50, 51), arguments.noise, arguments.faint)
     losses, seeds = ("cross_entropy", "malis"), arguments.seeds or 6
     steps: dict[str, list[int]] = {loss: [] for loss in losses}
-    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    found: dict[tuple[str, str, str], list[np.ndarray]] = {}
     for seed in range(seeds):
         for loss in losses[:: 1 if seed % 2 else -1]:
             config = TrainConfig(
@@ -199,28 +200,31 @@ def malis_table(arguments: argparse.Namespace) -> Table:
             )
             model, done = timed(config, taught, arguments.seconds)
             steps[loss].append(done)
-            for cut, call in {
-                "components at 0.5, all pixels": lambda m, _: connected_components(near(m), DEFAULT),
-                "components at 0.5": affinity_cut(model, "components"),
-                "watershed": affinity_cut(model, "watershed"),
-                "mutex": affinity_cut(model, "mutex"),
-            }.items():
-                values = [scores(truth, call(model.predict(image).numpy(), DEFAULT)) for image, truth in tested]
-                found.setdefault((cut, loss), []).append(np.mean(values, 0))
+            cuts = {method: affinity_cut(model, method) for method in METHODS} | {ALL: all_pixels}
+            for cut, values in measured(model, cuts, held, tested, ADAPTED).items():
+                found.setdefault((cut, "0.5", loss), []).append(values["at default"].mean(0))
+                found.setdefault((cut, "chosen", loss), []).append(values["at chosen"].mean(0))
     title = f"MALIS after {arguments.malis_after} steps, {arguments.seconds:g} s of CPU each, {seeds} seeds, "
     title += f"{len(tested)} test images; steps: " + "; ".join(f"{loss} {min(n)} to {max(n)}" for loss, n in steps.items())
-    table = Table(
-        "", "loss", "Rand error", "adapted Rand error", "precision", "recall", "AP at IoU 0.5", title=title, box=box.MARKDOWN
-    )
+    columns = ("threshold", "loss", "Rand error", "adapted Rand error", "precision", "recall", "AP at IoU 0.5")
+    table = Table("", *columns, title=title, box=box.MARKDOWN)
     for name in ("Rand less by (95%)", "adapted less by (95%)"):
         table.add_column(name)
-    for (cut, loss), each in sorted(found.items()):
+    for (cut, threshold, loss), each in sorted(found.items()):
         values = np.array(each)
         row = [f"{values[:, RAND].mean():.4f}", *(f"{values[:, k].mean():.3f}" for k in (0, 1, 2, AP))]
-        base = np.array(found[cut, losses[0]])
+        base = np.array(found[cut, threshold, losses[0]])
         less = [gain(base[:, k] - values[:, k]) for k in (RAND, ADAPTED)] if loss == losses[1] else ["", ""]
-        table.add_row(cut, loss, *row, *less)
+        table.add_row(cut, threshold, loss, *row, *less)
     return table
+
+
+ALL = "components, all pixels"
+
+
+def all_pixels(maps: Maps, threshold: float) -> np.ndarray:
+    """Return components as they are: a pixel that nothing joins is an object."""
+    return connected_components(near(maps), threshold)
 
 
 def near(maps: np.ndarray) -> Affinities:
