@@ -11,9 +11,10 @@ import torch
 from tests.segment.scenes import scenes
 
 from ninefold import storing
-from ninefold.errors import ArgumentError, CheckpointError, ShapeError
+from ninefold.errors import ArgumentError, CheckpointError, ModelError, ShapeError
 from ninefold.segment.config import TrainConfig
 from ninefold.segment.model import Segmenter
+from ninefold.segment.tasks import Labels
 from ninefold.segment.training import train
 
 torch.manual_seed(0)
@@ -196,6 +197,15 @@ def test_a_full_disk_stops_nothing(whole, tmp_path, monkeypatch):
     assert "No space left on device" in told[1]
     assert told[1].endswith("training goes on, and an interrupt goes back to the start")
     assert all(torch.equal(value, weights(whole[0])[name]) for name, value in weights(tmp_path).items())
+
+
+def test_of_epochs_with_one_score_the_last_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(Labels, "measure", lambda *_: {"mean IoU": 0.0})
+    for patience, epochs in ((0, 3), (1, 2)):
+        out = tmp_path / str(patience)
+        outcome = train(config_of(out, epochs=3, patience=patience), scenes(4), tell=silent)
+        settings, _ = storing.unpacked_tensors(outcome.path, "ninefold segmenter", 1, ModelError)
+        assert (len(outcome.history), settings["about"]["epoch"]) == (epochs, epochs)  # it is no better score: patience ends
 
 
 def test_early_stop(tmp_path):

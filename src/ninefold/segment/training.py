@@ -235,7 +235,8 @@ class _Training:
         better = state.best is None or (value < state.best if self.task.less_is_better else value > state.best)
         state.best, state.waited = (value, 0) if better else (state.best, state.waited + 1)
         if self.world.first and self.logs:
-            if better:
+            # among equals the later one: where nothing is found for epochs, the first one is as it was drawn
+            if better or value == state.best:
                 self.model.save(self.path, epoch=state.epoch + 1, **score)
             self.logs.epoch(state.history, self.model, self.task, self.pairs, self.held)
         self.tell(f"epoch {state.epoch + 1}: loss {state.history[-1]['loss']:.4f}, {self.task.score} {value:.4f}")
