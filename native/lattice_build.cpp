@@ -95,11 +95,11 @@ template <int D> bool lift(const float* f, const double* stretch, double* y) {
     return near;
 }
 
-// The weights as whole numbers that add up to 65535: what rounding leaves goes to the largest.
+// The weights as whole numbers that add up to kWhole: what rounding leaves goes to the largest.
 template <int D> void weigh(const double* barycentric, uint16_t* weight) {
-    int32_t left = 65535, best = 0, w[D + 1];
+    int32_t left = kWhole, best = 0, w[D + 1];
     for (int k = 0; k <= D; ++k) {
-        w[k] = int32_t(std::max(0.0, barycentric[k]) * 65535 + 0.5);
+        w[k] = int32_t(std::max(0.0, barycentric[k]) * kWhole + 0.5);
         left -= w[k];
         if (w[k] > w[best]) best = k;
     }
@@ -158,7 +158,7 @@ template <int D> Trouble walk(const float* features, int64_t first, int64_t last
         if (!lift<D>(features + i * D, stretch, y)) return far;
         locate<D>(y, here);
         int32_t* to = ids + i * (D + 1);
-        std::copy(here.weight, here.weight + D + 1, weights + i * (D + 1));
+        std::copy(here.weight, here.weight + D, weights + i * D);  // the last is what is left
         if (i > first && here.same(before)) {
             std::copy(to - (D + 1), to, to);
             continue;
@@ -192,7 +192,7 @@ void fail(int trouble, int64_t most) {
 template <int D> void LatticePlan::build(const float* features, int64_t most, int64_t threads) {
     constexpr int n = D + 1;
     const int64_t points = view_.points, bands = std::max<int64_t>(1, std::min(threads, points / 4096));
-    ids_.reset(new int32_t[points * n]), weights_.reset(new uint16_t[points * n]);
+    ids_.reset(new int32_t[points * n]), weights_.reset(new uint16_t[points * D]);
     std::vector<Table<D>> tables(bands);
     std::atomic<int> trouble{none};
     const auto share = [&](int64_t b, int64_t items) { return items * b / bands; };
@@ -249,7 +249,7 @@ LatticePlan::LatticePlan(const float* features, int64_t points, int64_t dims, in
     view_.ids = ids_.get(), view_.weights = weights_.get(), view_.near = near_.get();
 }
 
-int64_t LatticePlan::bytes() const { return view_.corners * (view_.points * 6 + view_.vertices * 8); }
+int64_t LatticePlan::bytes() const { return view_.points * (view_.corners * 6 - 2) + view_.corners * view_.vertices * 8; }
 
 // Whether the blur, axis after axis, leads from one vertex to another by a step along each axis that is `taken`, by vertices that are there.
 static bool leads(const LatticeView& l, int32_t from, int32_t to, const bool* taken, int side) {
@@ -258,8 +258,10 @@ static bool leads(const LatticeView& l, int32_t from, int32_t to, const bool* ta
     return from == to;
 }
 
-static double with_itself(const LatticeView& l, const int32_t* ids, const uint16_t* weights) {
+static double with_itself(const LatticeView& l, const int32_t* ids, const uint16_t* all_but_one) {
     const int64_t n = l.corners;
+    int32_t weights[kMostFeatures + 1], left = kWhole;
+    for (int64_t k = 0; k < n; ++k) weights[k] = k + 1 < n ? all_but_one[k] : left, left -= weights[k];
     int64_t axes[kMostFeatures + 1];  // along which corner k + 1 lies beside corner k; the way on from the last leads back to the first
     for (int64_t k = 0; k < n; ++k)
         for (int64_t axis = 0; axis < n; ++axis)
@@ -282,7 +284,7 @@ void LatticePlan::diagonal(float* out, int64_t threads) const {
     const double unit = double(kWeightUnit) * kWeightUnit * l.scale;
     on_threads(threads, [&](int64_t me, int64_t size, Meeting&) {
         for (int64_t i = l.points * me / size; i < l.points * (me + 1) / size; ++i)
-            out[i] = float(with_itself(l, l.ids + i * l.corners, l.weights + i * l.corners) * unit);
+            out[i] = float(with_itself(l, l.ids + i * l.corners, l.weights + i * (l.corners - 1)) * unit);
     });
 }
 

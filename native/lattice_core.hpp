@@ -48,21 +48,28 @@ template <class R> NINEFOLD_INLINE void ask(const LatticeView& l, int64_t point,
 
 template <class R> NINEFOLD_INLINE void spread(const LatticeView& l, int64_t point, const R& row, float* values) {
     const int32_t* ids = l.ids + point * l.corners;
-    const uint16_t* weights = l.weights + point * l.corners;
+    const uint16_t* weights = l.weights + point * (l.corners - 1);
+    int32_t left = kWhole;
     for (int64_t k = 0; k < l.corners; ++k) {
+        const int32_t weight = k + 1 < l.corners ? weights[k] : left;
+        left -= weight;
         float* at = values + int64_t(ids[k]) * R::width;
         R sum = R::from(at);
-        sum.add(row, float(int32_t(weights[k])) * kWeightUnit);
+        sum.add(row, float(weight) * kWeightUnit);
         sum.to(at);
     }
 }
 
 template <class R> NINEFOLD_INLINE R read(const LatticeView& l, int64_t point, const float* values) {
     const int32_t* ids = l.ids + point * l.corners;
-    const uint16_t* weights = l.weights + point * l.corners;
+    const uint16_t* weights = l.weights + point * (l.corners - 1);
     R sum = R::zero();
-    for (int64_t k = 0; k < l.corners; ++k)
-        sum.add(R::from(values + int64_t(ids[k]) * R::width), float(int32_t(weights[k])) * kWeightUnit);
+    int32_t left = kWhole;
+    for (int64_t k = 0; k < l.corners; ++k) {
+        const int32_t weight = k + 1 < l.corners ? weights[k] : left;
+        left -= weight;
+        sum.add(R::from(values + int64_t(ids[k]) * R::width), float(weight) * kWeightUnit);
+    }
     return sum.times(l.scale);
 }
 

@@ -165,7 +165,7 @@ class DenseCRF(nn.Module):
         --------
         >>> from ninefold.structured.crf.kernels import BilateralKernel, GaussianKernel
         >>> DenseCRF([GaussianKernel(), BilateralKernel()]).memory_needed((4000, 4000), 2) / 1e9
-        1.44
+        1.376
         """
         points = torch.Size(space).numel()
         if self._engine(points) == "exact":

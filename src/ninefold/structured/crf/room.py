@@ -39,15 +39,15 @@ def _vertex(dims: int, labels: int, buffers: int) -> int:
 def lattice_bytes(points: int, dims: list[int], labels: int) -> int:
     """Return the bytes that a mean field on lattices needs whatever the image: all but what its vertices take.
 
-    Per point and kernel there are ``d + 1`` vertices of 6 bytes and a norm of 4; features lie in memory while a lattice is built;
-    per label there are the energies and the marginals.
+    Per point and kernel there are ``d + 1`` vertices of 4 bytes, ``d`` weights of 2 and a norm of 4; features lie in memory
+    while a lattice is built; per label there are the energies and the marginals.
 
     Examples
     --------
     >>> lattice_bytes(4000 * 4000, [2, 5], 2) / 1e9
-    1.44
+    1.376
     """
-    kept = [points * (6 * (d + 1) + 4) for d in dims]
+    kept = [points * (6 * d + 8) for d in dims]
     fields = points * labels * 8
     building = [sum(kept[:k]) + kept[k] + 4 * d * points + fields // 2 for k, d in enumerate(dims)]
     return max([sum(kept) + fields, *building])
