@@ -54,15 +54,17 @@ def train(
     _needs()
     from ninefold.segment.commands import train_folder
     from ninefold.segment.config import TrainConfig
+    from ninefold.segment.parallel import world
 
     given = {name: value for name, value in (("images", images), ("masks", masks), ("out", out)) if value is not None}
-    settings = TrainConfig.from_yaml(_text(config) if config else "", **_settings(set_ or [], TrainConfig), **given)
+    settings = TrainConfig.from_yaml(_text(config) if config else "", **(_settings(set_ or [], TrainConfig) | given))
     with _bar() as progress:
         try:
             outcome = train_folder(settings, tell=progress.tell, progress=progress)
         except KeyboardInterrupt as stop:
             raise StoppedError(str(stop)) from None
-    typer.echo(str(outcome))
+    if world().first:
+        typer.echo(str(outcome))
 
 
 @segment_app.command()

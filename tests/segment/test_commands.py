@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,10 @@ from tests.segment.scenes import cells, scenes
 from typer.testing import CliRunner
 
 from ninefold import cli
-from ninefold.data import Sample, read_arrays, read_mask, write_image, write_mask, write_volume
+from ninefold.data import Folder, Sample, read_arrays, read_mask, write_image, write_mask, write_volume
+from ninefold.errors import ArgumentTypeError
+from ninefold.segment.config import TrainConfig
+from ninefold.segment.model import Segmenter
 from ninefold.segment.scenes import texture_scenes
 
 torch.manual_seed(0)
@@ -125,6 +129,115 @@ def test_from_volumes_to_objects(tmp_path):
 def objects(root):
     masks = [read_mask(path).data.numpy() for path in (root / "masks").iterdir()]
     return np.mean([len(np.unique(mask)) - 1 for mask in masks])
+
+
+def folder_of(root, pairs, changed=lambda mask: mask):
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for k, (image, mask) in enumerate(pairs):
+        picture(root / "images" / f"a{k}.png", image)
+        write_mask(root / "masks" / f"a{k}.png", changed(mask))
+    return root
+
+
+def test_black_and_white_masks_are_not_one_class_and_may_be_named(tmp_path):
+    root = folder_of(tmp_path, scenes(3, 3, classes=2), lambda mask: mask * 255)
+    told, code = ninefold("segment", "train", *trained(root))
+    assert code == 2
+    assert "hold one class, [0] beside 255, which is ignored" in told
+    assert "labels={255: 1}" in told
+    told, code = ninefold("segment", "train", *trained(root, labels="{255: 1}"))
+    assert code == 0, told
+    assert Segmenter.load(root / "run" / "model.safetensors").shape.classes == 2
+
+
+def test_grey_values_are_not_taken_for_classes_unless_so_many_are_asked_for(tmp_path):
+    root = folder_of(tmp_path, scenes(3, 3), lambda mask: mask * 38)
+    told, code = ninefold("segment", "train", *trained(root))
+    assert code == 2
+    assert "masks hold 3 labels up to 76, which look like grey values: --set 'labels={0: 0, 38: 1, 76: 2}'" in told
+    told, code = ninefold("segment", "train", *trained(root, classes=77))
+    assert code == 0, told
+
+
+def test_masks_in_colour_are_read_by_their_colours(tmp_path):
+    root = folder_of(tmp_path, scenes(3, 3, classes=2))
+    for path in (root / "masks").iterdir():
+        labels = read_mask(path).data
+        write_image(path, torch.cat([labels * 200, labels * 10, 1 - labels]).to(torch.uint8))
+    told, code = ninefold("segment", "train", *trained(root))
+    assert code == 2
+    told, code = ninefold("segment", "train", *trained(root, colours="[[0, 0, 1], [200, 10, 0]]"))
+    assert code == 0, told
+
+
+def test_one_object_for_many_pieces_is_said(tmp_path):
+    root = folder_of(tmp_path, scenes(3, 3, classes=2))
+    told, code = ninefold("segment", "train", *trained(root, task="objects"))
+    assert code == 0, told
+    assert "one object an image" in told
+
+
+def test_numbers_that_yaml_takes_for_text():
+    assert TrainConfig.from_yaml("images: a\nmasks: b\nout: c\nlearning_rate: 1e-3").learning_rate == 1e-3
+    with pytest.raises(ArgumentTypeError, match="learning_rate is 'much', a str"):
+        TrainConfig.from_yaml("images: a\nmasks: b\nout: c\nlearning_rate: much")
+
+
+def test_an_option_comes_before_a_setting_of_the_same_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told, code = ninefold("segment", "train", "--images", "no", "--masks", "m", "--out", "x", "--set", "images=other")
+    assert (code, "there is no folder no" in told) == (2, True)
+
+
+def test_an_image_of_other_channels_is_passed_over_and_named(textures, tmp_path):
+    (tmp_path / "images").mkdir()
+    for name, channels in (("colour", 3), ("grey", 1)):
+        write_image(tmp_path / "images" / f"{name}.png", torch.zeros(channels, 9, 12, dtype=torch.uint8))
+    model = textures / "run" / "model.safetensors"
+    told, code = ninefold("segment", "predict", "--model", model, "--images", tmp_path / "images", "--out", tmp_path / "a")
+    assert code == 0, told
+    assert "1 masks written" in told
+    assert "1 images were passed over" in told
+    assert "grey.png" in told
+
+
+def test_nifti_comes_back_as_nifti_in_its_own_axes(tmp_path):
+    for kind in ("images", "masks", "tiff"):
+        (tmp_path / kind).mkdir()
+    affine = np.diag([0.5, 1.5, 3.0, 1.0])
+    affine[:3, 3] = 4, 5, 6
+    for k, (image, mask) in enumerate(cells(3, 3)):
+        nibabel.save(nibabel.Nifti1Image(image[0].numpy(), affine), tmp_path / "images" / f"v{k}.nii.gz")
+        # the mask as TIFF, whose axes are z, y, x
+        write_mask(
+            tmp_path / "masks" / f"v{k}.tif", Sample(mask.permute(2, 1, 0)[None], ("z", "y", "x"), (3.0, 1.5, 0.5), ("mm",) * 3)
+        )
+    told, code = ninefold("segment", "train", *trained(tmp_path, task="objects", crop=12, batch=2))
+    assert code == 0, told
+    words = ["--model", tmp_path / "run" / "model.safetensors", "--images", tmp_path / "images", "--minimum-size", 1]
+    told, code = ninefold("segment", "predict", *words, "--out", tmp_path / "a", "--probabilities")
+    assert code == 0, told
+    told, code = ninefold("segment", "partition", "--affinities", tmp_path / "a", "--out", tmp_path / "b", "--minimum-size", 1)
+    assert code == 0, told
+    for folder in ("a", "b"):
+        found = nibabel.load(tmp_path / folder / "v0.nii.gz")
+        assert found.shape == (13, 16, 15)
+        np.testing.assert_allclose(found.affine, affine)
+    image, mask = Folder(tmp_path / "images", tmp_path / "masks")[1]
+    assert torch.equal(mask, cells(3, 3)[1][1])
+    assert image.shape[1:] == mask.shape
+
+
+def test_scores_go_by_the_names_of_axes(tmp_path):
+    for kind in ("a", "b"):
+        (tmp_path / kind).mkdir()
+    mask = cells(1, 3)[0][1][:13, :13, :13]
+    write_mask(tmp_path / "a" / "v.tif", Sample(mask[None], ("z", "y", "x"), (1.0,) * 3))
+    nibabel.save(nibabel.Nifti1Image(mask.permute(2, 1, 0).numpy().astype(np.int16), np.eye(4)), tmp_path / "b" / "v.nii")
+    told, code = ninefold("segment", "score", "--predicted", tmp_path / "a", "--masks", tmp_path / "b", "--objects")
+    assert code == 0, told
+    assert told.splitlines()[-1].split()[:5] == ["mean", "0", "0", "0", "1"]
 
 
 def test_what_a_folder_lacks_is_said_before_anything_starts(textures, tmp_path):

@@ -154,6 +154,7 @@ def check_masks(
         if image is not None:
             _see(report, image, ("bits", "channels", "units"))
         if mask is not None:
+            mask = mask if image is None else mask.along(image.axes)
             labels, counts = torch.unique(mask.data, return_counts=True)
             here = dict(zip(labels.tolist(), counts.tolist(), strict=True))
             report.pixels.update(here)

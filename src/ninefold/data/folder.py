@@ -123,12 +123,13 @@ class Folder(Dataset[Any]):
         """
         if not -len(self) <= k < len(self):
             raise IndexError(f"number {k} of {len(self)}")
-        image, mask = self.image(k).data, None
+        sample = self.image(k)
+        image, mask = sample.data, None
         if image.is_floating_point() and not bool(image.isfinite().all()):
             raise DataError(f"{self.images[k]} holds NaN or infinity, {int((~image.isfinite()).sum())} of {image.numel()} values")
         image = image.to(torch.float32)
         if self.masks is not None:
-            mask = self.mask(k).data[0]
+            mask = self.mask(k).along(sample.axes).data[0]
             if mask.shape != image.shape[1:]:
                 raise ShapeError(f"{self.masks[k]} is {tuple(mask.shape)}, but {self.images[k]} is {tuple(image.shape[1:])}")
         if self.transform is not None:

@@ -1,6 +1,6 @@
 """One observation of any of the six kinds: channels over space, with what its axes are called and how far apart positions lie."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any, Self
@@ -100,6 +100,24 @@ class Sample:
         """
         array: np.ndarray = self.data.detach().cpu().numpy()
         return array
+
+    def along(self, axes: Sequence[str]) -> Self:
+        """Return the same with its axes in another order, such as that of an image for its mask.
+
+        Axes of other names are left as they are: there is nothing to go by.
+
+        Examples
+        --------
+        >>> x = Sample(torch.ones(1, 3, 5, dtype=torch.uint8, device="cpu"), ("x", "y"), (0.5, 2.0))
+        >>> x.along(("y", "x"))
+        Sample(1 channel, y 5 x 2 (no unit), x 3 x 0.5 (no unit), uint8 1..1)
+        """
+        if tuple(axes) == self.axes or sorted(axes) != sorted(self.axes):
+            return self
+        order = [self.axes.index(axis) for axis in axes]
+        units = None if self.units is None else tuple(self.units[k] for k in order)
+        data = self.data.permute(0, *(k + 1 for k in order)).contiguous()
+        return replace(self, data=data, axes=tuple(axes), spacing=tuple(self.spacing[k] for k in order), units=units)
 
     def with_data(self, data: Tensor, **meta: Any) -> Self:
         """Return another tensor of the same axes, and `meta` beside what is known.

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ninefold.data import Folder, Sample, check_masks, read_arrays, write_arrays, write_image, write_mask
-from ninefold.errors import DataError
+from ninefold.data import Folder, MaskReport, Sample, check_masks, read_arrays, write_arrays, write_image, write_mask
+from ninefold.errors import DataError, ShapeError
 from ninefold.segment.config import TrainConfig
 from ninefold.segment.cutting import Method, objects_of
 from ninefold.segment.model import Segmenter
+from ninefold.segment.parallel import world
 from ninefold.segment.pictures import as_picture, overlay
 from ninefold.segment.training import Outcome, train
 from ninefold.structured.crf.kernels import BilateralKernel, GaussianKernel
@@ -34,26 +35,57 @@ def train_folder(config: TrainConfig, *, tell: Callable[[str], None] = print, pr
     ArgumentError, CheckpointError, KeyboardInterrupt
         As `train`.
     """
-    folder = Folder(config.images, config.masks, mask_name=config.mask_name, mode=config.mode)
+    say = tell if world().first else _silent
+    folder = Folder(
+        config.images, config.masks, mask_name=config.mask_name, mode=config.mode, labels=config.labels, colours=config.colours
+    )
     report = check_masks(folder, config.classes, config.ignore if config.task == "labels" else None)
     if config.task == "labels":
-        tell(str(report))
+        say(str(report))
+        report.require()
+        _classes(report, config)
     else:  # objects are many, and none of them is a class
         report.problems = [problem for problem in report.problems if problem.kind not in ("labels", "absent")]
-        tell(
+        say(
             "\n".join(
                 [f"{report.total} pairs, {len(report.bad)} of them bad", *(problem.sentence for problem in report.problems)]
             )
         )
-    report.require()
+        report.require()
+        if len(report.pixels) <= 2:
+            say(
+                f"all masks together hold the labels {sorted(report.pixels)}: one object an image. "
+                "If they are many, number them first, such as by scipy.ndimage.label"
+            )
     good = folder.without(report.bad) if report.bad else folder
     return train(config, good, names=list(good.names), tell=tell, progress=progress)
 
 
+def _classes(report: MaskReport, config: TrainConfig) -> None:
+    """Refuse masks of which no classes can be learned.
+
+    Raises
+    ------
+    DataError
+        If they hold one class, or labels that look like grey values.
+    """
+    there = sorted(label for label, count in report.pixels.items() if count and label != config.ignore)
+    beside = f" beside {config.ignore}, which is ignored" if report.pixels[config.ignore] else ""
+    repair = "--set 'labels={255: 1}' makes black and white masks 0 and 1" if config.ignore == 255 and beside else ""
+    if len(there) < 2:
+        raise DataError(f"all masks together hold one class, {there}{beside}: nothing is to be learned. {repair}".rstrip(" ."))
+    if config.classes is None and len(there) < report.classes / 2:
+        named = "{" + ", ".join(f"{label}: {k}" for k, label in enumerate(there[:6])) + (", ..." if len(there) > 6 else "") + "}"
+        raise DataError(
+            f"masks hold {len(there)} labels up to {there[-1]}, which look like grey values: "
+            f"--set 'labels={named}' numbers them, --set classes={report.classes} takes them as they are"
+        )
+
+
 def predict(
-    model: Path,
-    images: Path,
-    out: Path,
+    model: Path | str,
+    images: Path | str,
+    out: Path | str,
     *,
     probabilities: bool = False,
     overlays: bool = False,
@@ -81,6 +113,7 @@ def predict(
     ModelError, DataError
         If the model cannot be read, or no image can.
     """
+    model, images, out = Path(model), Path(images), Path(out)
     segmenter = Segmenter.load(model)
     folder = Folder(images, mode=segmenter.config.mode)
     done, skipped = 0, []
@@ -88,12 +121,12 @@ def predict(
         try:
             sample = folder.image(k)
             found = segmenter.predict(sample.data.to(torch.float32))
-        except DataError as error:
-            skipped.append(str(error))
+        except (DataError, ShapeError) as error:
+            skipped.append(str(error) if str(folder.images[k]) in str(error) else f"{folder.images[k]}: {error}")
             continue
-        written = sample.with_data(found, **_about(segmenter))
+        written = sample.with_data(found, **_about(segmenter, folder.images[k]))
         labels = _cut(written, method, 0.5, minimum_size) if not segmenter.shape.classes else found.argmax(0)
-        _write(out, name, sample, labels, overlays=overlays)
+        _write(out, name, written, labels, overlays=sample if overlays else None)
         if probabilities:
             write_arrays(_place(out, name, ".npz"), written)
         done += 1
@@ -105,9 +138,9 @@ def predict(
 
 
 def refine(
-    probabilities: Path,
-    images: Path,
-    out: Path,
+    probabilities: Path | str,
+    images: Path | str,
+    out: Path | str,
     *,
     steps: int = 10,
     widths: tuple[float, float, float] = (3.0, 40.0, 10.0),
@@ -135,6 +168,7 @@ def refine(
     DataError, ShapeError
         If files cannot be read, or do not fit.
     """
+    probabilities, images, out = Path(probabilities), Path(images), Path(out)
     paths, folder = _arrays(probabilities), Folder(images)
     numbers = {name: k for k, name in enumerate(folder.names)}
     if lacking := [name for name in paths if name not in numbers]:
@@ -147,7 +181,7 @@ def refine(
             raise DataError(f"{path} holds affinities, not probabilities of classes: 'ninefold segment partition' cuts these")
         with torch.no_grad():
             found = field(sample.data[None].clamp(min=1e-6).log(), _bytes(image.data)[None])[0]
-        _write(out, name, image, found.argmax(0), overlays=overlays)
+        _write(out, name, sample, found.argmax(0), overlays=image if overlays else None)
         write_arrays(_place(out, name, ".npz"), sample.with_data(found))
         if progress:
             progress(k + 1, len(paths), name)
@@ -162,8 +196,8 @@ def _bytes(image: Tensor) -> Tensor:
 
 
 def partition(
-    affinities: Path,
-    out: Path,
+    affinities: Path | str,
+    out: Path | str,
     *,
     method: Method = "watershed",
     threshold: float = 0.5,
@@ -184,6 +218,7 @@ def partition(
     DataError
         If there is no file of affinities.
     """
+    affinities, out = Path(affinities), Path(out)
     paths = _arrays(affinities)
     objects = 0
     for k, (name, path) in enumerate(paths.items()):
@@ -192,15 +227,16 @@ def partition(
             raise DataError(f"{path} holds probabilities of classes, not affinities: train with task: objects")
         labels = _cut(sample, method, threshold, minimum_size)
         objects += int(labels.max())
-        _write(out, name, sample, labels, overlays=False)
+        _write(out, name, sample, labels)
         if progress:
             progress(k + 1, len(paths), name)
     return f"{objects} objects; {_told(len(paths), 'masks', out, [])}"
 
 
-def _about(model: Segmenter) -> dict[str, Any]:
+def _about(model: Segmenter, path: Path) -> dict[str, Any]:
     """Return what is to be known of probabilities beside their values."""
-    return {"offsets": [list(offset) for offset in model.shape.offsets]} if not model.shape.classes else {}
+    about: dict[str, Any] = {"suffix": ".nii.gz" if path.name.lower().endswith((".nii", ".nii.gz")) else ".tif"}
+    return about | ({} if model.shape.classes else {"offsets": [list(offset) for offset in model.shape.offsets]})
 
 
 def _cut(sample: Sample, method: Method, threshold: float, minimum_size: int) -> Tensor:
@@ -222,12 +258,16 @@ def _place(out: Path, name: str, suffix: str) -> Path:
     return path
 
 
-def _write(out: Path, name: str, image: Sample, labels: Tensor, *, overlays: bool) -> None:
-    flat = labels.dim() == 2
-    write_mask(_place(out, name, ".png" if flat else ".tif"), image.with_data(labels[None].to(torch.int64)))
-    if overlays:
-        picture = overlay(as_picture(image.data), labels.numpy())
+def _write(out: Path, name: str, about: Sample, labels: Tensor, overlays: Sample | None = None) -> None:
+    suffix = ".png" if labels.dim() == 2 else about.meta.get("suffix", ".tif")
+    write_mask(_place(out, name, suffix), about.with_data(labels[None].to(torch.int64)))
+    if overlays is not None:
+        picture = overlay(as_picture(overlays.data), labels.numpy())
         write_image(_place(out / "overlays", name, ".png"), torch.from_numpy(picture).permute(2, 0, 1).contiguous())
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
 
 
 def _told(done: int, what: str, out: Path, skipped: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ninefold.errors import ArgumentError, ArgumentTypeError
@@ -26,6 +27,10 @@ class TrainConfig:
         A mask's name by its image's, such as ``"{stem}_mask"``.
     mode : str, optional
         Channels that images are converted to, such as ``"RGB"`` or ``"L"``; needed where they are mixed.
+    labels : dict of int to int, optional
+        Labels of masks that stand for others, such as ``{255: 1}`` where masks are black and white.
+    colours : list of [red, green, blue], optional
+        Of masks in colour: the colour of label 0, of label 1 and so on.
     task : {"labels", "objects"}
         A class for every pixel, or affinities of pixels from masks that number objects (0 is what is between them).
     network : {"unet", "recurrent"}
@@ -82,6 +87,8 @@ class TrainConfig:
     out: str
     mask_name: str = "{stem}"
     mode: str | None = None
+    labels: dict[int, int] | None = None
+    colours: list[list[int]] | None = None
     task: Literal["labels", "objects"] = "labels"
     network: Literal["unet", "recurrent"] = "unet"
     width: int = 16
@@ -164,16 +171,26 @@ class TrainConfig:
             raise ArgumentError(f"there is no setting {', '.join(odd)}: there are {', '.join(names)}")
         if lacking := [name for name in ("images", "masks", "out") if name not in values]:
             raise ArgumentError(f"the settings lack {', '.join(lacking)}")
-        return cls(**values)
+        kinds = get_type_hints(cls)
+        return cls(**{name: _number(value) if kinds[name] is float else value for name, value in values.items()})
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the settings that a checkpoint depends on."""
-        return {name: value for name, value in asdict(self).items() if name not in _FREE}
+        found = {name: value for name, value in asdict(self).items() if name not in _FREE}
+        return found | {"labels": [list(pair) for pair in (self.labels or {}).items()]}
 
     @property
     def folder(self) -> Path:
         """`out` as a path."""
         return Path(self.out)
+
+
+def _number(value: Any) -> Any:
+    """Return a number that YAML takes for text, such as 1e-3."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _check(name: str, value: Any, kind: Any) -> None:
@@ -182,7 +199,7 @@ def _check(name: str, value: Any, kind: Any) -> None:
         if value not in get_args(kind):
             raise ArgumentError(f"{name} is {value!r}: it must be one of {', '.join(get_args(kind))}")
         return
-    kinds = get_args(kind) or (kind,)
+    kinds = tuple(get_origin(k) or k for k in (get_args(kind) if get_origin(kind) is UnionType else (kind,)))
     fits = type(value) in kinds or (float in kinds and type(value) is int)
     if not fits:
         words = " or ".join("None" if k is type(None) else k.__name__ for k in kinds)

@@ -58,7 +58,8 @@ def _pairs(predicted: Path, masks: Path) -> Iterator[tuple[str, Labels, Labels]]
     if lacking := [name for name in truth.names if name not in there]:
         raise DataError(f"{len(lacking)} of {len(truth)} masks have none in {predicted}: there is no {lacking[0]}")
     for name, path in zip(truth.names, truth.images, strict=True):
-        one, other = (read_mask(place).data[0].numpy() for place in (path, there[name]))
+        truth_mask = read_mask(path)
+        one, other = (mask.data[0].numpy() for mask in (truth_mask, read_mask(there[name]).along(truth_mask.axes)))
         if one.shape != other.shape:
             raise ShapeError(f"{name}: the true mask is {one.shape}, the predicted one {other.shape}")
         yield name, one, other

@@ -255,7 +255,8 @@ class _Training:
             self.state = _State(**found["state"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.checkpoints.newest} is no state of this training: {error}") from error
-        self.tell(f"going on from epoch {self.state.epoch + 1}, step {self.state.step}")
+        done = self.state.epoch >= self.config.epochs
+        self.tell("this training is done" if done else f"going on from epoch {self.state.epoch + 1}, step {self.state.step}")
 
     def _save(self) -> None:
         """Keep where it stands; a full disk is told of, and stops nothing."""
