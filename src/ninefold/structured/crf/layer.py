@@ -60,7 +60,8 @@ class DenseCRF(nn.Module):
     memory_limit : int, optional
         Bytes that may be used; what the machine has available unless given.
     blur : "one" or "both"
-        Of the lattice: axes in one order, or the mean of both orders, which is symmetric as the kernel is (see `LatticeFilter`).
+        Of the lattice: axes in one order, or the mean of both orders, which is symmetric as the kernel is, nearer to it (see
+        `LatticeFilter`), and takes up to a sixth more time.
 
     Raises
     ------
@@ -91,7 +92,7 @@ class DenseCRF(nn.Module):
         engine: Engine = "auto",
         learn: Collection[str] = ("weight", "compatibility"),
         memory_limit: int | None = None,
-        blur: Blur = "one",
+        blur: Blur = "both",
     ) -> None:
         super().__init__()
         self.blur = blur_named(blur)
