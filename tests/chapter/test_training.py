@@ -1,6 +1,7 @@
 """The training loop and the intervals of the experiments, and how results are kept."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -144,8 +145,8 @@ def test_a_file_that_cannot_be_put_in_place_leaves_nothing_behind(tmp_path, monk
     def full(self, target):
         raise OSError("disk full")
 
-    monkeypatch.setattr(record.Path, "replace", full)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(ArgumentError, match="disk full"):
         record.keep("b", record.Record.of(made("b")), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["kept.json"]

@@ -3,9 +3,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ninefold import storing
 from ninefold.errors import FilterFileError
 from ninefold.learn import ConvFeatures, KMeansFilters, SampledPatches
-from ninefold.learn import files as module
 from ninefold.learn.files import load_filters, save_features, save_filters
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 9, 11, 2)).astype(np.uint8)
@@ -93,7 +93,7 @@ def test_a_full_disk_leaves_what_was_there(source, tmp_path, monkeypatch, full_a
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", full) if full_at == "write" else monkeypatch.setattr(module.Path, "replace", full)
+    monkeypatch.setattr(storing.os, "fsync", full) if full_at == "write" else monkeypatch.setattr(storing.Path, "replace", full)
     with pytest.raises(FilterFileError, match="No space left on device"):
         save_filters(SampledPatches(4, 3, random_state=0).fit(IMAGES), path)
     assert path.read_bytes() == before

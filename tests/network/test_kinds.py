@@ -43,6 +43,7 @@ class Standardized(T.Conv2d):
     def __init__(self, *args):
         super().__init__(*args)
         self.raw = self._parameters.pop("weight")
+        T.init.normal_(self.raw)
 
     def reset_parameters(self):
         self.bias.data.fill_(0.5)
