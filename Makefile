@@ -29,7 +29,7 @@ check: $(STAMP)  ## style, types, the order of imports, and every example in a d
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --doctest-modules src/ninefold
+	$(BIN)/python -m pytest -n auto --doctest-modules src/ninefold
 
 fuzz: $(STAMP)  ## random convolutions against the definition, by every native engine; ARGS="--cases 100000"
 	$(BIN)/python tests/fuzz.py $(ARGS)
