@@ -287,6 +287,21 @@ def test_probabilities_of_classes_are_not_cut_and_affinities_not_refined(texture
     assert "holds probabilities of classes, not affinities" in told
 
 
+def test_scores_have_a_row_for_each_label_that_occurs_and_ignored_pixels_none(tmp_path):
+    truth, found = torch.tensor([[0, 0, 9, 9, 200]]), torch.tensor([[0, 9, 9, 9, 77]])
+    for name, mask in (("a", truth), ("b", found)):
+        (tmp_path / name).mkdir()
+        write_mask(tmp_path / name / "m.png", mask)
+    words = ["--predicted", tmp_path / "b", "--masks", tmp_path / "a", "--ignore", 200, "--json", tmp_path / "s.json"]
+    told, code = ninefold("segment", "score", *words)
+    assert code == 0, told
+    assert [line.split()[0] for line in told.splitlines()[2:4]] == ["0", "9"]
+    assert len(told.splitlines()) == 8
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert scores["IoU"] == {"0": 0.5, "9": pytest.approx(2 / 3)}
+    assert scores["pixel accuracy"] == 0.75
+
+
 def test_help_is_there():
     told, code = ninefold("segment")
     assert code == 0

@@ -13,8 +13,8 @@ from ninefold.errors import DataError, ShapeError
 from ninefold.segment.config import TrainConfig
 from ninefold.segment.cutting import Method, objects_of
 from ninefold.segment.model import Segmenter
-from ninefold.segment.parallel import world
-from ninefold.segment.pictures import as_picture, overlay
+from ninefold.segment.parallel import silent, world
+from ninefold.segment.pictures import as_picture, overlay, stretched
 from ninefold.segment.training import Outcome, train
 from ninefold.structured.crf.kernels import BilateralKernel, GaussianKernel
 from ninefold.structured.crf.layer import DenseCRF
@@ -35,7 +35,7 @@ def train_folder(config: TrainConfig, *, tell: Callable[[str], None] = print, pr
     ArgumentError, CheckpointError, KeyboardInterrupt
         As `train`.
     """
-    say = tell if world().first else _silent
+    say = tell if world().first else silent
     folder = Folder(
         config.images, config.masks, mask_name=config.mask_name, mode=config.mode, labels=config.labels, colours=config.colours
     )
@@ -180,19 +180,12 @@ def refine(
         if "offsets" in sample.meta:
             raise DataError(f"{path} holds affinities, not probabilities of classes: 'ninefold segment partition' cuts these")
         with torch.no_grad():
-            found = field(sample.data[None].clamp(min=1e-6).log(), _bytes(image.data)[None])[0]
+            found = field(sample.data[None].clamp(min=1e-6).log(), stretched(image.data)[None])[0]
         _write(out, name, sample, found.argmax(0), overlays=image if overlays else None)
         write_arrays(_place(out, name, ".npz"), sample.with_data(found))
         if progress:
             progress(k + 1, len(paths), name)
     return _told(len(paths), "masks", out, [])
-
-
-def _bytes(image: Tensor) -> Tensor:
-    """Return an image with its values from 0 to 255."""
-    values = image.to(torch.float32)
-    low, high = values.aminmax()
-    return (values - low) * (255 / (high - low).clamp(min=1e-12))
 
 
 def partition(
@@ -264,10 +257,6 @@ def _write(out: Path, name: str, about: Sample, labels: Tensor, overlays: Sample
     if overlays is not None:
         picture = overlay(as_picture(overlays.data), labels.numpy())
         write_image(_place(out / "overlays", name, ".png"), torch.from_numpy(picture).permute(2, 0, 1).contiguous())
-
-
-def _silent(_: str) -> None:
-    """Say nothing."""
 
 
 def _told(done: int, what: str, out: Path, skipped: list[str]) -> str:

@@ -5,7 +5,6 @@ their photographs, nuclei from the other half of their picture.
 """
 
 import io
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,13 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
+from ninefold.segment.commands import Progress
 from ninefold.segment.config import TrainConfig
 from ninefold.segment.cutting import METHODS, objects_of
 from ninefold.segment.model import Segmenter
 from ninefold.segment.page import Pair, page
-from ninefold.segment.pictures import as_picture, overlay
+from ninefold.segment.parallel import silent
+from ninefold.segment.pictures import as_picture, overlay, stretched
 from ninefold.segment.scenes import bundled, nuclei, texture_scenes
 from ninefold.segment.training import train
 from ninefold.storing import write_whole
@@ -30,7 +31,9 @@ from ninefold.structured.partition import Affinities, adapted_rand_error, averag
 
 __all__ = ["Table", "coins", "distance_objects", "gain", "objects_table", "otsu_objects", "run", "textures_table"]
 
-Progress = Callable[[int, int, str], None]
+
+_TINT = 0.7
+"""Of the scenes: colours that tell where a region ends."""
 
 
 @dataclass
@@ -88,6 +91,30 @@ def textures_table(
     epochs : int
     progress : callable, optional
     """
+    model = _taught_textures(out, scenes, epochs, progress)
+    held = texture_scenes(tested, 1, half="right", tint=_TINT)
+    found = [_refined(model, image) for image, _ in held]
+    truth = [mask.numpy() for _, mask in held]
+    accuracy, boundary = (
+        np.array([[score(mask, labels) for labels in maps] for mask, maps in zip(truth, found, strict=True)])
+        for score in (_accuracy, _boundary)
+    )
+    rows = []
+    for k, name in enumerate([*(f"step {k + 1}" for k in range(model.config.steps)), "dense CRF"]):
+        more = [gain(values[:, k] - values[:, k - 1]) if k else "" for values in (accuracy, boundary)]
+        rows.append([name, f"{accuracy[:, k].mean():.3f}", more[0], f"{boundary[:, k].mean():.3f}", more[1]])
+    columns = ["", "pixels right", "more than the row above (95%)", "boundary F", "more than the row above (95%)"]
+    title = f"Three textures, {tested} unseen pictures, by a recurrent network (fig. 9.17) and a dense CRF"
+    pairs = []
+    for k in range(min(2, tested)):
+        picture = as_picture(held[k][0])
+        drawn = [overlay(picture, labels, background=None) for labels in (found[k][0], found[k][-1], truth[k])]
+        pairs.append(Pair(f"Textures {k + 1}", drawn[0], drawn[1], ("step 1", "after the dense CRF"), "Drag over the picture."))
+        pairs.append(Pair(f"Textures {k + 1}: the truth", picture, drawn[2], ("picture", "truth")))
+    return Table(title, columns, rows), pairs
+
+
+def _taught_textures(out: Path, scenes: int, epochs: int, progress: Progress | None) -> Segmenter:
     config = TrainConfig(
         "textures",
         "textures",
@@ -103,38 +130,16 @@ def textures_table(
         learning_rate=0.01,
         resume=False,
     )
-    train(config, texture_scenes(scenes, 0, tint=_TINT), tell=_silent, progress=progress)
-    model = Segmenter.load(out / "model.safetensors")
-    held = texture_scenes(tested, 1, half="right", tint=_TINT)
+    return Segmenter.load(train(config, texture_scenes(scenes, 0, tint=_TINT), tell=silent, progress=progress).path)
+
+
+def _refined(model: Segmenter, image: Tensor) -> list[NDArray[Any]]:
+    """Return the labels of each step, and those of the last one after a dense CRF."""
     field = DenseCRF([GaussianKernel(3.0, 3.0), BilateralKernel(40.0, 10.0, 5.0)], steps=10)
-    found: list[list[NDArray[Any]]] = []
-    for image, _ in held:
-        with torch.no_grad():
-            steps = [logits[0] for logits in model(image[None])]
-            refined = field(steps[-1][None], _bytes(image)[None])[0]
-        found.append([scores.argmax(0).numpy() for scores in (*steps, refined)])
-    names = [f"step {k + 1}" for k in range(config.steps)] + ["dense CRF"]
-    rows = []
-    truth = [mask.numpy() for _, mask in held]
-    accuracy, boundary = (
-        np.array([[score(mask, labels) for labels in maps] for mask, maps in zip(truth, found, strict=True)])
-        for score in (_accuracy, _boundary)
-    )
-    for k, name in enumerate(names):
-        more = [gain(values[:, k] - values[:, k - 1]) if k else "" for values in (accuracy, boundary)]
-        rows.append([name, f"{accuracy[:, k].mean():.3f}", more[0], f"{boundary[:, k].mean():.3f}", more[1]])
-    columns = ["", "pixels right", "more than the row above (95%)", "boundary F", "more than the row above (95%)"]
-    title = f"Three textures, {tested} unseen pictures, by a recurrent network (fig. 9.17) and a dense CRF"
-    pairs = []
-    for k in range(min(2, tested)):
-        picture = as_picture(held[k][0])
-        drawn = [overlay(picture, labels, background=None) for labels in (found[k][0], found[k][-1], truth[k])]
-        pairs.append(Pair(f"Textures {k + 1}", drawn[0], drawn[1], ("step 1", "after the dense CRF"), "Drag over the picture."))
-        pairs.append(Pair(f"Textures {k + 1}: the truth", picture, drawn[2], ("picture", "truth")))
-    return Table(title, columns, rows), pairs
-
-
-_TINT = 0.7
+    with torch.no_grad():
+        steps = [logits[0] for logits in model(image[None])]
+        refined = field(steps[-1][None], stretched(image)[None])[0]
+    return [scores.argmax(0).numpy() for scores in (*steps, refined)]
 
 
 def objects_table(out: Path, *, epochs: int = 20, progress: Progress | None = None) -> tuple[Table, list[Pair]]:
@@ -158,27 +163,14 @@ def objects_table(out: Path, *, epochs: int = 20, progress: Progress | None = No
         for top in range(0, height, height // 4)
     ]
     config = TrainConfig(name, name, str(out), task="objects", crop=96, epochs=epochs, repeats=8, validation=0.25, resume=False)
-    train(config, taught, tell=_silent, progress=progress)
-    model = Segmenter.load(out / "model.safetensors")
+    outcome = train(config, taught, tell=silent, progress=progress)
+    model = Segmenter.load(outcome.path)
     tested, truth = image[..., middle:], objects[:, middle:].numpy()
     affinities = Affinities(model.predict(tested).numpy(), model.shape.offsets)
     found = {"Otsu and watershed of distances": otsu_objects(tested[0].numpy())}
     found |= {f"U-Net affinities, {method}": objects_of(affinities, method) for method in METHODS}
-    rows = []
-    for row, labels in found.items():
-        rand = adapted_rand_error(truth, labels, background=0)
-        precision = average_precision(truth, labels, thresholds=(0.5,))
-        rows.append(
-            [
-                row,
-                str(len(np.unique(labels)) - 1),
-                f"{rand.error:.3f}",
-                f"{rand.precision:.3f}",
-                f"{rand.recall:.3f}",
-                f"{float(precision[0]):.3f}",
-            ]
-        )
-    title = f"Objects of the unseen half: {name}, {len(np.unique(truth)) - 1} true ones"
+    rows = [[row, *_scores(truth, labels)] for row, labels in found.items()]
+    title = f"Objects of the unseen half: {name}, {len(np.unique(truth)) - 1} true ones; one training, others differ"
     columns = ["", "objects", "adapted Rand error", "precision", "recall", "AP at IoU 0.5"]
     picture = as_picture(tested)
     drawn = [overlay(picture, labels) for labels in (next(iter(found.values())), found["U-Net affinities, watershed"], truth)]
@@ -187,6 +179,12 @@ def objects_table(out: Path, *, epochs: int = 20, progress: Progress | None = No
         Pair(f"{name.capitalize()}: the truth", picture, drawn[2], ("picture", "truth")),
     ]
     return Table(title, columns, rows), pairs
+
+
+def _scores(truth: NDArray[Any], labels: NDArray[Any]) -> list[str]:
+    rand = adapted_rand_error(truth, labels, background=0)
+    precision = float(average_precision(truth, labels, thresholds=(0.5,))[0])
+    return [str(len(np.unique(labels)) - 1), *(f"{value:.3f}" for value in (rand.error, rand.precision, rand.recall, precision))]
 
 
 def coins() -> tuple[Table, list[Pair]]:
@@ -242,19 +240,10 @@ def run(out: Path, *, progress: Progress | None = None) -> list[Any]:
     return [*(table for table, _ in parts), f"pictures and {path}"]
 
 
-def _silent(_: str) -> None:
-    """Say nothing."""
-
-
 def _named(progress: Progress | None, name: str) -> Progress | None:
     if progress is None:
         return None
     return lambda done, total, words: progress(done, total, f"{name}: {words}")
-
-
-def _bytes(image: Tensor) -> Tensor:
-    low, high = image.aminmax()
-    return (image - low) * (255 / (high - low).clamp(min=1e-12))
 
 
 def _accuracy(truth: NDArray[Any], labels: NDArray[Any]) -> float:
@@ -300,7 +289,7 @@ def distance_objects(inside: NDArray[np.bool_]) -> NDArray[Any]:
     from skimage.segmentation import watershed  # noqa: PLC0415
 
     distance = ndimage.distance_transform_edt(inside)
-    peaks: Sequence[Any] = peak_local_max(distance, min_distance=5, labels=ndimage.label(inside)[0])
+    peaks: Any = peak_local_max(distance, min_distance=5, labels=ndimage.label(inside)[0])
     seeds = np.zeros(inside.shape, np.int64)
     seeds[tuple(np.transpose(peaks))] = np.arange(1, len(peaks) + 1)
     found: NDArray[Any] = watershed(-distance, seeds, mask=inside)

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ninefold.errors import ArgumentError
 
-__all__ = ["World", "world"]
+__all__ = ["World", "silent", "world"]
 
 T = TypeVar("T")
 
@@ -26,6 +25,7 @@ class World:
 
     Examples
     --------
+    >>> import torch
     >>> alone = World()
     >>> alone.first, alone.mine(range(5)), alone.total(torch.tensor([2.0], device="cpu"))
     (True, [0, 1, 2, 3, 4], tensor([2.]))
@@ -50,18 +50,15 @@ class World:
             dist.all_reduce(value)
         return value
 
-    def agreed(self, value: bool) -> bool:
-        """Return what the first process says."""
-        if self.size > 1:
-            said = torch.tensor([value], dtype=torch.int64, device="cpu")
-            dist.broadcast(said, 0)
-            return bool(said)
-        return value
 
-    def wait(self) -> None:
-        """Wait for all."""
-        if self.size > 1:
-            dist.barrier()
+def silent(sentence: str) -> None:
+    """Say nothing: what a process tells that is not the first.
+
+    Examples
+    --------
+    >>> silent("words")
+    """
+    del sentence
 
 
 def world() -> World:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ninefold.errors import ShapeError
 
-__all__ = ["as_picture", "overlay", "side_by_side"]
+__all__ = ["as_picture", "overlay", "side_by_side", "stretched"]
 
 
 def as_picture(image: Tensor) -> NDArray[np.uint8]:
@@ -29,13 +29,24 @@ def as_picture(image: Tensor) -> NDArray[np.uint8]:
         raise ShapeError(
             f"an image of shape {tuple(image.shape)} cannot be shown; it must be (channels, height, width) or a volume"
         )
-    values: Any = image.detach().to("cpu").double().numpy()
-    if image.dim() == 4:
-        values = values[:, values.shape[1] // 2]
-    values = values[:3] if len(values) == 3 else values[:1].repeat(3, 0)
-    low, high = values.min(), values.max()
-    scaled = (values - low) / (high - low if high > low else 1.0)
-    return np.ascontiguousarray((scaled * 255).astype(np.uint8).transpose(1, 2, 0))
+    flat = image[:, image.shape[1] // 2] if image.dim() == 4 else image
+    shown = stretched(flat if len(flat) == 3 else flat[:1].expand(3, *flat.shape[1:]))
+    found: NDArray[np.uint8] = shown.detach().cpu().numpy().astype(np.uint8)
+    return np.ascontiguousarray(found.transpose(1, 2, 0))
+
+
+def stretched(image: Tensor) -> Tensor:
+    """Return an image in float32 with its values from 0 to 255.
+
+    Examples
+    --------
+    >>> import torch
+    >>> stretched(torch.tensor([2.0, 3.0, 4.0], dtype=torch.float32, device="cpu"))
+    tensor([  0.0000, 127.5000, 255.0000])
+    """
+    values = image.float()
+    low, high = values.aminmax()
+    return (values - low) * (255 / (high - low).clamp(min=1e-12))
 
 
 def overlay(

@@ -72,10 +72,13 @@ def _classes(
     for _, truth, found in pairs:
         kept.append((truth, found))
         boundaries.append(boundary_f(truth, found, tolerance=tolerance, ignore=ignore).f)
-    classes = max(int(labels[~np.isin(labels, ignore)].max(initial=0)) for pair in kept for labels in pair) + 1
-    confusion = Confusion(max(2, classes), ignore=ignore)
+    there = np.unique(
+        np.concatenate([np.unique(labels[~np.isin(truth, ignore)]) for truth, found in kept for labels in (truth, found)])
+    )
+    confusion = Confusion(max(1, len(there)), names=[str(label) for label in there] or ["none"])
     for truth, found in kept:
-        confusion.update(truth, found)
+        counted = ~np.isin(truth, ignore)
+        confusion.update(*(np.searchsorted(there, labels[counted]) for labels in (truth, found)))
     boundary = float(np.mean(boundaries))
     scores = {
         "masks": len(kept),
@@ -83,7 +86,7 @@ def _classes(
         "mean class accuracy": confusion.mean_class_accuracy(),
         "mean IoU": confusion.mean_iou(),
         "boundary F": boundary,
-        "IoU": [None if np.isnan(value) else float(value) for value in confusion.iou],
+        "IoU": {name: float(value) for name, value in zip(confusion.names, confusion.iou, strict=True)},
     }
     return f"{len(kept)} masks\n{confusion}\n{f'boundary F within {tolerance:g} pixels':<34}{boundary:>10.4f}", scores
 

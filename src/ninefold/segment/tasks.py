@@ -25,7 +25,7 @@ class Task(ABC):
     """Targets, loss, and score of a training."""
 
     score: str
-    less_is_better: bool
+    """Name of the score that a model is chosen by; more is better."""
 
     @abstractmethod
     def sums(self, steps: Sequence[Tensor], labels: Tensor, done: int) -> tuple[Tensor, Tensor]:
@@ -57,7 +57,7 @@ def task_of(config: TrainConfig, shape: Shape, weight: Tensor | None) -> Task:
 class Labels(Task):
     """A class for every pixel."""
 
-    score, less_is_better = "mean IoU", False
+    score = "mean IoU"
 
     def __init__(self, config: TrainConfig, shape: Shape, weight: Tensor | None) -> None:
         self.config, self.classes, self.weight = config, shape.classes, weight
@@ -81,7 +81,7 @@ class Objects(Task):
     """Affinities of pixels, cut into objects."""
 
     # the adapted Rand error does not see what is found between objects, and would prefer a network that finds none
-    score, less_is_better = "AP at IoU 0.5", False
+    score = "AP at IoU 0.5"
 
     def __init__(self, config: TrainConfig, shape: Shape) -> None:
         self.config, self.shape, self.warm = config, shape, config.malis_after

@@ -20,7 +20,7 @@ from ninefold.segment.crops import Crops, Kept, Pairs, split, survey
 from ninefold.segment.logs import Logs
 from ninefold.segment.losses import class_weights
 from ninefold.segment.model import Segmenter
-from ninefold.segment.parallel import World, world
+from ninefold.segment.parallel import World, silent, world
 from ninefold.segment.tasks import Task, task_of
 
 __all__ = ["Outcome", "train"]
@@ -140,7 +140,7 @@ class _Training:
     ) -> None:
         self.config, self.pairs, self.progress = config, pairs, progress
         self.world: World = world()
-        self.tell = tell if self.world.first else _silent
+        self.tell = tell if self.world.first else silent
         taught, self.held = split(len(pairs), config.validation, config.seed)
         found = survey(pairs, taught, config)
         torch.manual_seed(config.seed)
@@ -232,7 +232,7 @@ class _Training:
         score = self.task.measure(self.model, self.pairs, self.world.mine(self.held), self.world)
         state.history.append({"epoch": state.epoch + 1, "loss": state.loss / max(1, state.step), **score})
         value = score[self.task.score]
-        better = state.best is None or (value < state.best if self.task.less_is_better else value > state.best)
+        better = state.best is None or value > state.best
         state.best, state.waited = (value, 0) if better else (state.best, state.waited + 1)
         if self.world.first and self.logs:
             # among equals the later one: where nothing is found for epochs, the first one is as it was drawn
@@ -273,10 +273,6 @@ class _Training:
             self.kept = f"epoch {self.state.epoch + 1}, step {self.state.step} is kept in {self.config.folder}"
         except CheckpointError as error:
             self.tell(f"{error}; training goes on, and an interrupt goes back to {self.kept or 'the start'}")
-
-
-def _silent(_: str) -> None:
-    """Say nothing."""
 
 
 @contextlib.contextmanager

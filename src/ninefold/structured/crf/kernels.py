@@ -1,6 +1,7 @@
 """What pixels are compared by: place, place and colour, or any features; how wide, how strong, and for which labels."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -25,7 +26,7 @@ def positions(space: Sequence[int], device: torch.device) -> Tensor:
     return torch.stack([grid.flatten() for grid in torch.meshgrid(*axes, indexing="ij")], 1)
 
 
-class PairwiseKernel(nn.Module):
+class PairwiseKernel(nn.Module, ABC):
     """The parent of kernels: widths, a weight, and how labels go together.
 
     Parameters
@@ -51,12 +52,9 @@ class PairwiseKernel(nn.Module):
 
     def __init__(self, widths: Widths, weight: float, compatibility: "str | Tensor" = "potts") -> None:
         super().__init__()
-        numbers = [float(w) for w in (widths if isinstance(widths, Sequence) else [widths])]
-        if not numbers or not all(math.isfinite(w) and w > 0 for w in numbers):
-            raise ArgumentError(f"widths are {numbers}; they must be positive numbers")
         if not math.isfinite(float(weight)):
             raise ArgumentError(f"weight={weight}; it must be a finite number")
-        self.log_widths = nn.Parameter(torch.tensor(numbers, dtype=torch.float32, device="cpu").log())
+        self.log_widths = _logarithms(widths)
         self.weight = nn.Parameter(torch.tensor(float(weight), dtype=torch.float32, device="cpu"))
         self.compatibility: nn.Parameter | None = None
         if isinstance(compatibility, str):
@@ -81,18 +79,25 @@ class PairwiseKernel(nn.Module):
             )
         return self.weight * (-self.compatibility if len(shape) == 1 else self.compatibility)
 
+    @abstractmethod
     def dims(self, axes: int, channels: int, given: int) -> int:
         """Return how many features a point has, of so many axes, channels of the image, and given features."""
-        raise NotImplementedError
 
+    @abstractmethod
     def features(self, places: Tensor, image: Tensor | None, given: Tensor | None) -> Tensor:
         """Return features ``(N, d)``, divided by widths, of places ``(N, axes)``, an image ``(N, C)`` or given features."""
-        raise NotImplementedError
 
     def extra_repr(self) -> str:
         """Say the numbers."""
         kind = "potts" if self.compatibility is None else tuple(self.compatibility.shape)
         return f"widths={[round(w, 4) for w in self.widths.tolist()]}, weight={self.weight.item():.4g}, compatibility={kind}"
+
+
+def _logarithms(widths: Widths) -> nn.Parameter:
+    numbers = [float(w) for w in (widths if isinstance(widths, Sequence) else [widths])]
+    if not numbers or not all(math.isfinite(w) and w > 0 for w in numbers):
+        raise ArgumentError(f"widths are {numbers}; they must be positive numbers")
+    return nn.Parameter(torch.tensor(numbers, dtype=torch.float32, device="cpu").log())
 
 
 def _divided(x: Tensor, widths: Tensor, what: str) -> Tensor:
@@ -139,8 +144,7 @@ class BilateralKernel(PairwiseKernel):
         self, width: Widths = 60.0, color_width: Widths = 10.0, weight: float = 5.0, compatibility: "str | Tensor" = "potts"
     ) -> None:
         super().__init__(width, weight, compatibility)
-        colors = PairwiseKernel(color_width, 1.0)
-        self.log_color_widths = nn.Parameter(colors.log_widths.detach().clone())
+        self.log_color_widths = _logarithms(color_width)
 
     @property
     def color_widths(self) -> Tensor:
