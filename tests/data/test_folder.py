@@ -1,5 +1,7 @@
 import pickle
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -155,7 +157,7 @@ def test_sizes_labels_and_absent_classes(tmp_path):
     assert "12 pixels have labels 38, 75, out of 0..4; these look like grey values" in said[1]
     assert "class 3, 4" in said[2]
     assert "out of range" in str(report)
-    with pytest.raises(ShapeError, match=r"is \(6, 4\), but .* is \(4, 6\)"):
+    with pytest.raises(ShapeError, match=r"is \(6, 4\), and its image is \(4, 6\); one is turned: "):
         folder(tmp_path)[0]
 
 
@@ -189,3 +191,39 @@ def test_a_volume_with_nan_is_refused(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.full((2, 3, 4), np.nan, np.float32), np.eye(4)), tmp_path / "images" / "a.nii")
     with pytest.raises(DataError, match="NaN or infinity, 24 of 24"):
         Folder(tmp_path / "images")[0]
+
+
+def placed(root, name, affine, data):
+    (root / name).mkdir(exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(data, affine), root / name / "a.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("affine", "match"),
+    [
+        (np.diag([-1.0, 1, 2, 1]), "its axes run to LAS, those of the other to RAS; nibabel.as_closest_canonical"),
+        (np.diag([1.0, 1, 3, 1]), "a corner is 2 .* resample it"),
+        (np.array([[1.0, 0, 0, 0.7], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]), "a corner is 0.7 "),
+        (np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]), "run to PRS, those of the other to RAS"),
+    ],
+)
+def test_masks_of_volumes_that_lie_elsewhere_are_named(tmp_path, affine, match):
+    labels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) % 3
+    placed(tmp_path, "images", np.diag([1.0, 1, 2, 1]), labels.astype(np.float32))
+    placed(tmp_path, "masks", affine, labels)
+    pairs = Folder(tmp_path / "images", tmp_path / "masks")
+    with pytest.raises(DataError, match=match):
+        pairs[0]
+    report = check_masks(pairs)
+    assert report.bad == ("a",)
+    assert kinds(report) == [("place", "a")]
+
+
+@pytest.mark.parametrize("affine", [np.eye(4), np.diag([1.0, 1, 2.001, 1]), None])
+def test_masks_that_lie_there_or_do_not_say_where_are_taken(tmp_path, affine):
+    labels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) % 3
+    placed(tmp_path, "images", np.diag([1.0, 1, 2, 1]), labels.astype(np.float32))
+    placed(tmp_path, "masks", affine, labels)
+    pairs = Folder(tmp_path / "images", tmp_path / "masks")
+    assert torch.equal(pairs[0][1], torch.from_numpy(labels).long())
+    assert check_masks(pairs).ok

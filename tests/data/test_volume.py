@@ -6,6 +6,7 @@ import pytest
 import tifffile
 import torch
 
+from ninefold.data.masks import read_mask
 from ninefold.data.sample import Sample
 from ninefold.data.volume import read_volume, write_volume
 from ninefold.errors import ArgumentError, DataError, ShapeError
@@ -144,3 +145,28 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, name, change, ki
     with pytest.raises(kind, match=match):
         write_volume(tmp_path / name, replace(volume(), **change))
     assert (tmp_path / name).read_bytes() == b"before"
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16])
+def test_labels_that_were_saved_as_multiples_of_a_step_come_back(tmp_path, kind):
+    labels = np.arange(13).reshape(13, 1, 1)
+    nibabel.save(nibabel.Nifti1Image(labels.astype(np.float64), np.eye(4), dtype=kind), tmp_path / "a.nii.gz")
+    found = read_volume(tmp_path / "a.nii.gz", dtype=None)
+    assert not np.array_equal(found.numpy()[0], labels)
+    assert 0 < found.meta["step"] < 0.05
+    assert np.array_equal(read_mask(tmp_path / "a.nii.gz").numpy()[0], labels)
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.5, 1.0], [0.0, 1.3, 2.6], [0.0, 1.1, 12.0]])
+def test_numbers_that_are_no_labels_are_not_rounded_to_some(tmp_path, values):
+    data = np.array(values).reshape(3, 1, 1)
+    nibabel.save(nibabel.Nifti1Image(data, np.eye(4), dtype=np.uint8), tmp_path / "a.nii.gz")
+    with pytest.raises(DataError, match="no whole numbers"):
+        read_mask(tmp_path / "a.nii.gz")
+
+
+def test_what_nibabel_reads_and_is_no_volume_is_named():
+    if not (REAL / "row_major.dconn.nii").exists():
+        pytest.skip("nibabel was installed without its test data")
+    with pytest.raises(DataError, match="as a volume: a Cifti2Image is no grid of voxels"):
+        read_volume(REAL / "row_major.dconn.nii")

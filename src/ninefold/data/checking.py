@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from ninefold.data.folder import Folder
+from ninefold.data.folder import Folder, sizes_differ
+from ninefold.data.places import misplaced
 from ninefold.data.sample import Sample
 from ninefold.errors import DataError, NinefoldError
 
@@ -23,8 +25,8 @@ class Problem:
     Parameters
     ----------
     kind : str
-        ``image`` and ``mask`` (cannot be read), ``size``, ``labels`` (out of range); ``absent`` (a class of which no mask has a
-        pixel), ``bits``, ``channels``, ``spacing`` and ``palette`` (mixed).
+        ``image`` and ``mask`` (cannot be read), ``size``, ``place`` (a volume's mask lies elsewhere in space), ``labels`` (out of
+        range); ``absent`` (a class of which no mask has a pixel), ``bits``, ``channels``, ``spacing`` and ``palette`` (mixed).
     name : str
         Of the pair, or empty where it is about all.
     sentence : str
@@ -161,14 +163,20 @@ def check_masks(
             report.masks.update(here.keys())
             found.append((name, str(mask.meta.get("mode")), here))
             _see(report, mask, ("palette",))
-        if image is not None and mask is not None and image.data.shape[1:] != mask.data.shape[1:]:
-            sizes = f"{tuple(mask.data.shape[1:])}, and its image is {tuple(image.data.shape[1:])}"
-            report.problems.append(Problem("size", name, f"{folder.masks[k]} is {sizes}"))
+        if image is not None and mask is not None:
+            _check_pair(report, name, (folder.images[k], image), (folder.masks[k], mask))
         if progress is not None:
             progress(k + 1, len(folder))
     _check_labels(report, classes, found)
     _check_mixed(report)
     return report
+
+
+def _check_pair(report: MaskReport, name: str, image: tuple[Path, Sample], mask: tuple[Path, Sample]) -> None:
+    if image[1].data.shape[1:] != mask[1].data.shape[1:]:
+        report.problems.append(Problem("size", name, sizes_differ(mask[0], mask[1], image[1])))
+    elif elsewhere := misplaced(image[1], mask[1], image[0], mask[0]):
+        report.problems.append(Problem("place", name, elsewhere))
 
 
 def _read(report: MaskReport, kind: str, name: str, reader: Callable[[int], Sample], k: int) -> Sample | None:
@@ -188,7 +196,7 @@ def _see(report: MaskReport, sample: Sample, keys: Iterable[str]) -> None:
     values: dict[str, Any] = {
         "bits": f"{sample.meta['bits']} bits" if "bits" in sample.meta else None,
         "channels": f"{sample.data.shape[0]} channels",
-        "units": "no spacing" if sample.units is None else "a spacing",
+        "units": "a spacing" if sample.units else "no spacing" if set(sample.spacing) == {1.0} else "a spacing without a unit",
         "palette": "a palette" if sample.meta.get("palette") else "plain numbers",
     }
     for key in keys:

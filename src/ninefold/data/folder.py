@@ -13,6 +13,7 @@ from ninefold.data.formats import read, reader_kind
 from ninefold.data.image import image_info
 from ninefold.data.masks import Colours, read_mask
 from ninefold.data.opening import KINDS, named
+from ninefold.data.places import misplaced
 from ninefold.data.sample import Sample
 from ninefold.errors import ArgumentError, DataError, ShapeError
 
@@ -117,7 +118,7 @@ class Folder(Dataset[Any]):
         Raises
         ------
         DataError
-            If a file cannot be read, or holds NaN.
+            If a file cannot be read, holds NaN, or the mask of a volume lies elsewhere in space.
         ShapeError
             If the two differ in size.
         """
@@ -129,9 +130,12 @@ class Folder(Dataset[Any]):
             raise DataError(f"{self.images[k]} holds NaN or infinity, {int((~image.isfinite()).sum())} of {image.numel()} values")
         image = image.to(torch.float32)
         if self.masks is not None:
-            mask = self.mask(k).along(sample.axes).data[0]
+            labels = self.mask(k).along(sample.axes)
+            mask = labels.data[0]
             if mask.shape != image.shape[1:]:
-                raise ShapeError(f"{self.masks[k]} is {tuple(mask.shape)}, but {self.images[k]} is {tuple(image.shape[1:])}")
+                raise ShapeError(sizes_differ(self.masks[k], labels, sample))
+            if elsewhere := misplaced(sample, labels, self.images[k], self.masks[k]):
+                raise DataError(elsewhere)
         if self.transform is not None:
             image, mask = self.transform(image, mask)
         return image if mask is None else (image, mask)
@@ -204,6 +208,14 @@ class Folder(Dataset[Any]):
         other.names, other.images = tuple(self.names[k] for k in numbers), tuple(self.images[k] for k in numbers)
         other.masks = None if self.masks is None else tuple(self.masks[k] for k in numbers)
         return other
+
+
+def sizes_differ(path: Path, mask: Sample, image: Sample) -> str:
+    """Return the sentence for a mask of another size than its image."""
+    one, other = tuple(mask.data.shape[1:]), tuple(image.data.shape[1:])
+    turned = one == other[::-1] and len(one) == 2
+    hint = "; one is turned: images are read as their EXIF orientation says, and their masks must be drawn so" if turned else ""
+    return f"{path} is {one}, and its image is {other}{hint}"
 
 
 def _suffixes() -> list[str]:

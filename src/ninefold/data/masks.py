@@ -20,6 +20,9 @@ __all__ = ["read_mask", "write_mask"]
 
 Colours = Sequence[Sequence[int]]
 
+_NEAR = 0.25  # of a label: what is further from it is none, however large the steps of the file
+_ROUNDING = 1e-6  # of a step in float32, times what it is multiplied by
+
 
 def read_mask(path: str | Path, colours: Colours | None = None) -> Sample:
     """Read a label for every pixel or voxel: palette indices, grey values or voxels as they are, in int64.
@@ -30,6 +33,9 @@ def read_mask(path: str | Path, colours: Colours | None = None) -> Sample:
         An image without losses, NIfTI, or TIFF.
     colours : sequence of (red, green, blue), optional
         Of masks in colour: the colour of label 0, of label 1 and so on.
+
+    NIfTI files may hold labels as multiples of a step that is no whole number, which programs choose that save floats: those are
+    the labels nearest to them, within half a step.
 
     Returns
     -------
@@ -90,15 +96,19 @@ def _of_volume(path: Path) -> Sample:
         raise DataError(f"{path} has {sample.data.shape[0]} channels; a mask has one label for every position")
     data = sample.data
     if data.is_floating_point():
-        data = torch.from_numpy(_whole(path, data.numpy()))
+        data = torch.from_numpy(_whole(path, data.numpy(), sample.meta.get("step", 0.0)))
     return sample.with_data(data.to(torch.int64), palette=False)
 
 
-def _whole(path: Path, values: np.ndarray) -> np.ndarray:
-    wrong = values != np.rint(values)  # NaN among them
+def _whole(path: Path, values: np.ndarray, step: float = 0.0) -> np.ndarray:
+    """Return whole numbers; where a file holds multiples of a step, the nearest one is what was written, within half of it."""
+    nearest = np.rint(values)
+    off = min(step / 2, _NEAR) + _ROUNDING * np.abs(values) if step else 0.0
+    wrong = ~(np.abs(values - nearest) <= off)  # NaN among them
     if wrong.any():
         raise DataError(f"{path}: {int(wrong.sum())} of {wrong.size} values are no whole numbers, such as {values[wrong][0]:g}")
-    return values.astype(np.int64)
+    labels: np.ndarray = nearest.astype(np.int64)
+    return labels
 
 
 def write_mask(path: str | Path, mask: Sample | Tensor, colours: Colours | Mapping[int, Sequence[int]] | None = None) -> None:

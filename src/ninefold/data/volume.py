@@ -48,7 +48,8 @@ def read_volume(
     Sample
         Of NIfTI ``(C, x, y, z)`` in the file's order, so that the affine applies to indices as they are; a fourth axis (times of
         a functional scan, modalities) is the channels. Of TIFF ``(C, z, y, x)``, and ``(C, t, z, y, x)`` with times. `meta`:
-        NIfTI's ``affine`` (4 x 4 nested lists, voxels to space), ``time_spacing`` and ``time_unit``; TIFF's ``axes``, ``series``.
+        NIfTI's ``affine`` (4 x 4 nested lists, voxels to space), ``placed`` (whether the file says so itself), ``step`` (between
+        neighbouring values, where whole numbers are scaled), ``time_spacing`` and ``time_unit``; TIFF's ``axes``, ``series``.
 
     Raises
     ------
@@ -120,6 +121,8 @@ def _read_nifti(path: Path) -> Sample:
     nibabel = needed("nibabel", "reading NIfTI")
     try:
         image = nibabel.load(path)
+        if not isinstance(image, nibabel.spatialimages.SpatialImage):
+            raise TypeError(f"a {type(image).__name__} is no grid of voxels in space")  # noqa: TRY301
         values = np.asanyarray(image.dataobj)
         header, affine = image.header, np.asarray(image.affine, np.float64)
         units = header.get_xyzt_units() if hasattr(header, "get_xyzt_units") else ("unknown", "unknown")
@@ -139,8 +142,10 @@ def _read_nifti(path: Path) -> Sample:
         raise unreadable(path, "volume", error) from error
     if values.dtype.fields is not None or values.dtype.kind not in "iuf" or not values.size:
         raise DataError(f"{path} holds {values.dtype} of shape {values.shape}: a volume is of numbers")
-    data = _channels_first(path, values)
-    return _described(data, affine, zooms, units, header)
+    sample = _described(_channels_first(path, values), affine, zooms, units, header)
+    step = getattr(image.dataobj, "slope", 1.0)
+    scaled = header.get_data_dtype().kind in "iu" and values.dtype.kind == "f" and np.ndim(step) == 0
+    return sample.with_data(sample.data, step=abs(float(step))) if scaled else sample
 
 
 def _channels_first(path: Path, values: np.ndarray) -> Tensor:
@@ -159,7 +164,7 @@ def _described(data: Tensor, affine: np.ndarray, zooms: list[float], units: tupl
     known = all(np.isfinite(s) and s > 0 for s in steps[:space])
     spacing = tuple(steps[:space]) if known else (1.0,) * space
     unit = _NIFTI_UNITS.get(units[0], units[0]) if known else None
-    meta: dict[str, Any] = {"affine": affine.tolist()}
+    meta: dict[str, Any] = {"affine": affine.tolist(), "placed": coded or "goodRASFlag" in header}
     if len(zooms) > 3:
         meta |= {"time_spacing": zooms[3], "time_unit": _NIFTI_UNITS.get(units[1], units[1])}
     return Sample(data, _XYZ[:space], spacing, (unit,) * space, meta)
