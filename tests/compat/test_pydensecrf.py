@@ -8,6 +8,7 @@ import ninefold.compat.pydensecrf.densecrf as dcrf
 from ninefold.compat.pydensecrf import utils
 from ninefold.engines.native import instruction_set
 from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
+from ninefold.structured import RoomError
 
 native = pytest.mark.skipif(instruction_set() is None, reason="the lattice is native code")
 RANDOM = np.random.default_rng(0)
@@ -146,3 +147,16 @@ def test_bad_input_is_refused(name):
     error, message, call = BAD[name]
     with pytest.raises(error, match=message):
         call(dcrf.DenseCRF2D(W, H, L))
+
+
+@native
+def test_memory_is_said_before_anything_is_made(monkeypatch):
+    monkeypatch.setattr(dcrf, "available_memory", lambda: 16 << 30)
+    with pytest.raises(RoomError, match="900000000 points and 21 labels needs 144196 MiB at least, 16384 MiB may be used"):
+        dcrf.DenseCRF2D(30000, 30000, 21)
+    d = dcrf.DenseCRF2D(30000, 30000, 2)  # an integer for each number of points: no array is made
+    image = np.broadcast_to(np.uint8(0), (30000, 30000, 3))
+    with pytest.raises(RoomError, match="kernel 1 of 900000000 points and 2 labels needs 30899 MiB"):
+        d.addPairwiseGaussian(3, 3)
+    with pytest.raises(RoomError, match="kernel 1 of 900000000 points and 2 labels needs .* give it fewer pixels"):
+        d.addPairwiseBilateral(80, 13, image, 10)

@@ -24,6 +24,7 @@ from ninefold.structured.partition import (
     watershed,
 )
 from ninefold.structured.partition.definitions import all_paths, basins, edges_of, mutex_clusters, pair_loss, threshold_components
+from ninefold.structured.room import RoomError
 
 LONG = ((1, 0), (0, 1), (2, -1), (0, 3))
 
@@ -348,8 +349,8 @@ def test_refusals(call, error, words):
 
 
 def test_too_little_memory_is_said_before(monkeypatch):
-    monkeypatch.setattr("ninefold.structured.partition.graph._free_memory", lambda: 1000)
-    with pytest.raises(MemoryError, match=r"15 voxels with 4 offsets need about .* GiB are free"):
+    monkeypatch.setattr("ninefold.structured.partition.graph.available_memory", lambda: 1000)
+    with pytest.raises(RoomError, match=r"15 voxels with 4 offsets needs .* MiB may be used; cut the volume into blocks"):
         mutex_watershed(grid(0), 2)
 
 

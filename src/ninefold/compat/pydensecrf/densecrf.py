@@ -18,9 +18,12 @@ import torch
 from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
 from ninefold.structured.crf.field import Term, mean_field, normalization_named
 from ninefold.structured.crf.lattice import LatticeFilter
-from ninefold.structured.crf.room import available_memory, lattice_bytes, refuse_beyond, vertices_within
+from ninefold.structured.crf.room import FEWER, lattice_bytes, vertices_within
+from ninefold.structured.room import available_memory, refuse_beyond
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
@@ -95,6 +98,8 @@ class DenseCRF:
     ------
     ArgumentError
         If a number is less than 1.
+    RoomError
+        If its energies and marginals alone take more memory than there is; kernels say so when they are added.
 
     Examples
     --------
@@ -110,6 +115,8 @@ class DenseCRF:
         self._unary: torch.Tensor | None = None
         self._terms: list[Term] = []
         self._dims: list[int] = []
+        fields = lattice_bytes(self._points, [], self._labels)
+        refuse_beyond(fields, available_memory(), f"a dense CRF of {self._points} points and {self._labels} labels", FEWER)
 
     def setUnaryEnergy(self, u: "ArrayLike", f: "ArrayLike | None" = None) -> None:
         """Set energies ``(L, N)``, or those of features ``f`` by a matrix ``u``."""
@@ -135,7 +142,9 @@ class DenseCRF:
         rows = _numbers(features, "features", 2)
         if rows.shape[1] != self._points:
             raise ShapeError(f"features of shape {rows.shape}; they must be (features, points), with {self._points} points")
-        self._add([rows.T], compat, kernel, normalization)
+        held = [rows.T]
+        del rows
+        self._add(len(held[0].T), held.pop, compat, kernel, normalization)
 
     def inference(self, niter: int) -> "NDArray[np.float32]":
         """Return marginals ``(L, N)`` after `niter` steps."""
@@ -172,17 +181,17 @@ class DenseCRF:
         q = mean_field(self._energies(), self._terms if steps else [], steps, start)
         return q.contiguous()
 
-    def _add(self, rows: "list[NDArray[np.float32]]", compat: Any, kernel: int, normalization: int) -> None:
-        """Add a kernel of features ``(points, D)``, the one item of a list: it is emptied, so that they are freed in time."""
+    def _add(self, count: int, make: "Callable[[], NDArray[np.float32]]", compat: Any, kernel: int, normalization: int) -> None:
+        """Add a kernel of features ``(points, count)``, which are made once it is known that they fit, and freed in time."""
         KernelType(kernel)
         name = normalization_named(NormalizationType(normalization).name)
         matrix = _compat(compat, self._labels)
-        dims = [*self._dims, rows[0].shape[1]]
+        dims = [*self._dims, count]
         needed, limit = lattice_bytes(self._points, dims, self._labels), available_memory()
         held = lattice_bytes(self._points, self._dims, self._labels) if self._dims else 0
-        refuse_beyond(needed - held, limit, f"kernel {len(dims)} of {self._points} points and {self._labels} labels")
-        most = vertices_within(limit + held - needed, dims[-1], self._labels, torch.get_num_threads())
-        self._terms.append(Term.made(LatticeFilter(torch.from_numpy(rows.pop()), most), matrix, name, self_term=True))
+        refuse_beyond(needed - held, limit, f"kernel {len(dims)} of {self._points} points and {self._labels} labels", FEWER)
+        most = vertices_within(limit + held - needed, count, self._labels, torch.get_num_threads())
+        self._terms.append(Term.made(LatticeFilter(torch.from_numpy(make()), most), matrix, name, self_term=True))
         self._dims = dims
 
 
@@ -207,7 +216,7 @@ class DenseCRF2D(DenseCRF):
         self, sxy: Any, compat: Any, kernel: int = DIAG_KERNEL, normalization: int = NORMALIZE_SYMMETRIC
     ) -> None:
         """Add a kernel of places, `sxy` pixels wide: a number, or one along x and one along y."""
-        self._add([self._places(sxy)], compat, kernel, normalization)
+        self._add(2, lambda: self._places(sxy), compat, kernel, normalization)
 
     def addPairwiseBilateral(
         self,
@@ -219,7 +228,7 @@ class DenseCRF2D(DenseCRF):
         normalization: int = NORMALIZE_SYMMETRIC,
     ) -> None:
         """Add a kernel of places and colours, `sxy` pixels and `srgb` units of the image ``(h, w, 3)`` wide."""
-        self._add([self._places_and_colors(sxy, srgb, rgbim)], compat, kernel, normalization)
+        self._add(5, lambda: self._places_and_colors(sxy, srgb, rgbim), compat, kernel, normalization)
 
     def _places_and_colors(self, sxy: Any, srgb: Any, rgbim: "ArrayLike") -> "NDArray[np.float32]":
         image = np.asarray(rgbim)

@@ -4,7 +4,7 @@ from ninefold.structured.crf.exact import ExactFilter
 from ninefold.structured.crf.kernels import BilateralKernel, FeatureKernel, GaussianKernel, PairwiseKernel
 from ninefold.structured.crf.lattice import LatticeFilter
 from ninefold.structured.crf.layer import DenseCRF
-from ninefold.structured.crf.room import RoomError
+from ninefold.structured.room import RoomError
 
 __all__ = [
     "BilateralKernel",

@@ -20,7 +20,7 @@ from torch import Tensor
 from ninefold.engines.native import address, extension_module, instruction_set
 from ninefold.errors import ArgumentError, DeviceError, DTypeError, NoEngineError, ShapeError
 from ninefold.structured.crf.exact import checked_features, checked_values, refuse_no_numbers
-from ninefold.structured.crf.room import RoomError
+from ninefold.structured.room import RoomError
 
 __all__ = ["Blur", "LatticeFilter", "blur_named", "lattice_missing"]
 

@@ -11,14 +11,8 @@ from ninefold.structured.crf.exact import ExactFilter
 from ninefold.structured.crf.field import Term, mean_field, normalization_named
 from ninefold.structured.crf.kernels import FeatureKernel, GaussianKernel, PairwiseKernel, positions
 from ninefold.structured.crf.lattice import Blur, LatticeFilter, blur_named
-from ninefold.structured.crf.room import (
-    available_memory,
-    exact_bytes,
-    lattice_bytes,
-    refuse_beyond,
-    vertices_bytes,
-    vertices_within,
-)
+from ninefold.structured.crf.room import FEWER, exact_bytes, lattice_bytes, vertices_bytes, vertices_within
+from ninefold.structured.room import available_memory, refuse_beyond
 
 __all__ = ["DenseCRF"]
 
@@ -185,6 +179,7 @@ class DenseCRF(nn.Module):
             needed,
             limit,
             f"a dense CRF of {'x'.join(map(str, space))} pixels, {labels} labels and {len(self.kernels)} kernels by {engine}",
+            f"{FEWER}, or set memory_limit",
         )
         return limit - needed
 

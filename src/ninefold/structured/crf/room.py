@@ -1,30 +1,9 @@
-"""How much memory a dense CRF needs, and how much there is."""
+"""How much memory a dense CRF needs."""
 
-import os
-from pathlib import Path
+__all__ = ["FEWER", "exact_bytes", "lattice_bytes", "vertices_bytes", "vertices_within"]
 
-from ninefold.errors import NinefoldError
-
-__all__ = ["RoomError", "available_memory", "exact_bytes", "lattice_bytes", "refuse_beyond", "vertices_bytes", "vertices_within"]
-
-
-class RoomError(NinefoldError, MemoryError):
-    """More memory would be needed than there is, or than is allowed."""
-
-
-def available_memory() -> int:
-    """Return the bytes that can be had without swapping: what the system says is available, else free pages.
-
-    Examples
-    --------
-    >>> available_memory() > 0
-    True
-    """
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+FEWER = "give it fewer pixels, labels or kernels"
+"""What is done about too little memory."""
 
 
 def _width(labels: int) -> int:
@@ -66,12 +45,3 @@ def vertices_within(room: int, dims: int, labels: int, buffers: int) -> int:
 def exact_bytes(points: int, labels: int) -> int:
     """Return the bytes of the exact twin: a chunk of the kernel with what it is made of, and some fields."""
     return 4 * min(points * points, max(points, 1 << 23)) * 4 + points * labels * 8 * 6
-
-
-def refuse_beyond(needed: int, limit: int, what: str) -> None:
-    """Raise `RoomError` if more is needed than the limit."""
-    if needed > limit:
-        raise RoomError(
-            f"{what} needs {needed / 2**20:.0f} MiB at least, {limit / 2**20:.0f} MiB may be used; "
-            "give it fewer pixels, labels or kernels, or set memory_limit"
-        )

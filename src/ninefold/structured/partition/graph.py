@@ -1,7 +1,6 @@
 """Graphs of affinities as native code takes them: a grid of voxels, or a list of edges."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeE
 from ninefold.structured.partition.affinities import Affinities
 from ninefold.structured.partition.arrays import Labels, in_kind, label_array, plain_array, same_shape
 from ninefold.structured.partition.offsets import ends, one_of
+from ninefold.structured.room import available_memory, refuse_beyond
 
 __all__ = ["AffinityGraph", "Prepared", "enough_memory", "prepared", "region_graph", "stacked"]
 
@@ -103,7 +103,7 @@ def prepared(graph: Affinities | AffinityGraph, mask: Any = None, per_edge: floa
     ------
     ImportError
         If ninefold was built without its native extension.
-    MemoryError
+    RoomError
         If it takes more memory than there is; nothing was started.
     """
     native = extension_module()
@@ -112,7 +112,7 @@ def prepared(graph: Affinities | AffinityGraph, mask: Any = None, per_edge: floa
             raise ArgumentError("mask is for grids; leave edges out of a list instead")
         _countable(graph.nodes, len(graph.values))
         per_edge *= graph.values.itemsize / 4
-        enough_memory(int(20 * graph.nodes + per_edge * len(graph.values)), f"{graph.nodes:,} nodes")
+        enough_memory(int(20 * graph.nodes + per_edge * len(graph.values)), f"a graph of {graph.nodes:,} nodes")
         return [Prepared(native.list_graph(graph.nodes, graph.ends), graph.values, (graph.nodes,))]
     if not isinstance(graph, Affinities):
         raise ArgumentTypeError(
@@ -121,7 +121,9 @@ def prepared(graph: Affinities | AffinityGraph, mask: Any = None, per_edge: floa
     voxels = int(np.prod(graph.shape))
     _countable(voxels, voxels * len(graph.offsets))
     per_edge *= 2 if str(graph.values.dtype).endswith("64") else 1
-    enough_memory(int(voxels * (20 + per_edge * len(graph.offsets))), f"{voxels:,} voxels with {len(graph.offsets)} offsets")
+    enough_memory(
+        int(voxels * (20 + per_edge * len(graph.offsets))), f"a graph of {voxels:,} voxels with {len(graph.offsets)} offsets"
+    )
     values = np.ascontiguousarray(plain_array(graph.values, "values"))
     images = values if graph.batched else values[None]
     masks: Any = [None] * len(images)
@@ -145,26 +147,14 @@ def enough_memory(needed: int, what: str) -> None:
 
     Raises
     ------
-    MemoryError
+    RoomError
         If more bytes are needed than the system says are free; where it does not say, everything is let through.
 
     Examples
     --------
     >>> enough_memory(1000, "10 voxels")
     """
-    free = _free_memory()
-    if free is not None and needed > free:
-        raise MemoryError(
-            f"{what} need about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free; cut the volume into blocks"
-        )
-
-
-def _free_memory() -> int | None:
-    table = Path("/proc/meminfo")
-    if not table.exists():
-        return None
-    rows = dict(line.split(":", 1) for line in table.read_text().splitlines() if ":" in line)
-    return int(rows["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in rows else None
+    refuse_beyond(needed, available_memory(), what, "cut the volume into blocks")
 
 
 def region_graph(

@@ -86,7 +86,7 @@ def maximin_matrix(graph: Affinities | AffinityGraph, *, mask: Any = None) -> ND
     ------
     ShapeError, ImportError
         As `maximin_affinities`.
-    MemoryError
+    RoomError
         If the matrix takes more memory than there is.
 
     Examples
@@ -97,7 +97,7 @@ def maximin_matrix(graph: Affinities | AffinityGraph, *, mask: Any = None) -> ND
            [0.4, 0.4, 1. ]])
     """
     one = _single(graph, mask)
-    enough_memory(one.nodes**2 * (16 + one.values.itemsize), f"all pairs of {one.nodes:,} nodes")
+    enough_memory(one.nodes**2 * (16 + one.values.itemsize), f"the matrix of all pairs of {one.nodes:,} nodes")
     out = np.empty(one.nodes**2, one.values.dtype)
     pairs = np.stack(np.divmod(np.arange(one.nodes**2, dtype=np.int64), one.nodes), 1)
     extension_module().graph_maximin(one.handle, one.values, pairs, out)
