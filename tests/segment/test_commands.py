@@ -178,6 +178,35 @@ def test_one_object_for_many_pieces_is_said(tmp_path):
     assert "one object an image" in told
 
 
+def test_masks_without_objects_are_scored_and_none_with_any_is_said(tmp_path):
+    masks = {"empty": torch.zeros(4, 6), "full": torch.ones(4, 6), "void": torch.full((4, 6), 9)}
+    for folder, change in (("a", 0), ("b", 5)):
+        (tmp_path / folder).mkdir()
+        for name, mask in masks.items():
+            labels = mask.long()
+            labels[0, change] *= name != "full"
+            write_mask(tmp_path / folder / f"{name}.png", labels)
+    words = ["--predicted", tmp_path / "b", "--masks", tmp_path / "a", "--ignore", 9, "--json", tmp_path / "s.json"]
+    told, code = ninefold("segment", "score", *words, "--objects")
+    assert code == 0, told
+    rows = {line.split()[0]: line.split()[1:] for line in told.splitlines()[1:]}
+    assert rows["empty"] == ["-", "-", "-", "1", "0", "0"]
+    assert rows["void"] == ["-"] * 6
+    assert rows["full"][3:] == ["1", "1", "1"]
+    scores = json.loads((tmp_path / "s.json").read_text(), parse_constant=pytest.fail)
+    assert scores["masks"]["empty"]["adapted_rand_error"] is None
+    assert scores["mean"]["adapted_rand_error"] == scores["masks"]["full"]["adapted_rand_error"]
+    told, code = ninefold("segment", "score", *words)
+    assert code == 0, told
+    for name in ("empty", "full"):
+        (tmp_path / "a" / f"{name}.png").unlink()
+    told, _ = ninefold("segment", "score", *words)
+    assert "all pixels of the 1 true masks are of the ignored label 9" in told
+    root = folder_of(tmp_path, [(image, mask * 0) for image, mask in scenes(3, 3)])
+    told, _ = ninefold("segment", "train", *trained(root, task="objects"))
+    assert "none of the 3 masks has an object" in told
+
+
 def test_numbers_that_yaml_takes_for_text():
     assert TrainConfig.from_yaml("images: a\nmasks: b\nout: c\nlearning_rate: 1e-3").learning_rate == 1e-3
     with pytest.raises(ArgumentTypeError, match="learning_rate is 'much', a str"):

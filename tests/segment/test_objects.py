@@ -1,6 +1,7 @@
 """Affinities are learned, and cut into objects."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from tests.segment.scenes import cells
 
 from ninefold.errors import ArgumentError
 from ninefold.segment.config import TrainConfig
+from ninefold.segment.crops import split
 from ninefold.segment.cutting import METHODS, objects_of
 from ninefold.segment.losses import affinity_sums
 from ninefold.segment.model import Segmenter, Shape, long_offsets
+from ninefold.segment.parallel import World
 from ninefold.segment.tasks import task_of
 from ninefold.segment.training import train
 from ninefold.structured.partition import Affinities
@@ -100,6 +103,32 @@ def test_the_loss_of_pairs_begins_when_it_shall():
     before, after = (torch.div(*task.sums([logits], labels, done)) for done in (4, 5))
     assert before == torch.div(*plain.sums([logits], labels, 4))
     assert after > before
+
+
+@pytest.mark.parametrize("balance", ["none", "inverse"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "malis"])
+def test_images_without_objects_are_trained_on_and_held_out(loss, balance, tmp_path):
+    pairs = [(image, mask * (k % 2)) for k, (image, mask) in enumerate(cells(6, 2))]
+    config = replace(of(loss, malis_after=1), out=str(tmp_path), epochs=2, validation=0.5, balance=balance)
+    outcome = train(config, pairs, tell=lambda _: None)
+    assert all(np.isfinite(list(epoch.values())).all() for epoch in outcome.history)
+    with pytest.raises(ArgumentError, match="none of the 1 images that are held out has an object.*another seed than 0"):
+        held = split(6, 0.1, 0)[1][0]
+        train(replace(config, validation=0.1), [(x, y * (k != held)) for k, (x, y) in enumerate(pairs)], tell=lambda _: None)
+
+
+def test_who_finds_nothing_is_not_chosen_for_images_without_objects():
+    nothing = torch.zeros(6, 8, dtype=torch.int64)
+    one = torch.zeros(6, 8, dtype=torch.int64)
+    one[1:4, 2:6] = 1
+    pairs = [(mask[None].float(), mask) for mask in (nothing, one, nothing)]
+    scores = []
+    for maps in ([nothing] * 3, [nothing, one, one]):  # by the mean of the images' scores both would be 2 / 3
+        task, found = task_of(of("cross_entropy"), Shape(1, 2), None), iter(maps)
+        task.labels = lambda _, found=found: next(found).numpy()
+        scores.append(task.measure(SimpleNamespace(predict=torch.clone), pairs, range(3), World()))
+    assert [score["AP at IoU 0.5"] for score in scores] == [0.0, 0.5]
+    assert scores[1]["adapted Rand error"] == 0.0
 
 
 @pytest.mark.slow

@@ -223,6 +223,19 @@ def test_early_stop(tmp_path):
         ([(torch.zeros(2, 9, 8), torch.full((9, 8), 7))] * 3, {"classes": 3}, ArgumentError, "holds the label 7, and classes=3"),
         ([(torch.zeros(1 + k, 9, 8), torch.zeros(9, 8).long()) for k in range(3)], {}, ShapeError, "channels"),
         (scenes(), {"learning_rate": 1e30, "epochs": 4}, ArgumentError, "take a smaller learning_rate"),
+        (
+            scenes(1) * 3 + [(scenes(1)[0][0], torch.full((22, 31), 255))] * 2,
+            {"seed": 2},
+            ArgumentError,
+            "held out has a labelled",
+        ),
+        (
+            [(image, mask * 0) for image, mask in scenes(3)],
+            {"task": "objects"},
+            ArgumentError,
+            "that are trained on has an object",
+        ),
+        ([(image, mask * 0 + 9) for image, mask in scenes(3)], {"ignore": 9}, ArgumentError, "trained on has a labelled pixel"),
     ],
 )
 def test_what_cannot_be_trained_on_is_said(pairs, others, error, words, tmp_path):

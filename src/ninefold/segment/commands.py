@@ -52,6 +52,10 @@ def train_folder(config: TrainConfig, *, tell: Callable[[str], None] = print, pr
             )
         )
         report.require()
+        if not any(report.pixels):
+            raise DataError(
+                f"none of the {report.total} masks has an object, all of their pixels are 0: nothing is to be learned"
+            )
         if len(report.pixels) <= 2:
             say(
                 f"all masks together hold the labels {sorted(report.pixels)}: one object an image. "

@@ -16,7 +16,7 @@ from ninefold.segment.config import TrainConfig
 from ninefold.segment.model import Shape
 from ninefold.segment.parallel import World
 
-__all__ = ["NOTHING", "Crops", "Kept", "Pairs", "Survey", "split", "survey"]
+__all__ = ["NOTHING", "Crops", "Kept", "Pairs", "Survey", "check_held", "split", "survey"]
 
 NOTHING = -1
 """The label of padding, and of pixels to be ignored, within a training."""
@@ -92,11 +92,11 @@ def survey(pairs: Pairs, indices: Sequence[int], config: TrainConfig) -> Survey:
     Raises
     ------
     ArgumentError, ShapeError
-        If there are none, they differ in channels or axes, hold NaN, or labels that are no class.
+        If there are none, they differ in channels or axes, hold NaN, labels that are no class, or nothing to learn.
     """
     if not indices:
         raise ArgumentError("there are no images to train on")
-    sums, counts, first = [], np.zeros(0, np.int64), None
+    sums, counts, first, objects = [], np.zeros(0, np.int64), None, False
     for k in indices:
         image, mask = pairs[k]
         here = image.shape[0], image.dim() - 1
@@ -119,12 +119,16 @@ def survey(pairs: Pairs, indices: Sequence[int], config: TrainConfig) -> Survey:
         )
         if config.task == "labels":
             counts = _counted(counts, mask[mask != config.ignore], k, config.classes)
+        objects = objects or bool(mask.any())
     number, total, squares = torch.stack(sums).sum(0)
     mean = total / number
     deviation = (squares / number - mean.square()).clamp(min=0).sqrt()
     deviation = torch.where(deviation > 1e-6, deviation, 1.0)
     classes = config.classes or max(len(counts), 2) if config.task == "labels" else 0
     counts = np.pad(counts, (0, max(0, classes - len(counts))))
+    if not (counts.any() if config.task == "labels" else objects):
+        what = "a labelled pixel" if config.task == "labels" else "an object"
+        raise ArgumentError(f"none of the {len(indices)} images that are trained on has {what}: nothing is to be learned")
     channels, ndim = first or (0, 0)
     told = tuple(mean.tolist()), tuple(deviation.tolist()), tuple(int(n) for n in counts)
     return Survey(Shape(channels, ndim, classes), *told)
@@ -159,6 +163,24 @@ def split(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
     order = np.random.default_rng([seed, 7]).permutation(count)
     held = min(count - 1, max(1, round(count * share)))
     return sorted(map(int, order[held:])), sorted(map(int, order[:held]))
+
+
+def check_held(pairs: Pairs, held: Sequence[int], config: TrainConfig) -> None:
+    """Refuse held-out images that no model can be chosen by.
+
+    Raises
+    ------
+    ArgumentError
+        If none of them has a labelled pixel, or an object.
+    """
+    nothing = config.ignore if config.task == "labels" else 0
+    if any(bool((pairs[k][1] != nothing).any()) for k in held):
+        return
+    what = "a labelled pixel" if config.task == "labels" else "an object"
+    raise ArgumentError(
+        f"none of the {len(held)} images that are held out has {what}, and no model can be chosen by them: take another seed "
+        f"than {config.seed}, or a larger share than validation={config.validation:g}"
+    )
 
 
 class Crops:

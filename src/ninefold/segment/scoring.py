@@ -1,8 +1,8 @@
 """Folders of masks compared with the true ones."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ninefold.data import Folder, read_mask
 from ninefold.errors import DataError, ShapeError
-from ninefold.structured.partition import Confusion, boundary_f, match_objects, score
+from ninefold.structured.partition import Confusion, PartitionScores, boundary_f, match_objects, score
 
 __all__ = ["score_folders"]
 
@@ -71,7 +71,12 @@ def _classes(
     kept, boundaries = [], []
     for _, truth, found in pairs:
         kept.append((truth, found))
-        boundaries.append(boundary_f(truth, found, tolerance=tolerance, ignore=ignore).f)
+        if not np.isin(truth, ignore).all():
+            boundaries.append(boundary_f(truth, found, tolerance=tolerance, ignore=ignore).f)
+    if not boundaries:
+        raise DataError(
+            f"all pixels of the {len(kept)} true masks are of the ignored label {ignore[0]}; nothing is left to score"
+        )
     there = np.unique(
         np.concatenate([np.unique(labels[~np.isin(truth, ignore)]) for truth, found in kept for labels in (truth, found)])
     )
@@ -94,12 +99,31 @@ def _classes(
 def _objects(pairs: Iterator[tuple[str, Labels, Labels]], ignore: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for name, truth, found in pairs:
-        matches = match_objects(truth, found, 0.5, ignore=ignore)
-        rows[name] = asdict(score(truth, found, background=0, ignore=ignore)) | {"average precision": matches.average_precision}
+        rows[name] = _row(truth, found, ignore)
     columns = ["adapted_rand_error", "voi_split", "voi_merge", "average precision", "true_objects", "predicted_objects"]
-    means = {column: float(np.mean([row[column] for row in rows.values()])) for column in columns}
+    means = {column: _mean([row[column] for row in rows.values()]) for column in columns}
     heads = ["ARE", "VOI split", "VOI merge", "AP at 0.5", "true", "predicted"]
     lines = [f"{'':<24}" + "".join(f"{head:>11}" for head in heads)]
     for name, row in [*rows.items(), ("mean", means)]:
-        lines.append(f"{name[-24:]:<24}" + "".join(f"{row[column]:>11.4g}" for column in columns))
+        cells = ("-" if row[column] is None else f"{row[column]:.4g}" for column in columns)
+        lines.append(f"{name[-24:]:<24}" + "".join(f"{cell:>11}" for cell in cells))
     return "\n".join(lines), json.loads(json.dumps({"masks": rows, "mean": means}, default=float))
+
+
+def _row(truth: Labels, found: Labels, ignore: tuple[int, ...]) -> dict[str, Any]:
+    """Return the scores of one mask; None for those that it has not, as without true objects there is nothing to split."""
+    out: dict[str, Any] = dict.fromkeys([*(f.name for f in fields(PartitionScores)), "average precision"])
+    counted = ~np.isin(truth, ignore)
+    if not counted.any():
+        return out
+    matches = match_objects(truth, found, 0.5, ignore=ignore)
+    if truth[counted].any():
+        out |= asdict(score(truth, found, background=0, ignore=ignore))
+    # of all objects, also those that lie in what truth calls background, which the other scores leave out
+    objects = matches.true_positives + matches.false_negatives, matches.true_positives + matches.false_positives
+    return out | {"average precision": matches.average_precision, "true_objects": objects[0], "predicted_objects": objects[1]}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return float(np.mean(there)) if there else None

@@ -107,14 +107,17 @@ class Objects(Task):
         return torch.stack([malis_loss(one, marked, ignore=outside, reduction="sum") for one in near]).sum()
 
     def measure(self, model: Segmenter, pairs: Pairs, held: Sequence[int], world: World) -> dict[str, float]:
-        sums = torch.zeros(3, dtype=torch.float64, device="cpu")
+        # of all images together: by the mean of their scores, those without objects would favour a network that finds none
+        sums = torch.zeros(4, dtype=torch.float64, device="cpu")
         for k in held:
             image, mask = pairs[k]
-            found = self.labels(model.predict(image))
-            rand, matches = adapted_rand_error(mask.numpy(), found, background=0), match_objects(mask.numpy(), found)
-            sums += torch.tensor([matches.average_precision, rand.error, 1.0], dtype=torch.float64, device="cpu")
-        precision, error, count = world.total(sums)
-        return {self.score: float(precision / count), "adapted Rand error": float(error / count)}
+            found, there = self.labels(model.predict(image)), bool(mask.any())
+            matches = match_objects(mask.numpy(), found)
+            wrong = matches.false_positives + matches.false_negatives
+            error = adapted_rand_error(mask.numpy(), found, background=0).error if there else 0.0
+            sums += torch.tensor([matches.true_positives, wrong, error, there], dtype=torch.float64, device="cpu")
+        right, wrong, error, count = world.total(sums)
+        return {self.score: float(right / (right + wrong)), "adapted Rand error": float(error / count)}
 
     def labels(self, probabilities: Tensor) -> "np.ndarray":
         return objects_of(Affinities(probabilities.numpy(), self.shape.offsets))

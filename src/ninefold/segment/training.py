@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ninefold.errors import ArgumentError, CheckpointError
 from ninefold.segment.checkpoint import Checkpoints
 from ninefold.segment.config import TrainConfig
-from ninefold.segment.crops import Crops, Kept, Pairs, split, survey
+from ninefold.segment.crops import Crops, Kept, Pairs, check_held, split, survey
 from ninefold.segment.logs import Logs
 from ninefold.segment.losses import class_weights
 from ninefold.segment.model import Segmenter
@@ -143,6 +143,7 @@ class _Training:
         self.tell = tell if self.world.first else silent
         taught, self.held = split(len(pairs), config.validation, config.seed)
         found = survey(pairs, taught, config)
+        check_held(pairs, self.held, config)
         torch.manual_seed(config.seed)
         self.model = Segmenter(config, found.shape, found.mean, found.deviation)
         self.task: Task = task_of(
