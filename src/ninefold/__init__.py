@@ -1,6 +1,6 @@
 """ninefold: every convolution of a PyTorch model described, planned, explained, and run by the fastest exact-enough algorithm."""
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from ninefold.errors import NinefoldError
@@ -60,7 +60,10 @@ __all__ = [
     "unconverted",
 ]
 
-__version__ = version("ninefold")
+try:
+    __version__ = version("ninefold")
+except PackageNotFoundError:  # a source tree on the path that nobody installed
+    __version__ = "0+unknown"
 
 # Descriptions need no torch: what does is imported when it is first asked for.
 _LATE = {

@@ -5,8 +5,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from io import StringIO
-from typing import Any
+
+from ninefold.text_table import Printable, TextTable, wrapped
 
 __all__ = ["Report", "Row"]
 
@@ -55,7 +55,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Printable):
     """The result of `optimize`: print it, or take `to_json`.
 
     Parameters
@@ -153,18 +153,10 @@ class Report:
         derived = {"ratio": self.ratio, "bound": self.bound, "bound_of_engines": self.bound_of_engines, "gained": self.gained}
         return json.dumps(asdict(self) | derived, indent=2)
 
-    def __rich__(self) -> Any:
-        from rich.console import Group  # noqa: PLC0415  rich is loaded when something is printed
-
+    def text(self, width: int) -> str:
+        """Return the table and what is to be said beside it."""
         lines = [self.summary(), *self._accuracy(), *self.notes, *_grouped("left alone", self.left_alone), *self._folds()]
-        return Group(self._table(), *lines)
-
-    def __str__(self) -> str:
-        from rich.console import Console  # noqa: PLC0415  rich is loaded when something is printed
-
-        text = StringIO()
-        Console(file=text, width=150).print(self)
-        return text.getvalue().rstrip()
+        return "\n".join([self._table().text(width), *(wrapped(line, width) for line in lines)])
 
     def _accuracy(self) -> list[str]:
         if self.difference is None:
@@ -180,14 +172,12 @@ class Report:
         relus = [f"{len(self.fused)} convolutions apply the ReLU behind them"] if self.fused else []
         return [*head, *_grouped("not folded", self.unfolded), *relus]
 
-    def _table(self) -> Any:
-        from rich.table import Table  # noqa: PLC0415  rich is loaded when something is printed
-
-        table = Table(title=f"{self.mode}, {self.memory_format}", title_justify="left", padding=(0, 0), pad_edge=False)
-        table.add_column("layer", overflow="fold", min_width=14)
-        table.add_column("what it is", overflow="fold", min_width=16)
+    def _table(self) -> TextTable:
+        table = TextTable(f"{self.mode}, {self.memory_format}")
+        table.add_column("layer", fold=True)
+        table.add_column("what it is", fold=True)
         for head in ("sees", "MMAC", "share", "engine", "before ms", "now ms", "ratio", "error"):
-            table.add_column(head, justify="right", no_wrap=head != "engine")
+            table.add_column(head, right=True, fold=head == "engine")
         for row in self.rows:
             table.add_row(*self._cells(row))
         inside = sum(r.before for r in self.rows), sum(r.after for r in self.rows)

@@ -1,7 +1,6 @@
 """What sparse connections and shared weights save: a layer counted as dense, unshared, tiled, convolutional (section 9.2)."""
 
 from dataclasses import dataclass
-from io import StringIO
 from math import prod
 from typing import Any
 
@@ -9,6 +8,7 @@ from ninefold.errors import ArgumentError
 from ninefold.spec import parse
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
+from ninefold.text_table import Printable, TextTable
 
 __all__ = ["Counted", "Counts", "connectivity_counts"]
 
@@ -36,7 +36,7 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Counts:
+class Counts(Printable):
     """The result of `connectivity_counts`: print it, or ask it for a row.
 
     Parameters
@@ -58,26 +58,18 @@ class Counts:
                 return row
         raise ArgumentError(f"kind={kind!r} is not one of {[row.kind for row in self.rows]}")
 
-    def __rich__(self) -> Any:
-        from rich.table import Table  # noqa: PLC0415  rich is loaded when something is printed
-
-        table = Table(title=f"{self.inputs:,} units to {self.outputs:,}", title_justify="left", pad_edge=False)
-        table.add_column("connected as", no_wrap=True)
+    def text(self, width: int) -> str:
+        """Return the table as text."""
+        table = TextTable(f"{self.inputs:,} units to {self.outputs:,}")
+        table.add_column("connected as")
         heads = ("parameters", "connections", "operations")
         for head in heads:
-            table.add_column(head, justify="right", no_wrap=True)
-            table.add_column("times", justify="right", no_wrap=True)
+            table.add_column(head, right=True)
+            table.add_column("times", right=True)
         for row in self.rows:
             cells = [(getattr(row, head), getattr(self.rows[-1], head)) for head in heads]
             table.add_row(row.kind, *(text for n, least in cells for text in (f"{n:,}", _times(n, least))))
-        return table
-
-    def __str__(self) -> str:
-        from rich.console import Console  # noqa: PLC0415  rich is loaded when something is printed
-
-        text = StringIO()
-        Console(file=text, width=130).print(self)
-        return text.getvalue().rstrip()
+        return table.text(width)
 
 
 def connectivity_counts(layer: Any, input_size: Any, *, period: Any = 2) -> Counts:

@@ -2,10 +2,10 @@
 
 import json
 from dataclasses import asdict, dataclass
-from io import StringIO
 from typing import Any
 
 from ninefold.errors import ArgumentError
+from ninefold.text_table import Printable, TextTable
 
 __all__ = ["Finding", "Symmetry", "Tested"]
 
@@ -76,7 +76,7 @@ class Tested:
 
 
 @dataclass(frozen=True)
-class Symmetry:
+class Symmetry(Printable):
     """The result of `equivariance` or `invariance`: print it, ask it for a transform by name, or take `to_json`.
 
     Parameters
@@ -107,26 +107,17 @@ class Symmetry:
         """Return everything as JSON."""
         return json.dumps(asdict(self), indent=2)
 
-    def __rich__(self) -> Any:
-        from rich.console import Group  # noqa: PLC0415  rich is loaded when something is printed
+    def text(self, width: int) -> str:
+        """Return the table of the whole, and one of the layers if they were looked at."""
+        tables = [self._wholes(), *([self._layers()] if any(t.layers for t in self.tests) else [])]
+        return "\n".join(table.text(width) for table in tables)
 
-        return Group(self._wholes(), *([self._layers()] if any(t.layers for t in self.tests) else []))
-
-    def __str__(self) -> str:
-        from rich.console import Console  # noqa: PLC0415  rich is loaded when something is printed
-
-        text = StringIO()
-        Console(file=text, width=130).print(self)
-        return text.getvalue().rstrip()
-
-    def _wholes(self) -> Any:
-        from rich.table import Table  # noqa: PLC0415  rich is loaded when something is printed
-
-        table = Table(title=self.kind, title_justify="left", pad_edge=False)
+    def _wholes(self) -> TextTable:
+        table = TextTable(self.kind)
         moves = self.kind == "equivariance"
         for head in ("transform", "made", "error", *(["at borders"] if moves else []), "holds"):
-            table.add_column(head, justify="right" if head in {"error", "at borders"} else "left", no_wrap=True)
-        table.add_column("first broken by" if moves else "invariant from", overflow="fold")
+            table.add_column(head, right=head in {"error", "at borders"})
+        table.add_column("first broken by" if moves else "invariant from", fold=True)
         for test in self.tests:
             cells = [test.transform, "interpolated" if test.interpolated else "exactly", _shown(test.error)]
             cells += [_shown(test.border)] if moves else []
@@ -141,14 +132,12 @@ class Symmetry:
             return "no"
         return "yes" if found.border is None or found.border <= self.tolerance else "inside"
 
-    def _layers(self) -> Any:
-        from rich.table import Table  # noqa: PLC0415  rich is loaded when something is printed
-
-        table = Table(title="layer by layer, error (at borders)", title_justify="left", pad_edge=False)
-        table.add_column("layer", overflow="fold")
-        table.add_column("what it is", overflow="fold")
+    def _layers(self) -> TextTable:
+        table = TextTable("layer by layer, error (at borders)")
+        table.add_column("layer", fold=True)
+        table.add_column("what it is", fold=True)
         for test in self.tests:
-            table.add_column(test.transform, justify="right")
+            table.add_column(test.transform, right=True)
         for row in zip(*(test.layers for test in self.tests), strict=True):
             cells = [_shown(f.error) + (f" ({_shown(f.border)})" if f.border is not None else "") for f in row]
             table.add_row(row[0].layer, row[0].what, *cells)
