@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONSTRAINTS := $(if $(TORCH),$(VENV)/constraints.txt,constraints.txt)
 
-.PHONY: demo test check bench pictures fuzz sanitize wide format clean
+.PHONY: demo test check docs bench pictures fuzz sanitize wide format clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,6 +30,15 @@ check: $(STAMP)  ## style, types, the order of imports, and every example in a d
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --doctest-modules src/ninefold
+
+$(VENV)/.docs-installed: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e ".[docs]"
+	touch $@
+
+docs: $(VENV)/.docs-installed  ## the site, in build/docs/html: warnings are errors, links are checked, Chromium visits every page
+	$(BIN)/python -m sphinx -E -n -W --keep-going -q -b html docs build/docs/html
+	$(BIN)/python docs/_site/links.py build/docs/html
+	$(BIN)/python docs/_site/visit.py build/docs/html
 
 fuzz: $(STAMP)  ## random convolutions against the definition, by every native engine; ARGS="--cases 100000"
 	$(BIN)/python tests/fuzz.py $(ARGS)
