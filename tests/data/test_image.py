@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -233,3 +236,58 @@ def test_what_are_no_labels(tmp_path):
     with pytest.raises(ShapeError, match=r"got \(2, 3, 4\)"):
         write_mask(tmp_path / "a.png", torch.zeros(2, 3, 4, dtype=torch.int64))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_masks_are_turned_as_their_images_are_and_sizes_are_known_before(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    labels = whole(1)[0].numpy()
+    for name in (f"a.{suffix}", "a.jpg"):
+        Image.fromarray(labels).save(tmp_path / name, exif=exif)
+        assert image_info(tmp_path / name)["size"] == tuple(read_image(tmp_path / name).data.shape[1:])
+    mask, image = (reader(tmp_path / f"a.{suffix}") for reader in (read_mask, lambda path: read_image(path, scale="values")))
+    first = labels if orientation < 5 else labels.T
+    wanted = first[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]
+    assert np.array_equal(mask.numpy()[0], wanted)
+    assert torch.equal(mask.data, image.data.long())
+
+
+def packed_grey(bits, labels):
+    """Return a PNG of fewer than 8 bits a pixel, which Pillow does not write."""
+    rows = b"".join(
+        b"\0" + np.packbits((row[:, None] >> np.arange(bits - 1, -1, -1) & 1).astype(np.uint8).ravel()).tobytes()
+        for row in labels
+    )
+    parts = (b"IHDR", struct.pack(">IIBBBBB", labels.shape[1], labels.shape[0], bits, 0, 0, 0, 0)), (b"IDAT", zlib.compress(rows))
+    chunks = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in (*parts, (b"IEND", b""))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_labels_of_few_bits_are_not_stretched_to_brightness(tmp_path, bits):
+    labels = whole(1, 2**bits)[0].numpy()
+    (tmp_path / "a.png").write_bytes(packed_grey(bits, labels))
+    assert np.array_equal(read_mask(tmp_path / "a.png").numpy()[0], labels)
+    assert np.allclose(read_image(tmp_path / "a.png").numpy()[0], labels / (2**bits - 1))
+
+
+@pytest.mark.parametrize("largest", [3, 20, 254, 255, 256, 300, 65534, 65535])
+def test_labels_of_pgm_are_those_of_the_file_whatever_its_largest(tmp_path, largest):
+    labels = whole(1, largest + 1, torch.int32)[0].numpy()
+    head = f"P5\n7 5\n{largest}\n".encode()
+    (tmp_path / "a.pgm").write_bytes(head + labels.astype(np.uint8 if largest < 256 else ">u2").tobytes())
+    assert np.array_equal(read_mask(tmp_path / "a.pgm").numpy()[0], labels)
+    assert np.allclose(read_image(tmp_path / "a.pgm").numpy()[0], labels / largest, atol=0.003)
+
+
+def test_of_a_camera_file_with_a_preview_behind_it_the_picture_is_read(tmp_path):
+    picture = Image.fromarray(np.full((6, 8, 3), 200, np.uint8))
+    picture.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[picture.resize((4, 3))])
+    assert Image.open(tmp_path / "a.jpg").format == "MPO"
+    assert read_image(tmp_path / "a.jpg").data.shape == (3, 6, 8)
+    assert image_info(tmp_path / "a.jpg")["pages"] == 1
+    picture.save(tmp_path / "b.png", save_all=True, append_images=[Image.new("RGB", (8, 6))])
+    with pytest.raises(DataError, match="2 pages or frames, not one image; Video reads films"):
+        read_image(tmp_path / "b.png")

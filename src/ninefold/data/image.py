@@ -95,9 +95,10 @@ def image_info(path: str | Path) -> dict[str, Any]:
     DataError
     """
     with opened(present(path, "image"), pages=True) as image:
-        width, height = image.size
+        # Pillow gives the size of a TIFF file as it is when turned, and that of others as it is stored.
+        width, height = (image.tag_v2[256], image.tag_v2[257]) if image.format == "TIFF" else image.size
         size = (width, height) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (height, width)
-        return {"size": size, "mode": image.mode, "bits": _bits(image), "pages": getattr(image, "n_frames", 1)}
+        return {"size": size, "mode": image.mode, "bits": _bits(image), "pages": _pages(image)}
 
 
 def write_image(path: str | Path, image: Sample | Tensor, *, bits: int | None = None, **options: Any) -> None:
@@ -178,9 +179,11 @@ def opened(path: Path, *, pages: bool = False) -> Iterator[Any]:
     """
     Image = needed("PIL.Image", "reading images")
     try:
-        with Image.open(path) as image:
-            if not pages and getattr(image, "n_frames", 1) > 1:
-                raise DataError(f"{path} holds {image.n_frames} pages or frames, not one image; read_volume reads pages of TIFF")
+        # Not by its path: Pillow then maps files that are not compressed, and mixes up the rows of those that are to be turned.
+        with path.open("rb") as file, Image.open(file) as image:
+            if not pages and _pages(image) > 1:
+                reader = "read_volume reads pages of TIFF" if image.format == "TIFF" else "Video reads films"
+                raise DataError(f"{path} holds {image.n_frames} pages or frames, not one image; {reader}")
             yield image
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} is larger than PIL.Image.MAX_IMAGE_PIXELS={Image.MAX_IMAGE_PIXELS} allows: {error}") from error
@@ -192,11 +195,26 @@ def opened(path: Path, *, pages: bool = False) -> Iterator[Any]:
         raise unreadable(path, "image", error) from error
 
 
+def _pages(image: Any) -> int:
+    """Return how many images there are; what cameras put behind a JPEG (MPO), such as a preview, is none to be asked for."""
+    return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+
+
+def stretched(image: Any) -> tuple[int, int] | None:
+    """Return the largest grey value of a file and what Pillow makes of it, where these differ; before it is decoded."""
+    raws = {_raw(tile) for tile in image.tile}
+    if image.mode == "L" and raws <= {"L;2", "L;4"} and len(raws) == 1:
+        return 2 ** int(raws.pop()[-1]) - 1, 255
+    if image.format == "PPM" and image.mode in ("L", "I") and isinstance(image.tile[0].args, tuple):
+        return int(image.tile[0].args[1]), 255 if image.mode == "L" else 65535
+    return None
+
+
 def _bits(image: Any) -> int:
     if image.mode == "1":
         return 1
     if image.mode in ("F", "I"):
-        return 16 if image.mode == "I" and image.format == "PNG" else 32
+        return 16 if image.mode == "I" and image.format in ("PNG", "PPM") else 32
     return 16 if image.mode.startswith("I;16") or _sixteen(image) else 8
 
 

@@ -1,6 +1,7 @@
 """Label masks: whole numbers that must come back as they were, never colours that look alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ninefold.data.image import AXES, PIXEL, UNITS, labels_of, lossless, opened, save, turned
+from ninefold.data.image import AXES, PIXEL, UNITS, labels_of, lossless, opened, save, stretched, turned
 from ninefold.data.opening import kind_of, named, needed, present
 from ninefold.data.png import png16
 from ninefold.data.sample import Sample
@@ -20,6 +21,15 @@ __all__ = ["read_mask", "write_mask"]
 
 Colours = Sequence[Sequence[int]]
 
+_TURNS: dict[int, Callable[[Tensor], Tensor]] = {  # of a mask (1, H, W), by the orientation that EXIF and TIFF have
+    2: lambda x: x.flip(2),
+    3: lambda x: x.flip(1, 2),
+    4: lambda x: x.flip(1),
+    5: lambda x: x.transpose(1, 2),
+    6: lambda x: x.rot90(-1, (1, 2)),
+    7: lambda x: x.transpose(1, 2).flip(1, 2),
+    8: lambda x: x.rot90(1, (1, 2)),
+}
 _NEAR = 0.25  # of a label: what is further from it is none, however large the steps of the file
 _ROUNDING = 1e-6  # of a step in float32, times what it is multiplied by
 
@@ -67,7 +77,10 @@ def read_mask(path: str | Path, colours: Colours | None = None) -> Sample:
         mode = image.mode
         if image.format in ("JPEG", "WEBP") and mode != "P":
             raise DataError(f"{path} is {image.format}, which changes labels while it compresses; masks are .png")
+        stretch = stretched(image)
         values = np.array(turned(image if mode != "PA" else image.convert("RGB")))
+    if stretch is not None:  # a grey value of few bits is a label as it is, not the brightness that it stands for
+        values = np.rint(values * (stretch[0] / stretch[1]))
     meta: dict[str, Any] = {"mode": mode, "palette": mode == "P", "bits": 16 if mode.startswith("I") else 8}
     if values.ndim == 3:
         values = _of_colours(path, values, mode, colours)
@@ -95,6 +108,9 @@ def _of_volume(path: Path) -> Sample:
     if sample.data.shape[0] != 1:
         raise DataError(f"{path} has {sample.data.shape[0]} channels; a mask has one label for every position")
     data = sample.data
+    if turn := _TURNS.get(sample.meta.get("orientation", 1)):  # as images are
+        data = turn(data).contiguous()
+        sample = replace(sample, spacing=sample.spacing[:: 1 if data.shape == sample.data.shape else -1], data=data)
     if data.is_floating_point():
         data = torch.from_numpy(_whole(path, data.numpy(), sample.meta.get("step", 0.0)))
     return sample.with_data(data.to(torch.int64), palette=False)

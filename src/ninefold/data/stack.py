@@ -47,10 +47,12 @@ def read_stack(path: Path, series: int, incomplete: str) -> Sample:
             raise DataError(f"{path} ends after {pages} of the {promised} planes that it promises; incomplete='keep' reads those")
         values = found.asarray()
         steps = _ome_steps(file) if file.is_ome else _imagej_steps(file) if file.is_imagej else {}
-        count = len(file.series)
+        about = {"axes": found.axes, "series": len(file.series), "promised": promised}
+        if (tag := found.keyframe.tags.get("Orientation")) is not None and found.axes in ("YX", "YXS"):
+            about["orientation"] = int(tag.value)
     if said and incomplete == "error":
         raise DataError(f"{path} is damaged: {said[0]}; incomplete='keep' reads what is there")
-    return _ordered(path, values, found.axes, steps, {"axes": found.axes, "series": count, "promised": promised})
+    return _ordered(path, values, found.axes, steps, about)
 
 
 def stack_axes(path: Path) -> str:
