@@ -309,6 +309,7 @@ def test_bad_input_is_refused():
         with pytest.raises(error, match=message):
             crf(*given)
     for error, message, make in [
+        (ArgumentError, "output='logits'; it must be 'marginals' or 'log_marginals'", lambda: DenseCRF([], output="logits")),
         (ArgumentError, r"widths are \[0\.0\]", lambda: GaussianKernel(0)),
         (ArgumentError, "weight=inf", lambda: GaussianKernel(1, float("inf"))),
         (ArgumentError, "compatibility='pott'", lambda: GaussianKernel(1, 1, "pott")),
@@ -340,6 +341,34 @@ def test_memory_is_said_before_and_refused():
     crf.memory_limit = crf.memory_needed((60, 60), 2) + 1000
     with pytest.raises(RoomError, match=r"more than \d+ vertices, all that memory has room for"):
         crf(torch.zeros(1, 2, 60, 60), noise)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_logarithms_are_those_of_the_marginals_where_they_are_none_of_0(engine, steps):
+    unary, image = drawn(2, 4, 9, 7), image_of(2, 9, 7)
+    q = DenseCRF(kernels(), steps=steps, engine=engine)(unary, image)
+    found = DenseCRF(kernels(), steps=steps, engine=engine, output="log_marginals")(unary, image)
+    torch.testing.assert_close(found, q.log(), atol=1e-4, rtol=1e-4)
+    for gradients in (True, False):
+        crf = DenseCRF(kernels(), steps=steps, engine=engine, output="log_marginals").requires_grad_(gradients)
+        torch.testing.assert_close(crf(unary, image), found, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_network_that_is_sure_and_wrong_has_a_loss_and_gradients(engine):
+    """Marginals of the right label are 0 in float32: the logarithm of these is infinite, and its gradient NaN."""
+    logits, labels = torch.zeros(1, 2, 9, 7), torch.ones(1, 9, 7, dtype=torch.long)
+    logits[:, 0] = 150
+    logits.requires_grad_()
+    crf = DenseCRF([GaussianKernel(2.0, 3.0), BilateralKernel(5.0, 1.0, 2.0)], steps=2, engine=engine, output="log_marginals")
+    loss = torch.nn.functional.nll_loss(crf(logits, image_of(1, 9, 7)), labels)
+    assert 150 < loss.item() < 170
+    loss.backward()
+    for x in (logits, *crf.parameters()):
+        assert x.grad is None or bool(x.grad.isfinite().all())
+    torch.testing.assert_close(logits.grad[0, 0] * 63, torch.ones(9, 7))
+    assert float(DenseCRF(crf.kernels, steps=2, engine=engine)(logits.detach(), image_of(1, 9, 7))[:, 1].detach().max()) == 0
 
 
 def test_start_and_steps_go_on():

@@ -90,8 +90,8 @@ class Term:
         return message * self.matrix if self.matrix.ndim == 1 else message @ self.matrix.T
 
 
-def mean_field(unary: Tensor, terms: list[Term], steps: int, start: Tensor | None = None) -> Tensor:
-    """Return marginals after parallel updates ``q = softmax(-unary - sum of energies)``.
+def mean_field(unary: Tensor, terms: list[Term], steps: int, start: Tensor | None = None, *, log: bool = False) -> Tensor:
+    """Return marginals after parallel updates ``q = softmax(-unary - sum of energies)``, or their logarithms.
 
     Parameters
     ----------
@@ -103,7 +103,12 @@ def mean_field(unary: Tensor, terms: list[Term], steps: int, start: Tensor | Non
         Updates; 0 gives the softmax of ``-unary``, or `start`.
     start : Tensor, optional
         Marginals to begin with, ``(L, N)``.
+    log : bool
+        Of marginals that are 0 in their dtype, too; of one step at least.
     """
+    if log:
+        q = mean_field(unary, terms, steps - 1, start)
+        return (-_updated(unary.T, terms, q.T)).log_softmax(1).T
     tensors = [unary, *(x for t in terms for x in (t.matrix, t.before, t.after, t.filter.features) if x is not None)]
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     if not wanted and terms and _native(unary, terms):
@@ -111,11 +116,15 @@ def mean_field(unary: Tensor, terms: list[Term], steps: int, start: Tensor | Non
     energies = unary.T
     q = (-energies).softmax(1) if start is None else start.T
     for _ in range(steps):
-        total = energies
-        for term in terms:
-            total = total + term.energies(q)
-        q = (-total).softmax(1)
+        q = (-_updated(energies, terms, q)).softmax(1)
     return q.T
+
+
+def _updated(energies: Tensor, terms: list[Term], q: Tensor) -> Tensor:
+    """Return all energies of an update, ``(N, L)``."""
+    for term in terms:
+        energies = energies + term.energies(q)
+    return energies
 
 
 def _native(unary: Tensor, terms: list[Term]) -> bool:

@@ -22,7 +22,7 @@ _LEARNABLE = ("weight", "compatibility", "width")
 
 
 class DenseCRF(nn.Module):
-    """A fully connected CRF, refined by mean field: energies in, marginals out.
+    """A fully connected CRF, refined by mean field: energies in, marginals or their logarithms out.
 
     ``E(x) = sum_i u_i(x_i) + sum_(i<j) sum_k mu_k(x_i, x_j) exp(-|f_i - f_j|^2 / 2)``. Each step computes all messages from the
     marginals before it (parallel updates, no guarantee that anything falls): ``q_i = softmax(-u_i - sum_k mu_k sum_j K_ij q_j)``.
@@ -53,6 +53,9 @@ class DenseCRF(nn.Module):
         bilateral kernel's places may be off by more than itself. Learn widths by the exact engine, on crops.
     memory_limit : int, optional
         Bytes that may be used; what the machine has available unless given.
+    output : "marginals" or "log_marginals"
+        Losses are of the logarithms, ``nll_loss(crf(logits, image), labels)``: where a label is sure, the marginals of others
+        are 0 in float32, and their logarithms, taken afterwards, infinite.
     blur : "one" or "both"
         Of the lattice: axes in one order, or the mean of both orders, which is symmetric as the kernel is, nearer to it (see
         `LatticeFilter`), and takes up to a sixth more time.
@@ -87,9 +90,13 @@ class DenseCRF(nn.Module):
         learn: Collection[str] = ("weight", "compatibility"),
         memory_limit: int | None = None,
         blur: Blur = "both",
+        output: Literal["marginals", "log_marginals"] = "marginals",
     ) -> None:
         super().__init__()
         self.blur = blur_named(blur)
+        if output not in ("marginals", "log_marginals"):
+            raise ArgumentError(f"output={output!r}; it must be 'marginals' or 'log_marginals'")
+        self.output = output
         if unary not in ("logits", "energies"):
             raise ArgumentError(f"unary={unary!r}; it must be 'logits' or 'energies'")
         if engine not in ("auto", "lattice", "exact"):
@@ -107,12 +114,12 @@ class DenseCRF(nn.Module):
     def extra_repr(self) -> str:
         """Say the options."""
         said = f"steps={self.steps}, unary={self.unary}, normalization={self.normalization}"
-        return f"{said}, self_term={self.self_term}, engine={self.engine}, blur={self.blur}"
+        return f"{said}, self_term={self.self_term}, engine={self.engine}, blur={self.blur}, output={self.output}"
 
     def forward(
         self, unary: Tensor, image: Tensor | None = None, features: Sequence[Tensor] = (), *, steps: int | None = None
     ) -> Tensor:
-        """Return marginals ``(N, L, *space)``, in the dtype of `unary`.
+        """Return marginals ``(N, L, *space)``, or their logarithms, in the dtype of `unary`.
 
         Parameters
         ----------
@@ -135,8 +142,10 @@ class DenseCRF(nn.Module):
         steps = self.steps if steps is None else _steps(steps)
         self._check(unary, image, features)
         space = unary.shape[2:]
+        log = self.output == "log_marginals"
         if not len(self.kernels) or not steps:
-            return (unary if self.unary == "logits" else -unary).softmax(1)
+            logits = unary if self.unary == "logits" else -unary
+            return logits.log_softmax(1) if log else logits.softmax(1)
         engine = self._engine(space.numel())
         image_channels = 0 if image is None else image.shape[1]
         room = self._room(engine, space, unary.shape[1], image_channels, [f.shape[1] for f in features])
@@ -146,7 +155,7 @@ class DenseCRF(nn.Module):
         out = []
         for k in range(len(unary)):
             terms = self._terms(engine, energies[k], room, k, image, features, shared)
-            q = mean_field(energies[k].flatten(1), terms, steps)
+            q = mean_field(energies[k].flatten(1), terms, steps, log=log)
             out.append(q.contiguous().reshape(unary.shape[1:]))
             del terms
         return (torch.stack(out) if len(out) > 1 else out[0][None]).to(unary.dtype)
