@@ -6,6 +6,7 @@ import pytest
 import tifffile
 import torch
 
+from ninefold.data.formats import read
 from ninefold.data.masks import read_mask
 from ninefold.data.sample import Sample
 from ninefold.data.volume import read_volume, write_volume
@@ -170,3 +171,74 @@ def test_what_nibabel_reads_and_is_no_volume_is_named():
         pytest.skip("nibabel was installed without its test data")
     with pytest.raises(DataError, match="as a volume: a Cifti2Image is no grid of voxels"):
         read_volume(REAL / "row_major.dconn.nii")
+
+
+def ome_set(folder):
+    """Write two files of one set: a channel each, of three planes."""
+    where = "".join(
+        f'<TiffData FirstZ="{z}" FirstC="{c}" FirstT="0" IFD="{z}" PlaneCount="1">'
+        f'<UUID FileName="c{c}.ome.tif">urn:uuid:0000000{c}-0000-0000-0000-000000000000</UUID></TiffData>'
+        for c in range(2)
+        for z in range(3)
+    )
+    values = np.arange(1, 121, dtype=np.uint16).reshape(2, 3, 4, 5)
+    for c in range(2):
+        about = (
+            f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+            f'UUID="urn:uuid:0000000{c}-0000-0000-0000-000000000000"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+            f'DimensionOrder="XYZCT" Type="uint16" SizeX="5" SizeY="4" SizeZ="3" SizeC="2" SizeT="1">'
+            f'<Channel ID="Channel:0:0" SamplesPerPixel="1"/><Channel ID="Channel:0:1" SamplesPerPixel="1"/>{where}</Pixels></Image></OME>'
+        )
+        tifffile.imwrite(folder / f"c{c}.ome.tif", values[c], photometric="minisblack", description=about.encode(), metadata=None)
+    return values
+
+
+def test_of_a_set_of_files_none_may_lack(tmp_path):
+    values = ome_set(tmp_path)
+    assert np.array_equal(read_volume(tmp_path / "c0.ome.tif").numpy(), values)
+    (tmp_path / "c1.ome.tif").unlink()
+    with pytest.raises(DataError, match="3 of 6 planes lie in other files of its set, which are not there"):
+        read_volume(tmp_path / "c0.ome.tif")
+    kept = read_volume(tmp_path / "c0.ome.tif", incomplete="keep").numpy()
+    assert np.array_equal(kept, values * np.array([1, 0]).reshape(2, 1, 1, 1))
+
+
+def test_each_series_has_its_own_steps_and_of_several_one_is_named(tmp_path):
+    values = np.arange(180, dtype=np.uint16).reshape(3, 3, 4, 5)
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        for k in range(3):
+            about = {"axes": "ZYX", "PhysicalSizeX": 0.5 * (k + 1), "PhysicalSizeXUnit": "µm"}
+            file.write(values[k], photometric="minisblack", metadata=about)
+    for k in range(3):
+        found = read_volume(tmp_path / "a.ome.tif", series=k)
+        assert np.array_equal(found.numpy()[0], values[k])
+        assert found.spacing[2] == 0.5 * (k + 1)
+    with pytest.raises(DataError, match=r"holds 3 series of images \(0: 3x4x5 ZYX, 1: 3x4x5 ZYX, .* series= says"):
+        read_volume(tmp_path / "a.ome.tif")
+
+
+def test_times_are_seconds_whether_places_have_a_unit_or_not(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", volume().numpy()[0], imagej=True, metadata={"axes": "TYX", "finterval": 2.5})
+    found = read_volume(tmp_path / "a.tif")
+    assert (found.axes, found.spacing[0], found.units[0]) == (("t", "y", "x"), 2.5, "s")
+    for unit, step, again in (("ms", 0.003, "s"), (None, 1.0, None), ("fortnight", 3.0, "fortnight")):
+        write_volume(tmp_path / "b.tif", Sample(volume().data, ("t", "y", "x"), (3.0, 0.5, 0.5), (unit, "µm", "µm")))
+        found = read_volume(tmp_path / "b.tif")
+        assert (found.spacing[0], found.units[0]) == (step, again)
+        assert found.units[1:] == ("µm", "µm")
+
+
+def test_pages_of_colour_planes_are_channels(tmp_path):
+    values = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", planarconfig="separate")
+    found = read_volume(tmp_path / "a.tif")
+    assert found.axes == ("z", "y", "x")
+    assert np.array_equal(found.numpy(), values.swapaxes(0, 1))
+
+
+@pytest.mark.parametrize("bands", [2, 5])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_bands_that_are_no_colours_are_all_read(tmp_path, bands, kind):
+    values = np.arange(4 * 5 * bands).reshape(4, 5, bands).astype(kind)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig")
+    assert np.array_equal(read(tmp_path / "a.tif").numpy(), np.moveaxis(values, 2, 0))

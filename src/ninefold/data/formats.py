@@ -9,7 +9,7 @@ from ninefold.data.bvh import read_bvh, write_bvh
 from ninefold.data.image import read_image, write_image
 from ninefold.data.opening import KINDS, kind_of, named
 from ninefold.data.sample import Sample
-from ninefold.data.stack import stack_axes
+from ninefold.data.stack import is_picture
 from ninefold.data.video import read_video, write_video
 from ninefold.data.volume import read_volume, write_volume
 from ninefold.data.waveform import read_waveform, write_waveform
@@ -40,7 +40,8 @@ _WRITERS: dict[str, Callable[..., None]] = {
 def read(path: str | Path, **options: Any) -> Sample:
     """Read a waveform, an animation, a spectrogram, an image, a volume or a film.
 
-    A TIFF file with one page of grey or colour is an image; with more it is a volume.
+    A TIFF file with one page of grey or colour is an image; with more pages or bands, or numbers that images have not, it is a
+    volume, whose values are left alone.
 
     Parameters
     ----------
@@ -71,14 +72,14 @@ def read(path: str | Path, **options: Any) -> Sample:
 
 
 def reader_kind(path: str | Path) -> str:
-    """Return whose reader takes a file: TIFF is ``image`` with one page of grey or colour, else ``nifti``, of volumes.
+    """Return whose reader takes a file: TIFF is ``image`` with one page of grey or colour, else ``nifti``.
 
     Raises
     ------
     DataError
     """
     kind = kind_of(path)
-    return kind if kind != "tiff" else "image" if stack_axes(Path(path)) in ("YX", "YXS") else "nifti"
+    return kind if kind != "tiff" else "image" if is_picture(Path(path)) else "nifti"
 
 
 def write(path: str | Path, sample: Sample, **options: Any) -> None:

@@ -19,18 +19,21 @@ from ninefold.data.opening import needed, unreadable
 from ninefold.data.sample import Sample, tensor_of
 from ninefold.errors import ArgumentError, DataError
 
-__all__ = ["read_stack", "stack_axes", "stack_bytes"]
+__all__ = ["is_picture", "read_stack", "stack_bytes"]
 
 _ORDER = "TZYX"
 _UNITS = {"micron": "µm", "microns": "µm", "um": "µm", "µm": "µm", "μm": "µm", "\\u00B5m": "µm", "millimeter": "mm", "sec": "s"}
 _UNTOLD = ("", "pixel", "pixels", "voxel", None)
 _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b([^>]*)>")
 _ATTRIBUTE = re.compile(r"(\w+)\s*=\s*\"([^\"]*)\"")
+_SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "min": 60.0, "h": 3600.0}
+_SHOWN = 4  # series in an error
+_COLOURS, _GREYS = ("uint8", "uint16"), ("bool", "uint8", "uint16", "float32")  # numbers of images
 _IMAGEJ = (torch.uint8, torch.uint16, torch.float32)
 Steps = dict[str, tuple[float, str | None]]
 
 
-def read_stack(path: Path, series: int, incomplete: str) -> Sample:
+def read_stack(path: Path, series: int | None, incomplete: str) -> Sample:
     """Read a TIFF file as ``(C, [t], [z], y, x)``; see `read_volume`.
 
     Raises
@@ -38,15 +41,21 @@ def read_stack(path: Path, series: int, incomplete: str) -> Sample:
     DataError
     """
     with _opened(path) as (file, said):
-        if not 0 <= series < len(file.series):
-            raise DataError(f"{path} holds {len(file.series)} series of images, numbered from 0; there is no series {series}")
-        found = file.series[series]
-        promised = _promised(file) if series == 0 else 0
-        pages = prod(n for n, axis in zip(found.shape, found.axes, strict=True) if axis not in "YXS")
-        if pages < promised and incomplete == "error":
-            raise DataError(f"{path} ends after {pages} of the {promised} planes that it promises; incomplete='keep' reads those")
+        number = _number_of(path, file, series)
+        found, pixels = file.series[number], _pixels(file, number)
+        promised = _promised(file, number, pixels)
+        planes = prod(n for n, axis in zip(found.shape, found.axes, strict=True) if axis not in "YXS")
+        if planes < promised and incomplete == "error":
+            raise DataError(
+                f"{path} ends after {planes} of the {promised} planes that it promises; incomplete='keep' reads those"
+            )
+        if file.is_ome and (lacking := sum(page is None for page in found.pages)) and incomplete == "error":
+            raise DataError(
+                f"{path}: {lacking} of {planes} planes lie in other files of its set, which are not there; "
+                "incomplete='keep' reads them as 0"
+            )
         values = found.asarray()
-        steps = _ome_steps(file) if file.is_ome else _imagej_steps(file) if file.is_imagej else {}
+        steps = _ome_steps(pixels) if file.is_ome else _imagej_steps(file) if file.is_imagej else {}
         about = {"axes": found.axes, "series": len(file.series), "promised": promised}
         if (tag := found.keyframe.tags.get("Orientation")) is not None and found.axes in ("YX", "YXS"):
             about["orientation"] = int(tag.value)
@@ -55,15 +64,37 @@ def read_stack(path: Path, series: int, incomplete: str) -> Sample:
     return _ordered(path, values, found.axes, steps, about)
 
 
-def stack_axes(path: Path) -> str:
-    """Return the axes of the first series, such as ``"ZYX"``.
+def _number_of(path: Path, file: Any, series: int | None) -> int:
+    """Return which series is read: the one that was asked for, or the only one that is no thumbnail."""
+    if series is not None:
+        if not 0 <= series < len(file.series):
+            raise DataError(f"{path} holds {len(file.series)} series of images, numbered from 0; there is no series {series}")
+        return series
+    whole = [k for k, one in enumerate(file.series) if not one.keyframe.is_reduced]
+    if len(whole) > 1:
+        some = [f"{k}: {'x'.join(map(str, file.series[k].shape))} {file.series[k].axes}" for k in whole]
+        told = ", ".join(some[:_SHOWN] + ["..."] * (len(some) > _SHOWN))
+        raise DataError(f"{path} holds {len(whole)} series of images ({told}); read_volume reads the one that series= says")
+    if not len(file.series):
+        raise DataError(f"{path} holds 0 series of images, and nothing can be read")
+    return whole[0] if whole else 0
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a TIFF file is one page of grey or colour as Pillow takes them; other numbers and more bands are a volume.
 
     Raises
     ------
     DataError
     """
     with _opened(path) as (file, _):
-        return str(file.series[0].axes) if len(file.series) else ""
+        if not len(file.series) or file.series[0].axes not in ("YX", "YXS"):
+            return False
+        page = file.series[0].keyframe
+        colours = page.samplesperpixel, int(page.photometric) > 1, tuple(page.extrasamples)[:1] in ((1,), (2,))
+    if colours[0] == 1:
+        return str(page.dtype) in _GREYS
+    return str(page.dtype) in _COLOURS and ((colours[0] in (3, 4) and colours[1]) or colours == (2, False, True))
 
 
 @contextmanager
@@ -102,24 +133,27 @@ def _opened(path: Path) -> Iterator[tuple[Any, list[str]]]:
         log.propagate, log.handlers[:] = propagates, others
 
 
-def _promised(file: Any) -> int:
+def _promised(file: Any, number: int, pixels: dict[str, str]) -> int:
     """Return how many planes the metadata speak of, 0 where they do not."""
     if file.is_imagej:
-        return int((file.imagej_metadata or {}).get("images", 0))
-    pixels = _pixels(file) if file.is_ome else {}
+        return int((file.imagej_metadata or {}).get("images", 0)) if number == 0 else 0
     try:
-        return prod(int(pixels[key]) for key in ("SizeZ", "SizeC", "SizeT")) // max(1, int(file.pages[0].samplesperpixel))
+        samples = max(1, int(file.series[number].keyframe.samplesperpixel))
+        return prod(int(pixels[key]) for key in ("SizeZ", "SizeC", "SizeT")) // samples
     except (KeyError, ValueError):
         return 0
 
 
-def _pixels(file: Any) -> dict[str, str]:
-    found = _PIXELS.search(file.ome_metadata or "")
-    return {key: unescape(value) for key, value in _ATTRIBUTE.findall(found[1])} if found else {}
+def _pixels(file: Any, number: int) -> dict[str, str]:
+    """Return what the metadata of OME say of the pixels of a series."""
+    found = _PIXELS.findall(file.ome_metadata or "") if file.is_ome else []
+    if number >= len(found) or len(found) not in (1, len(file.series)):
+        return {}
+    return {key: unescape(value) for key, value in _ATTRIBUTE.findall(found[number])}
 
 
-def _ome_steps(file: Any) -> Steps:
-    pixels, steps = _pixels(file), Steps()
+def _ome_steps(pixels: dict[str, str]) -> Steps:
+    steps = Steps()
     for axis in "XYZ":
         if (step := _number(pixels.get(f"PhysicalSize{axis}"))) is not None:
             steps[axis] = step, _unit(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
@@ -131,6 +165,8 @@ def _ome_steps(file: Any) -> Steps:
 def _imagej_steps(file: Any) -> Steps:
     said, tags = file.imagej_metadata or {}, file.pages[0].tags
     unit, steps = _unit(said.get("unit")), Steps()
+    if (step := _number(said.get("finterval"))) is not None:
+        steps["T"] = step, "s"
     if unit is None:  # a resolution without a unit is what paint programs put there
         return steps
     for axis in "XY":
@@ -140,8 +176,6 @@ def _imagej_steps(file: Any) -> Steps:
             steps[axis] = below / above, unit
     if (step := _number(said.get("spacing"))) is not None:
         steps["Z"] = step, unit
-    if (step := _number(said.get("finterval"))) is not None:
-        steps["T"] = step, "s"
     return steps
 
 
@@ -161,8 +195,8 @@ def _ordered(path: Path, values: np.ndarray, axes: str, steps: Steps, meta: dict
     """Return channels (C and S) in front, then t, z, y, x; what has no name (Q, I) is z."""
     if values.dtype.kind not in "iufb" or not values.size:
         raise DataError(f"{path} holds {values.dtype} of shape {values.shape}: a volume is of numbers")
-    if axes.count("S") and "Y" in axes and axes.index("S") < axes.index("Y") and "Z" not in axes:
-        axes = axes.replace("S", "Z", 1)  # planes in one page, of a plain stack
+    if axes == "SYX":
+        axes = "ZYX"  # planes in one page, of a plain stack
     axes = axes if "Z" in axes else axes.replace("Q", "Z", 1).replace("I", "Z", 1) if set("QI") & set(axes) else axes
     if unknown := set(axes) - set("CSTZYX"):
         raise DataError(f"{path} has axes {axes}; those of a volume are C, S, T, Z, Y, X, not {', '.join(sorted(unknown))}")
@@ -195,16 +229,22 @@ def stack_bytes(sample: Sample, form: str) -> bytes:
         data = data.to(torch.uint16)
     steps = {axis: (sample.spacing[k], (sample.units or (None,) * len(space))[k]) for k, axis in enumerate(sample.axes)}
     units = {steps[axis][1] for axis in space if axis != "t"}
-    imagej = form == "imagej" or (form == "auto" and data.dtype in _IMAGEJ and len(units) == 1)
-    if imagej and (data.dtype not in _IMAGEJ or len(units) > 1):
-        raise ArgumentError(f"ImageJ holds uint8, uint16 and float32 in one unit, got {data.dtype} in {sample.units}; form='ome'")
+    timed = steps.get("t", (1.0, None))[1]
+    fits = data.dtype in _IMAGEJ and len(units) == 1 and (timed is None or timed in _SECONDS)
+    imagej = form == "imagej" or (form == "auto" and fits)
+    if imagej and not fits:
+        raise ArgumentError(
+            f"ImageJ holds uint8, uint16 and float32 in one unit, and times in seconds, got {data.dtype} in {sample.units}; "
+            "form='ome'"
+        )
     named = "".join(space).upper().replace("YX", "CYX")
     array = np.moveaxis(data.numpy(), 0, len(space) - 2)
     content = io.BytesIO()
     if imagej:
         unit = units.pop()
         about: dict[str, Any] = {"axes": named, "unit": unit.replace("µm", "micron") if unit else "pixel"}
-        about |= {key: steps[axis][0] for axis, key in (("z", "spacing"), ("t", "finterval")) if axis in steps}
+        about |= {"spacing": steps["z"][0]} if "z" in steps else {}
+        about |= {"finterval": steps["t"][0] * _SECONDS[timed]} if timed else {}
         resolution = tuple(_ratio(1 / steps[axis][0]) for axis in "xy")
         tifffile.imwrite(content, array, imagej=True, resolution=resolution, metadata=about)
     else:

@@ -25,7 +25,7 @@ _NIFTI_TYPES = {torch.int64: torch.int32, torch.bool: torch.uint8, torch.float16
 
 
 def read_volume(
-    path: str | Path, *, dtype: torch.dtype | None = torch.float32, series: int = 0, incomplete: str = "error"
+    path: str | Path, *, dtype: torch.dtype | None = torch.float32, series: int | None = None, incomplete: str = "error"
 ) -> Sample:
     """Read a volume as channels over space, with the size of its voxels.
 
@@ -38,10 +38,10 @@ def read_volume(
         ``.nii``, ``.nii.gz`` and what else nibabel reads, ``.tif`` (ImageJ, OME or plain), or a ``.npz`` of `write`.
     dtype : torch.dtype, optional
         float32 by default; None keeps the file's: whole numbers where nothing scales them.
-    series : int
-        Which of the series of a TIFF file.
+    series : int, optional
+        Which of the series of a TIFF file, such as one position of a stage; needed where there are several beside thumbnails.
     incomplete : {"error", "keep"}
-        What is done with a TIFF file that lacks pages or tags.
+        What is done with a TIFF file that lacks pages or tags, or of whose set files are not there.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def read_volume(
     Raises
     ------
     DataError
-        If it is no volume, cut off, or holds several series of which there is no such one.
+        If it is no volume, cut off, or holds several series, and it is not said which.
 
     Examples
     --------
