@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import av
+import numpy as np
 import pytest
 import torch
 
@@ -187,3 +188,50 @@ def test_parts_that_are_none(path, start, stop):
 def test_a_part_behind_the_end_is_an_error_with_the_count(path):
     with pytest.raises(DataError, match=f"promises {FRAMES}"):
         read_video(path, 10, FRAMES + 5)
+
+
+def copied(source, target, skipped=0, sound=0.0):
+    """Copy a film without a new encoding: its first frames hidden, as a cut leaves them, or a longer sound beside it."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        film = old.streams.video[0]
+        stream = new.add_stream_from_template(film)
+        audio = new.add_stream("pcm_s16le", rate=8000, layout="mono") if sound else None
+        for packet in old.demux(film):
+            if packet.dts is not None:
+                step = round(skipped / film.average_rate / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - step, packet.dts - step, stream
+                new.mux(packet)
+        if audio is not None:
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, round(8000 * sound)), np.int16), layout="mono")
+            frame.rate = 8000
+            new.mux([*audio.encode(frame), *audio.encode(None)])
+
+
+def test_frames_that_a_cut_hides_are_not_promised(tmp_path):
+    write_video(tmp_path / "a.mp4", film(), codec="mpeg4")
+    copied(tmp_path / "a.mp4", tmp_path / "b.mp4", skipped=5)
+    with av.open(str(tmp_path / "b.mp4")) as file:
+        assert file.streams.video[0].frames == FRAMES
+    assert Video(tmp_path / "b.mp4").promised == FRAMES - 5
+    whole = read_video(tmp_path / "a.mp4").data[:, 5:]
+    assert torch.equal(read_video(tmp_path / "b.mp4").data, whole)
+    assert torch.equal(read_video(tmp_path / "b.mp4", 7).data, whole[:, 7:])
+
+
+def test_a_longer_sound_promises_no_frames(tmp_path):
+    write_video(tmp_path / "a.mkv", film(), codec="ffv1")
+    copied(tmp_path / "a.mkv", tmp_path / "b.mkv", sound=1.7)
+    with av.open(str(tmp_path / "b.mkv")) as file:
+        assert file.duration > 1_600_000
+    assert Video(tmp_path / "b.mkv").promised == FRAMES
+    assert read_video(tmp_path / "b.mkv").data.shape[1] == FRAMES
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mpg", "m2v"])
+def test_parts_of_streams_without_an_index_are_those_of_the_whole(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    write_video(path, film(), codec="mpeg2video")
+    whole = read_video(path, incomplete="keep").data
+    assert whole.shape[1] == FRAMES
+    for start in (1, 13, FRAMES - 1):
+        assert torch.equal(read_video(path, start, incomplete="keep").data, whole[:, start:])

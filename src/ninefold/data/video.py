@@ -1,5 +1,6 @@
 """Films by PyAV, as streams: frames and clips one after another, never more of them in memory than are asked for."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -18,6 +19,7 @@ from ninefold.errors import ArgumentError, DataError, ShapeError
 __all__ = ["Video", "read_video", "write_video"]
 
 _AXES, _STEP = ("time", "height", "width"), (1.0, 1.0)
+_CLOCK = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)\0*")
 _FORMATS = {"rgb": ("rgb24", 3), "grey": ("gray", 1)}
 
 
@@ -149,17 +151,13 @@ class Video:
             raise ArgumentError(f"start={start}, stop={stop}: a film has frames from 0 on, and a part at least one")
         read, reached, error = 0, 0, None
         with _opened(self.path) as (container, stream):
-            begin = stream.start_time or 0
-            if start:
-                try:
-                    container.seek(begin + int(Fraction(start) / stream.average_rate / stream.time_base), stream=stream)
-                except (needed("av", "reading films").FFmpegError, OSError) as problem:
-                    raise unreadable(self.path, "video", f"there is no frame {start} to go to: {problem}") from problem
-            frames = _until_broken(container, stream)
+            begin = stream.start_time
+            frames = _until_broken(container, stream) if start == 0 or begin is None else _from(container, stream, start)
             for number, (frame, broken) in enumerate(frames):
                 error = broken
                 if frame is None:
                     break
+                begin = (frame.pts or 0) if begin is None else begin
                 seconds = float((frame.pts - begin) * frame.time_base) if frame.pts is not None else number / self.rate
                 index = round(seconds * self.rate)
                 if index < start:
@@ -331,9 +329,47 @@ def _until_broken(container: Any, stream: Any) -> Iterator[tuple[Any, Exception 
         yield None, error
 
 
+def _from(container: Any, stream: Any, start: int) -> Iterator[tuple[Any, Exception | None]]:
+    """Yield frames from the key frame before a number on, or from the first where the film cannot be asked for that one.
+
+    Formats without an index, such as MPEG's streams, go to some key frame behind it, or nowhere.
+    """
+    av = needed("av", "reading films")
+    wanted = stream.start_time + int(Fraction(start) / stream.average_rate / stream.time_base)
+    if _went_to(container, stream, wanted):
+        frames = _until_broken(container, stream)
+        first, broken = next(frames, (None, None))
+        if first is not None and first.pts is not None and first.pts <= wanted:
+            yield first, broken
+            yield from frames
+            return
+    with av.open(container.name) as again:
+        yield from _until_broken(again, again.streams[stream.index])
+
+
+def _went_to(container: Any, stream: Any, wanted: int) -> bool:
+    try:
+        container.seek(wanted, stream=stream)
+    except (needed("av", "reading films").FFmpegError, OSError):
+        return False
+    return True
+
+
 def _promised(stream: Any) -> tuple[int | None, bool]:
-    """Return how many frames the header speaks of, and whether it counts them."""
+    """Return how many frames the header speaks of, and whether it counts them.
+
+    A cut without a new encoding keeps frames that are decoded and not shown; the index of MP4 says which. Matroska has a duration
+    for each stream where its writer put it there; that of the file may be that of a longer sound.
+    """
+    container = stream.container
     if stream.frames:
-        return int(stream.frames), True
-    duration = stream.duration * stream.time_base if stream.duration else Fraction(stream.container.duration or 0, 1_000_000)
+        index = stream.index_entries if "mp4" in container.format.name else ()
+        return sum(not entry.is_discard for entry in index) or int(stream.frames), True
+    if stream.duration:
+        duration = Fraction(stream.duration * stream.time_base)
+    elif told := _CLOCK.fullmatch(stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = told.groups()
+        duration = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+    else:
+        duration = Fraction(container.duration or 0, 1_000_000) if len(container.streams) == 1 else Fraction(0)
     return (round(duration * stream.average_rate), False) if duration else (None, False)
