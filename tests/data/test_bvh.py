@@ -104,6 +104,7 @@ def test_a_branch_is_written_together_and_its_numbers_with_it(tmp_path):
         (lambda t: t.replace(" 63 0.5 ", " 0.5 "), r"line 29: 12 numbers in frame 2; the 13 channels need 13"),
         (lambda t: t.replace(" 63 0.5 ", " 63 1 0.5 "), r"line 29: 14 numbers in frame 2"),
         (lambda t: t.replace(" 63 0.5 ", " 63 0,5 "), r"line 29: '0,5' in frame 2 is no number"),
+        (lambda t: t.replace("10.25 20", "10.25-20"), r"line 28: 12 numbers in frame 1; .*; '10.25-20' lacks a space"),
         (lambda t: t.replace(" 63 0.5 ", " 63 nan "), r"line 29: frame 2 holds NaN"),
         (lambda t: t.replace("Frames: 3", "Frames: 100"), r"line 30: the file ends after 3 frames, and it promises 100"),
         (lambda t: t.replace("Frames: 3", "Frames: 2"), r"ends after 3 frames, and it promises 2"),
@@ -213,3 +214,45 @@ def test_without_a_skeleton_or_with_another_nothing_is_written(tmp_path):
     assert not (tmp_path / "b.bvh").exists()
     with pytest.raises(ArgumentError, match="joint 0 .a. hangs on joint 0"):
         Skeleton((Joint("a", 0, (0.0, 0.0, 0.0), ()),))
+
+
+@pytest.mark.parametrize(
+    ("change", "frames"),
+    [
+        (lambda t: t.replace("Frames: 3", "Frames: 2"), 3),
+        (lambda t: t.replace("Frames: 3", "Frames: 4"), 3),
+        (lambda t: t[:-4], 2),
+        (lambda t: t[: t.index("1.25 2 3.5")], 1),
+    ],
+)
+def test_whole_frames_are_kept_where_that_is_asked_for(tmp_path, change, frames):
+    whole, text = read_bvh(at(tmp_path, TEXT)), change(TEXT)
+    with pytest.raises(DataError):
+        read_bvh(at(tmp_path, text))
+    found = read_bvh(at(tmp_path, text), incomplete="keep")
+    assert torch.equal(found.data, whole.data[:, :frames])
+    assert found.meta["promised"] == int(text.split("Frames: ")[1].split()[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.replace("OFFSET 0 -4.5 1", "OFFSET 0 -4.5 1\n\t\t\tCHANNELS 0"),
+        lambda t: t.replace("Frames: 3", "Frames : 3").replace("Frame Time: ", "Frame Time : "),
+        lambda t: t.replace(" ", "\t").replace("End\tSite", "End Site"),
+    ],
+)
+def test_what_other_programs_write_is_the_same(tmp_path, change):
+    whole, found = read_bvh(at(tmp_path, TEXT)), read_bvh(at(tmp_path, change(TEXT)))
+    assert torch.equal(found.data, whole.data)
+    assert found.meta["skeleton"].joints[1].ends == whole.meta["skeleton"].joints[1].ends
+
+
+def test_names_of_other_alphabets_have_an_encoding(tmp_path):
+    (tmp_path / "a.bvh").write_bytes(TEXT.replace("Hips", "腰").encode("shift-jis"))
+    with pytest.raises(DataError, match="names in another alphabet need encoding="):
+        read_bvh(tmp_path / "a.bvh")
+    assert read_bvh(tmp_path / "a.bvh", encoding="shift-jis").meta["channels"][0] == "腰.Xposition"
+    for how, match in (({"encoding": "klingon"}, "none that Python knows"), ({"incomplete": "no"}, "'error', 'keep'")):
+        with pytest.raises(ArgumentError, match=match):
+            read_bvh(tmp_path / "a.bvh", **how)

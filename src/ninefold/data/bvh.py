@@ -1,5 +1,6 @@
 """Animated skeletons in Biovision's BVH: a hierarchy of joints, and one line of numbers for every frame."""
 
+import re
 from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
@@ -15,10 +16,11 @@ from ninefold.storing import write_whole
 
 __all__ = ["read_bvh", "write_bvh"]
 
+_JOINED = re.compile(r"[0-9.][-+]")
 _CHANNELS = {f"{axis}{kind}".lower(): f"{axis}{kind}" for axis in "XYZ" for kind in ("position", "rotation")}
 
 
-def read_bvh(path: str | Path) -> Sample:
+def read_bvh(path: str | Path, *, incomplete: str = "error", encoding: str = "utf-8-sig") -> Sample:
     """Read an animated skeleton: joint angles, and translations, over time.
 
     Joints may have any number of channels in any order. Time is linear in the length of the file.
@@ -26,12 +28,16 @@ def read_bvh(path: str | Path) -> Sample:
     Parameters
     ----------
     path : str or Path
+    incomplete : {"error", "keep"}
+        What is done with a file that holds more or fewer frames than it says, or ends within one: "keep" reads whole frames.
+    encoding : str
+        Of the joints' names, as Python calls it, such as ``"latin-1"`` or ``"shift-jis"``.
 
     Returns
     -------
     Sample
         ``(C, T)`` float64, for a number of six decimals does not fit float32; axis ``time`` in seconds. Rotations are in degrees.
-        `meta`: ``skeleton`` (`Skeleton`) and ``channels`` (names such as ``Hips.Zrotation``).
+        `meta`: ``skeleton`` (`Skeleton`), ``channels`` (names such as ``Hips.Zrotation``), ``promised`` (frames, by its header).
 
     Raises
     ------
@@ -50,11 +56,15 @@ def read_bvh(path: str | Path) -> Sample:
     >>> torch.equal(again.data, moves), again.meta["channels"], again.spacing == (1 / 60,)
     (True, ('shoulder.Zrotation', 'hand.Yrotation', 'hand.Xrotation'), True)
     """
+    if incomplete not in ("error", "keep"):
+        raise ArgumentError(f"incomplete={incomplete!r} is not one of 'error', 'keep'")
     path = present(path, "BVH animation")
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not BVH, which is text: {error}") from error
+        lines = path.read_text(encoding).splitlines()
+    except LookupError as error:
+        raise ArgumentError(f"encoding={encoding!r} is none that Python knows") from error
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"{path} is not BVH, which is text: {error}; names in another alphabet need encoding=") from error
     motion = next((k for k, line in enumerate(lines) if line.strip().upper() == "MOTION"), None)
     if not lines or "HIERARCHY" not in next((line.upper() for line in lines if line.strip()), ""):
         raise DataError(f"{path} is not BVH: it must begin with HIERARCHY")
@@ -64,8 +74,8 @@ def read_bvh(path: str | Path) -> Sample:
         )
     skeleton = Skeleton(tuple(_Hierarchy(path, lines[:motion]).joints))
     frames, step, begin = _header(path, lines, motion)
-    data = _frames(path, lines, begin, frames, len(skeleton.channels))
-    meta = {"skeleton": skeleton, "channels": skeleton.channels}
+    data = _frames(path, lines, begin, len(skeleton.channels), None if incomplete == "keep" else frames)
+    meta = {"skeleton": skeleton, "channels": skeleton.channels, "promised": frames}
     return Sample(torch.from_numpy(data).T.contiguous(), ("time",), (step,), ("s",), meta)
 
 
@@ -165,7 +175,11 @@ class _Hierarchy:
         self._expect("OFFSET")
         joint = self.joints[parent]
         self.joints[parent] = Joint(joint.name, joint.parent, joint.offset, joint.channels, (*joint.ends, self._offset()))
-        self._expect("}")
+        word = self._next("}")
+        if word.upper() == "CHANNELS" and self._channels("End Site") == ():  # some write that it has none
+            word = self._next("}")
+        if word != "}":
+            raise self._wrong(f"{word!r} where }} belongs")
 
     def _offset(self) -> Offset:
         x, y, z = (self._number() for _ in range(3))
@@ -189,7 +203,7 @@ def _header(path: Path, lines: list[str], motion: int) -> tuple[int, float, int]
     for key in ("Frames:", "Frame Time:"):
         while at < len(lines) and not lines[at].strip():
             at += 1
-        line = " ".join(lines[at].split()) if at < len(lines) else ""
+        line = " ".join(lines[at].split()).replace(" :", ":", 1) if at < len(lines) else ""
         if not line.lower().startswith(key.lower()):
             raise DataError(f"{path}, line {at + 1}: {line[:40]!r} where '{key}' and a number belong")
         found.append(line[len(key) :].strip())
@@ -205,23 +219,26 @@ def _header(path: Path, lines: list[str], motion: int) -> tuple[int, float, int]
     return int(found[0]), step, at
 
 
-def _frames(path: Path, lines: list[str], begin: int, frames: int, channels: int) -> np.ndarray:
-    """Return the numbers (T, C) of lines from `begin` on."""
+def _frames(path: Path, lines: list[str], begin: int, channels: int, promised: int | None) -> np.ndarray:
+    """Return the numbers (T, C) of lines from `begin` on; where nothing is promised, without a last frame that is cut off."""
     rows: list[np.ndarray] = []
     numbers = [k for k in range(begin, len(lines)) if lines[k].strip()]
     for k in numbers:
         words = lines[k].split()
+        if len(words) < channels and promised is None and k == numbers[-1]:
+            break
         if len(words) != channels:
-            raise DataError(
-                f"{path}, line {k + 1}: {len(words)} numbers in frame {len(rows) + 1}; the {channels} channels need {channels}"
-            )
+            joined = next((word for word in words if _JOINED.search(word)), None)
+            told = f"{len(words)} numbers in frame {len(rows) + 1}; the {channels} channels need {channels}"
+            raise DataError(f"{path}, line {k + 1}: {told}" + (f"; {joined!r} lacks a space" if joined else ""))
         try:
             row = np.fromiter(map(float, words), np.float64, channels)
         except ValueError:
             raise DataError(f"{path}, line {k + 1}: {_no_number(words)!r} in frame {len(rows) + 1} is no number") from None
         rows.append(row)
-    if len(rows) != frames:
-        raise DataError(f"{path}, line {len(lines)}: the file ends after {len(rows)} frames, and it promises {frames}")
+    if promised is not None and len(rows) != promised:
+        told = f"the file ends after {len(rows)} frames, and it promises {promised}"
+        raise DataError(f"{path}, line {len(lines)}: {told}; incomplete='keep' reads those")
     data = np.stack(rows) if rows else np.empty((0, channels))
     if not np.isfinite(data).all():
         k = int(np.flatnonzero(~np.isfinite(data).all(1))[0])

@@ -90,7 +90,7 @@ def joint_positions(sample: Sample, *, translation: str = "added", ends: bool = 
         ``(C, T)`` with a `Skeleton` under ``meta["skeleton"]``, as `read_bvh` returns it; angles in degrees.
     translation : {"added", "instead"}
         Whether position channels are added to the offset, as the format says, or stand for it, as some exporters that write six
-        channels for every joint mean them.
+        channels for every joint mean them, and as the package bvhio takes those of the root.
     ends : bool
         Append the tips, those of the first joint first.
 
