@@ -13,6 +13,7 @@ from tests.segment.scenes import scenes
 from ninefold import storing
 from ninefold.errors import ArgumentError, CheckpointError, ModelError, ShapeError
 from ninefold.segment.config import TrainConfig
+from ninefold.segment.crops import split
 from ninefold.segment.model import Segmenter
 from ninefold.segment.tasks import Labels
 from ninefold.segment.training import train
@@ -241,6 +242,27 @@ def test_early_stop(tmp_path):
 def test_what_cannot_be_trained_on_is_said(pairs, others, error, words, tmp_path):
     with pytest.raises(error, match=words):
         train(config_of(tmp_path, **others), pairs, tell=silent)
+
+
+def test_a_class_that_held_out_masks_alone_have_is_one(tmp_path):
+    pairs = scenes()
+    (held,) = split(5, 0.2, 0)[1]
+    pairs[held][1][3, 4] = 3
+    outcome = train(config_of(tmp_path, epochs=1), pairs, tell=silent)
+    assert Segmenter.load(outcome.path).shape.classes == 4
+
+
+def test_a_held_out_image_that_does_not_fit_is_said_before_anything_starts(tmp_path):
+    (held,) = split(5, 0.2, 0)[1]
+    for image, error, words in (
+        (torch.zeros(3, 9, 8), ShapeError, f"image {held} has 3 channels"),
+        (torch.full((2, 9, 8), torch.nan), ArgumentError, f"image {held} holds 144 values that are NaN"),
+    ):
+        pairs = scenes()
+        pairs[held] = image, torch.zeros(9, 8).long()
+        with pytest.raises(error, match=words):
+            train(config_of(tmp_path), pairs, tell=silent)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_classes_are_weighed(tmp_path):

@@ -19,6 +19,7 @@ from ninefold.segment.training import Outcome, train
 from ninefold.structured.crf.kernels import BilateralKernel, GaussianKernel
 from ninefold.structured.crf.layer import DenseCRF
 from ninefold.structured.partition import Affinities
+from ninefold.structured.room import RoomError
 
 __all__ = ["Progress", "partition", "predict", "refine", "train_folder"]
 
@@ -125,7 +126,7 @@ def predict(
         try:
             sample = folder.image(k)
             found = segmenter.predict(sample.data.to(torch.float32))
-        except (DataError, ShapeError) as error:
+        except (DataError, RoomError, ShapeError) as error:
             skipped.append(str(error) if str(folder.images[k]) in str(error) else f"{folder.images[k]}: {error}")
             continue
         written = sample.with_data(found, **_about(segmenter, folder.images[k]))

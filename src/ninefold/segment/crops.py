@@ -84,10 +84,12 @@ class Survey:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     counts: tuple[int, ...]
+    largest: tuple[int, ...] = ()
+    """Size of the image held out that has the most pixels."""
 
 
-def survey(pairs: Pairs, indices: Sequence[int], config: TrainConfig) -> Survey:
-    """Read the images and masks once.
+def survey(pairs: Pairs, indices: Sequence[int], config: TrainConfig, held: Sequence[int] = ()) -> Survey:
+    """Read the images and masks once; of those held out only what must fit the others: channels, axes, numbers, and classes.
 
     Raises
     ------
@@ -97,16 +99,16 @@ def survey(pairs: Pairs, indices: Sequence[int], config: TrainConfig) -> Survey:
     if not indices:
         raise ArgumentError("there are no images to train on")
     sums, counts, first, objects = [], np.zeros(0, np.int64), None, False
-    for k in indices:
+    largest: tuple[int, ...] = ()
+    for at, k in enumerate([*indices, *held]):
         image, mask = pairs[k]
-        here = image.shape[0], image.dim() - 1
-        first = first or here
-        if here != first:
-            raise ShapeError(
-                f"image {k} has {here[0]} channels and {here[1]} axes of space, others have {first[0]} and {first[1]}"
-            )
-        if not bool(image.isfinite().all()):
-            raise ArgumentError(f"image {k} holds {int((~image.isfinite()).sum())} values that are NaN or infinite")
+        first = _fitting(image, k, first)
+        taught = at < len(indices)
+        if config.task == "labels":
+            counts = _counted(counts, mask[mask != config.ignore], k, config.classes, taught)
+        if not taught:
+            largest = max(largest, tuple(mask.shape), key=math.prod) if largest else tuple(mask.shape)
+            continue
         values = image.flatten(1).to(torch.float64)
         sums.append(
             torch.stack(
@@ -117,8 +119,6 @@ def survey(pairs: Pairs, indices: Sequence[int], config: TrainConfig) -> Survey:
                 ]
             )
         )
-        if config.task == "labels":
-            counts = _counted(counts, mask[mask != config.ignore], k, config.classes)
         objects = objects or bool(mask.any())
     number, total, squares = torch.stack(sums).sum(0)
     mean = total / number
@@ -131,18 +131,28 @@ def survey(pairs: Pairs, indices: Sequence[int], config: TrainConfig) -> Survey:
         raise ArgumentError(f"none of the {len(indices)} images that are trained on has {what}: nothing is to be learned")
     channels, ndim = first or (0, 0)
     told = tuple(mean.tolist()), tuple(deviation.tolist()), tuple(int(n) for n in counts)
-    return Survey(Shape(channels, ndim, classes), *told)
+    return Survey(Shape(channels, ndim, classes), *told, largest)
 
 
-def _counted(counts: np.ndarray, labels: Tensor, k: int, classes: int | None) -> np.ndarray:
-    """Add how often each label occurs."""
+def _fitting(image: Tensor, k: int, first: tuple[int, int] | None) -> tuple[int, int]:
+    """Return channels and axes of an image, those of the first one."""
+    here = image.shape[0], image.dim() - 1
+    if first is not None and here != first:
+        raise ShapeError(f"image {k} has {here[0]} channels and {here[1]} axes of space, others have {first[0]} and {first[1]}")
+    if not bool(image.isfinite().all()):
+        raise ArgumentError(f"image {k} holds {int((~image.isfinite()).sum())} values that are NaN or infinite")
+    return here
+
+
+def _counted(counts: np.ndarray, labels: Tensor, k: int, classes: int | None, taught: bool) -> np.ndarray:
+    """Add how often each label occurs; of a mask held out only that it does."""
     if labels.numel() and int(labels.min()) < 0:
         raise ArgumentError(f"mask {k} holds the label {int(labels.min())}: classes are numbered from 0")
     found = np.bincount(labels.flatten().numpy())
     if classes is not None and len(found) > classes:
         raise ArgumentError(f"mask {k} holds the label {len(found) - 1}, and classes={classes} are numbered 0 to {classes - 1}")
     size = max(len(counts), len(found))
-    return np.pad(counts, (0, size - len(counts))) + np.pad(found, (0, size - len(found)))
+    return np.pad(counts, (0, size - len(counts))) + np.pad(found * taught, (0, size - len(found)))
 
 
 def split(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:

@@ -1,5 +1,6 @@
 """A trained network with what it needs beside its weights: how images are scaled, what its outputs are, how it was trained."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 
 from ninefold.errors import ModelError, ShapeError
 from ninefold.segment.config import TrainConfig
+from ninefold.segment.room import LITTLE, peak_bytes, probe, share_of_memory
 from ninefold.storing import packed_tensors, unpacked_tensors, write_whole
 from ninefold.structured.networks import RecurrentConvNet, UNet
+from ninefold.structured.room import refuse_beyond
 
 __all__ = ["Segmenter", "Shape", "long_offsets"]
 
@@ -117,7 +120,7 @@ class Segmenter(nn.Module):
                 f"images have shape {tuple(images.shape)}; this model takes (batch, {shape.channels}, {shape.ndim} axes of space)"
             )
         scaled = (images - self.mean) / self.deviation
-        size, least = images.shape[2:], 2**self.config.depth if self.config.network == "unet" else 1
+        size, least = images.shape[2:], self.least
         lacking = [max(0, least - n) for n in size]
         if any(lacking):
             around = [side for n in reversed(lacking) for side in (0, n)]
@@ -125,6 +128,37 @@ class Segmenter(nn.Module):
         found = self.network(scaled)
         steps = found if isinstance(found, tuple) else (found,)
         return tuple(logits[(..., *(slice(n) for n in size))] for logits in steps) if any(lacking) else steps
+
+    @property
+    def least(self) -> int:
+        """Length of a side below which images are padded."""
+        return 2**self.config.depth if self.config.network == "unet" else 1
+
+    def memory_needed(self, space: Sequence[int]) -> int:
+        """Return how many bytes `predict` takes at least for an image of this size: measured on some pixels.
+
+        Examples
+        --------
+        >>> config = TrainConfig(images="a", masks="b", out="c", width=4, depth=2)
+        >>> model = Segmenter(config, Shape(3, 2, classes=5), [0.5] * 3, [0.25] * 3)
+        >>> 1e9 < model.memory_needed((4000, 3000)) < 4e9
+        True
+        """
+        size, times = probe(space, self.least)
+        image = torch.zeros(self.shape.channels, *size, dtype=torch.float32, device="cpu")
+        return int(peak_bytes(lambda: self._predicted(image)) * times)
+
+    def refuse_large(self, space: Sequence[int]) -> None:
+        """Refuse images that memory has no room for.
+
+        Raises
+        ------
+        RoomError
+            With what is needed and what there is.
+        """
+        if math.prod(space) * self.config.width > LITTLE:
+            what = f"to predict an image of {'x'.join(map(str, space))} pixels with a network of width {self.config.width}"
+            refuse_beyond(self.memory_needed(space), share_of_memory(), what, "cut it into parts, or train a narrower one")
 
     def predict(self, image: Tensor) -> Tensor:
         """Return probabilities of classes, or affinities, of one image.
@@ -137,7 +171,19 @@ class Segmenter(nn.Module):
         Returns
         -------
         Tensor of float32, shape (classes or edges, *space)
+
+        Raises
+        ------
+        ShapeError
+            As `forward`.
+        RoomError
+            If it needs more memory than there is; nothing was started.
         """
+        if image.dim() == self.shape.ndim + 1:
+            self.refuse_large(image.shape[1:])
+        return self._predicted(image)
+
+    def _predicted(self, image: Tensor) -> Tensor:
         training = self.training
         self.eval()
         try:

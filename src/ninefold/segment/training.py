@@ -21,7 +21,9 @@ from ninefold.segment.logs import Logs
 from ninefold.segment.losses import class_weights
 from ninefold.segment.model import Segmenter
 from ninefold.segment.parallel import World, silent, world
+from ninefold.segment.room import LITTLE, peak_bytes, probe, share_of_memory, weights_bytes
 from ninefold.segment.tasks import Task, task_of
+from ninefold.structured.room import refuse_beyond
 
 __all__ = ["Outcome", "train"]
 
@@ -98,6 +100,8 @@ def train(
         If there is nothing to train on, or images and labels do not fit the settings.
     CheckpointError
         If ``config.out`` holds another training.
+    RoomError
+        If network, crops or the largest image held out need more memory than there is.
     KeyboardInterrupt
         With a sentence on what is kept.
 
@@ -142,14 +146,21 @@ class _Training:
         self.world: World = world()
         self.tell = tell if self.world.first else silent
         taught, self.held = split(len(pairs), config.validation, config.seed)
-        found = survey(pairs, taught, config)
+        found = survey(pairs, taught, config, self.held)
         check_held(pairs, self.held, config)
+        refuse_beyond(
+            weights_bytes(lambda: Segmenter(config, found.shape, found.mean, found.deviation)),
+            share_of_memory(),
+            f"a {config.network} of width {config.width} and depth {config.depth}",
+            "take smaller ones",
+        )
         torch.manual_seed(config.seed)
         self.model = Segmenter(config, found.shape, found.mean, found.deviation)
         self.task: Task = task_of(
             config, found.shape, class_weights(torch.tensor(found.counts, dtype=torch.int64, device="cpu"), config.balance)
         )
         self.crops = Crops(pairs, taught, config, self.world)
+        self._fits(found.largest)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, foreach=False
         )
@@ -161,6 +172,29 @@ class _Training:
             f"{len(taught)} images {size} to train on, {len(self.held)} held out; {self._parameters()} parameters, "
             f"{len(self.crops)} steps an epoch"
         )
+
+    def _fits(self, largest: tuple[int, ...]) -> None:
+        """Refuse crops and images that memory has no room for, before anything starts."""
+        config, model, share = self.config, self.model, math.ceil(self.config.batch / self.world.size)
+        space = (config.crop,) * model.shape.ndim
+        if share * math.prod(space) * config.width > LITTLE:
+            size, times = probe(space, model.least)
+            images = torch.zeros(1, model.shape.channels, *size, dtype=torch.float32, device="cpu")
+            labels = torch.zeros(1, *size, dtype=torch.int64, device="cpu")
+
+            def step() -> None:
+                self.task.sums(model(images), labels, -1)[0].backward()
+
+            peak = peak_bytes(step)
+            model.zero_grad()
+            crops = 2 * (images.nbytes + labels.nbytes)  # those of the next step are read meanwhile
+            refuse_beyond(
+                int((peak + crops) * times) * share,
+                share_of_memory(),
+                f"a step of {share} crops of {'x'.join(map(str, space))} pixels with a network of width {config.width}",
+                "take a smaller crop, batch or width",
+            )
+        model.refuse_large(largest)
 
     def _parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
