@@ -40,7 +40,7 @@ def run(tmp_path):
 
 
 def test_optimize_a_model_of_ones_own(run, tmp_path):
-    done = run("optimize", "mine:make", "--input", "1x3x20x24", "--json", "report.json")
+    done = run("optimize", "mine:make", "--input", "1x3x20x24", "--report", "report.json")
     assert done.returncode == 0, done.stderr
     assert "5x3, 3->4" in done.stdout
     assert "outside convolutions" in done.stdout

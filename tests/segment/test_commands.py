@@ -86,7 +86,7 @@ def test_from_pictures_to_scores(textures, tmp_path):
             tmp_path / folder,
             "--masks",
             textures / "masks",
-            "--json",
+            "--report",
             tmp_path / f"{folder}.json",
         )
         assert code == 0, told
@@ -95,7 +95,7 @@ def test_from_pictures_to_scores(textures, tmp_path):
         assert scores["masks"] == 4
         assert 0 < scores["pixel accuracy"] < 1
     told, code = ninefold(
-        "segment", "score", "--predicted", textures / "masks", "--masks", textures / "masks", "--json", tmp_path / "c"
+        "segment", "score", "--predicted", textures / "masks", "--masks", textures / "masks", "--report", tmp_path / "c"
     )
     assert json.loads((tmp_path / "c").read_text())["mean IoU"] == 1.0
 
@@ -186,7 +186,7 @@ def test_masks_without_objects_are_scored_and_none_with_any_is_said(tmp_path):
             labels = mask.long()
             labels[0, change] *= name != "full"
             write_mask(tmp_path / folder / f"{name}.png", labels)
-    words = ["--predicted", tmp_path / "b", "--masks", tmp_path / "a", "--ignore", 9, "--json", tmp_path / "s.json"]
+    words = ["--predicted", tmp_path / "b", "--masks", tmp_path / "a", "--ignore", 9, "--report", tmp_path / "s.json"]
     told, code = ninefold("segment", "score", *words, "--objects")
     assert code == 0, told
     rows = {line.split()[0]: line.split()[1:] for line in told.splitlines()[1:]}
@@ -321,7 +321,7 @@ def test_scores_have_a_row_for_each_label_that_occurs_and_ignored_pixels_none(tm
     for name, mask in (("a", truth), ("b", found)):
         (tmp_path / name).mkdir()
         write_mask(tmp_path / name / "m.png", mask)
-    words = ["--predicted", tmp_path / "b", "--masks", tmp_path / "a", "--ignore", 200, "--json", tmp_path / "s.json"]
+    words = ["--predicted", tmp_path / "b", "--masks", tmp_path / "a", "--ignore", 200, "--report", tmp_path / "s.json"]
     told, code = ninefold("segment", "score", *words)
     assert code == 0, told
     assert [line.split()[0] for line in told.splitlines()[2:4]] == ["0", "9"]

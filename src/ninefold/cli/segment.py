@@ -8,13 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ninefold.errors import ArgumentError
+from ninefold.cli.answers import StoppedError, answer
+from ninefold.cli.options import Json
+from ninefold.errors import ArgumentError, MissingExtraError
 
-__all__ = ["StoppedError", "segment_app"]
-
-
-class StoppedError(Exception):
-    """An interrupt with something to say; of a KeyboardInterrupt typer leaves no more than a number."""
+__all__ = ["segment_app"]
 
 
 segment_app = typer.Typer(
@@ -27,11 +25,16 @@ def segment(
     context: typer.Context,
     demo: Annotated[bool, typer.Option("--demo", help="Show it on textures and nuclei; under three minutes.")] = False,
     out: Annotated[Path, typer.Option(help="Where the demo writes its pictures and its page.")] = Path("segment-demo"),
+    as_json: Json = False,
 ) -> None:
     """Show the demo, or say what there is."""
     if context.invoked_subcommand is not None:
         return
     if not demo:
+        if as_json:
+            raise ArgumentError(
+                "'ninefold segment --json' has nothing to answer; give --demo or a command: 'ninefold segment --help'"
+            )
         typer.echo(context.get_help())
         return
     _needs()
@@ -39,7 +42,11 @@ def segment(
 
     with _bar() as progress:
         told = run(out, progress=progress)
-    _print(told)
+    if as_json:
+        *tables, last = told
+        answer({"path": out, "tables": tables, "told": last})
+    else:
+        _print(told)
 
 
 @segment_app.command()
@@ -49,6 +56,7 @@ def train(
     out: Annotated[str | None, typer.Option(help="Folder for the model, checkpoints, log and pictures.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings in YAML; those given here come before.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, such as epochs=50; may be repeated.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Train on a folder of images and masks. The same command goes on after an interrupt. With several processes: torchrun."""
     _needs()
@@ -63,7 +71,10 @@ def train(
             outcome = train_folder(settings, tell=progress.tell, progress=progress)
         except KeyboardInterrupt as stop:
             raise StoppedError(str(stop)) from None
-    if world().first:
+    if world().first and as_json:
+        answer({"path": outcome.path, "score": outcome.score, "best": outcome.best, "epochs": outcome.history,
+                "ended": outcome.ended, "notes": progress.told})  # fmt: skip
+    elif world().first:
         typer.echo(str(outcome))
 
 
@@ -78,6 +89,7 @@ def predict(
     overlays: Annotated[bool, typer.Option("--overlays", help="Also write pictures with the labels over them.")] = False,
     method: Annotated[str, typer.Option(help="For objects: mutex, components or watershed.")] = "watershed",
     minimum_size: Annotated[int, typer.Option(min=0, help="For objects: smaller ones are left out.")] = 20,
+    as_json: Json = False,
 ) -> None:
     """Write a mask for every image."""
     _needs()
@@ -94,7 +106,7 @@ def predict(
             minimum_size=minimum_size,
             progress=progress,
         )
-    typer.echo(told)
+    _masks(out, told, progress, as_json)
 
 
 @segment_app.command()
@@ -109,6 +121,7 @@ def refine(
     ] = (3.0, 40.0, 10.0),
     weights: Annotated[tuple[float, float], typer.Option(help="Of smoothness and appearance.")] = (3.0, 5.0),
     overlays: Annotated[bool, typer.Option("--overlays", help="Also write pictures with the labels over them.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Refine label maps by a fully connected random field: borders move to those of the image."""
     _needs()
@@ -118,7 +131,7 @@ def refine(
         told = commands.refine(
             probabilities, images, out, steps=steps, widths=widths, weights=weights, overlays=overlays, progress=progress
         )
-    typer.echo(told)
+    _masks(out, told, progress, as_json)
 
 
 @segment_app.command()
@@ -128,6 +141,7 @@ def partition(
     method: Annotated[str, typer.Option(help="mutex, components or watershed.")] = "watershed",
     threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Edges above it join.")] = 0.5,
     minimum_size: Annotated[int, typer.Option(min=0, help="Smaller objects are left out.")] = 20,
+    as_json: Json = False,
 ) -> None:
     """Cut affinities into objects."""
     _needs()
@@ -142,7 +156,7 @@ def partition(
             minimum_size=minimum_size,
             progress=progress,
         )
-    typer.echo(told)
+    _masks(out, told, progress, as_json)
 
 
 @segment_app.command()
@@ -151,7 +165,8 @@ def score(
     masks: Annotated[Path, typer.Option(help="The folder of the true ones, of the same names.")],
     objects: Annotated[bool, typer.Option("--objects", help="Masks number objects; 0 is what is between.")] = False,
     ignore: Annotated[int | None, typer.Option(help="The label of pixels that count nowhere.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Also write the scores to this file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write the scores, as JSON, to this file.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Compare masks with the true ones."""
     _needs()
@@ -161,9 +176,20 @@ def score(
     from ninefold.storing import write_whole
 
     told, scores = score_folders(predicted, masks, objects=objects, ignore=ignore)
-    typer.echo(told)
-    if json is not None:
-        write_whole(json, dumps(scores, indent=1).encode())
+    if report is not None:
+        write_whole(report, dumps(scores, indent=1).encode())
+    if as_json:
+        answer(scores)
+    else:
+        typer.echo(told)
+
+
+def _masks(out: Path, told: str, progress: "_Progress", as_json: bool) -> None:
+    """Say what was written: in a sentence, or the images by name."""
+    if as_json:
+        answer({"path": out, "images": progress.named, "told": told})
+    else:
+        typer.echo(told)
 
 
 class _Progress:
@@ -171,11 +197,15 @@ class _Progress:
 
     def __init__(self, bar: Any) -> None:
         self.bar, self.task = bar, bar.add_task("", total=None)
+        self.named: list[str] = []  # what is done, in words
+        self.told: list[str] = []  # sentences
 
     def __call__(self, done: int, total: int, words: str) -> None:
+        self.named.append(words)
         self.bar.update(self.task, completed=done, total=total, description=words)
 
     def tell(self, sentence: str) -> None:
+        self.told.append(sentence)
         self.bar.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -197,7 +227,7 @@ def _needs() -> None:
         import skimage
         import yaml
     except ImportError as error:
-        raise ArgumentError(f"'ninefold segment' needs {error.name}: pip install 'ninefold[segment]'") from None
+        raise MissingExtraError(f"'ninefold segment' needs {error.name}: pip install 'ninefold[segment]'") from None
     del nibabel, safetensors, skimage, yaml
 
 
