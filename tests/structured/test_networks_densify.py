@@ -363,6 +363,67 @@ def test_weights_that_depend_on_the_window_are_refused():
         densify(Excited(), torch.zeros(1, 2, 11, 9))
 
 
+class NormAndActivation(nn.BatchNorm2d):
+    """As packages write it: torch.fx looks into it, as it is none of torch's own classes."""
+
+    def forward(self, x):
+        torch._assert(x.ndim == 4, f"got {x.ndim} axes")
+        torch._assert(x.shape[1] == self.num_features, "other channels")
+        training = self.training or self.running_mean is None
+        return nn.functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training, 0.1, self.eps
+        ).relu()
+
+
+class Scaled(nn.Module):
+    """Takes off the means of channels and divides, as scripts do with images, then the classifier; a product within the network."""
+
+    def __init__(self, first, *rest, gamma=(3, 1, 1)):
+        super().__init__()
+        self.first, self.rest, self.gamma = first, nn.Sequential(*rest), nn.Parameter(torch.randn(gamma))
+        self.register_buffer("mean", torch.randn(1, first.in_channels, 1, 1))
+        self.register_buffer("std", torch.tensor(2.0))
+
+    def forward(self, x):
+        return self.rest(self.first((x - self.mean) / self.std) * self.gamma)
+
+
+def test_norms_of_other_packages_and_means_of_channels():
+    layers = (
+        nn.Conv2d(2, 3, 3, stride=2),
+        NormAndActivation(3),
+        nn.MaxPool2d(2),
+        nn.Conv2d(3, 4, 2),
+        nn.Flatten(),
+        nn.Linear(24, 5),
+    )
+    net = prepared(Scaled(*layers))
+    dense, image = densify(net, image_of(13, 17)), image_of(20, 23)
+    assert dense.stride == (4, 4)
+    same_windows(dense(image), slide(net, image, (13, 17)))
+    assert any(p is net.gamma for p in dense.parameters())
+    assert {id(p) for p in dense.parameters()} >= {id(p) for p in layers[1].parameters()}
+
+
+@pytest.mark.parametrize(
+    ("net", "match"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(2, 3, 3), NormAndActivation(3).train()), "in training its statistics"),
+        (
+            lambda: Scaled(nn.Conv2d(2, 3, 3), gamma=(3, 1, 5)),
+            "tensor 'gamma' cannot be made dense: it is read beside",
+        ),
+        (lambda: Scaled(nn.Conv2d(2, 1, 3)), "makes other channels of 1"),
+        (lambda: Function(lambda x: x[:, :1] == x), "takes a part of a map"),
+        (lambda: Function(lambda x: x == x + 1), "compares maps"),
+        (lambda: Function(lambda x: x.mT), "reads .mT of a map"),
+    ],
+)
+def test_what_depends_on_the_window_beside_its_layers_is_refused(net, match):
+    with pytest.raises(UnsupportedError, match=match):
+        densify(net(), torch.zeros(1, 2, 9, 9))
+
+
 def test_what_is_no_classifier():
     with pytest.raises(ArgumentTypeError, match="got function"):
         densify(lambda x: x)

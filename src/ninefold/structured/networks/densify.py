@@ -4,70 +4,29 @@ import copy
 import operator
 from collections.abc import Callable
 from dataclasses import replace
-from inspect import Parameter, Signature
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
-from ninefold import functional as F
 from ninefold.errors import ArgumentTypeError, ModelError, ShapeError
+from ninefold.structured.networks.dense_calls import (
+    BATCH_NORM,
+    BINARY,
+    BINARY_METHODS,
+    COMPARISONS,
+    ELEMENTWISE_FUNCTIONS,
+    ELEMENTWISE_METHODS,
+    POOLS,
+    signature,
+)
 from ninefold.structured.networks.dense_layers import Seen, dense_layer, flattened, pooled_whole, refuse
 from ninefold.structured.networks.parts import check_maps, layer
 
 __all__ = ["densify"]
 
 _T = torch.nn.functional
-_SIZE = object()  # stands for sizes of tensors, which only views may read
-
-_ELEMENTWISE_FUNCTIONS: set[Any] = {
-    *(torch.relu, torch.relu_, torch.sigmoid, torch.tanh, _T.sigmoid, _T.tanh),
-    *(_T.relu, _T.relu6, _T.leaky_relu, _T.elu, _T.selu, _T.celu, _T.gelu, _T.silu, _T.mish, _T.hardswish, _T.hardtanh),
-    *(
-        _T.local_response_norm,
-        _T.hardsigmoid,
-        _T.softplus,
-        _T.softsign,
-        _T.logsigmoid,
-        _T.dropout,
-        _T.dropout1d,
-        _T.dropout2d,
-        _T.dropout3d,
-    ),
-}
-_ELEMENTWISE_METHODS = {"relu", "relu_", "sigmoid", "sigmoid_", "tanh", "tanh_", "contiguous", "clone"}
-_BINARY: set[Any] = {
-    *(operator.add, operator.iadd, operator.sub, operator.isub, operator.mul, operator.imul, operator.truediv),
-    *(torch.add, torch.sub, torch.mul, torch.div, torch.maximum, torch.minimum),
-}
-_BINARY_METHODS = {"add", "add_", "sub", "mul", "mul_", "div"}
-
-
-def _signature(*names: str, **defaults: Any) -> Signature:
-    bare = [Parameter(n, Parameter.POSITIONAL_OR_KEYWORD) for n in names]
-    return Signature(bare + [Parameter(n, Parameter.POSITIONAL_OR_KEYWORD, default=v) for n, v in defaults.items()])
-
-
-_MAX = _signature(
-    "input", "kernel_size", stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False, padding_mode=None
-)
-_MEAN = _signature(
-    "input", "kernel_size", stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None, dilation=1,
-    padding_mode=None,
-)  # fmt: skip
-_GRID = _signature("input", "output_size", return_indices=False)
-_POOLS: dict[Any, tuple[str, Signature]] = {
-    getattr(place, f"{function}{n}d"): (f"{kind}{n}d", how)
-    for function, kind, how in (
-        ("max_pool", "MaxPool", _MAX),
-        ("avg_pool", "AvgPool", _MEAN),
-        ("adaptive_max_pool", "AdaptiveMaxPool", _GRID),
-        ("adaptive_avg_pool", "AdaptiveAvgPool", _GRID),
-    )
-    for n in (1, 2, 3)
-    for place in (_T, F)
-}
-_POOLS |= {torch.max_pool1d: _POOLS[_T.max_pool1d], torch.max_pool2d: _POOLS[_T.max_pool2d]}
+_SIZE = object()  # stands for sizes of tensors, which only views and assertions may read
 
 
 class Dense(nn.Module):
@@ -121,7 +80,8 @@ def densify(classifier: nn.Module, example: Tensor | None = None) -> Dense:
     ----------
     classifier : torch.nn.Module
         One that torch.fx can trace, of anyone's: convolutions, poolings, batch normalisation, activations, dropout, sums and
-        concatenations of maps, flattening and dense layers. In evaluation mode results are equal; in training mode batch
+        concatenations of maps, sums and products with a tensor that is the same at every position (means of channels), flattening
+        and dense layers. In evaluation mode results are equal; in training mode batch
         statistics are those of the whole image.
     example : Tensor of shape ``(batch, channels, *space)``, optional
         An image of the size that the classifier is for. Only its shape is read. Needed where something is pooled over the whole
@@ -186,7 +146,7 @@ def densify(classifier: nn.Module, example: Tensor | None = None) -> Dense:
     if example is not None and (example.dim() != ndim + 2 or 0 in example.shape[1:]):
         raise ShapeError(f"the example has shape {tuple(example.shape)}; it must be (batch, channels, {ndim} spatial axes)")
     walk = _Walk(traced, ndim, example)
-    dense = fx.GraphModule(dict(walk.modules), walk.graph, f"Dense{type(classifier).__name__}")
+    dense = fx.GraphModule({**walk.modules, **walk.tensors}, walk.graph, f"Dense{type(classifier).__name__}")
     dense.training = classifier.training
     return Dense(dense, walk.out.step)
 
@@ -209,6 +169,7 @@ class _Walk:
     def __init__(self, traced: fx.GraphModule, ndim: int, example: Tensor | None) -> None:
         self.source, self.graph, self.ndim, self.example = traced, fx.Graph(), ndim, example
         self.modules: dict[str, nn.Module] = {}
+        self.tensors: dict[str, Tensor] = {}
         self.seen: dict[fx.Node, Any] = {}
         self.new: dict[fx.Node, fx.Node] = {}
         self.shared: dict[tuple[Any, ...], str] = {}
@@ -224,7 +185,16 @@ class _Walk:
         self._keep(node, self.graph.placeholder(node.name), Seen((1,) * self.ndim, (0,) * self.ndim, size, channels))
 
     def get_attr(self, node: fx.Node) -> None:
-        refuse(f"the tensor {node.target!r}", "it is read beside the layers, and may differ from position to position")
+        found: Any = self.source
+        for name in str(node.target).split("."):
+            found = getattr(found, name)
+        self.seen[node] = found
+
+    def _beside(self, node: fx.Node) -> None:
+        """Refuse tensors that are read beside the layers."""
+        for n in node.all_input_nodes:
+            if isinstance(self.seen.get(n), Tensor):
+                refuse(f"the tensor {n.target!r}", "it is read beside the layers, and may differ from position to position")
 
     def output(self, node: fx.Node) -> None:
         result = node.args[0]
@@ -237,6 +207,7 @@ class _Walk:
 
     def call_module(self, node: fx.Node) -> None:
         name = str(node.target)
+        self._beside(node)
         self._layer(node, f"layer {name!r}", name, self.source.get_submodule(name))
 
     def call_function(self, node: fx.Node) -> None:
@@ -270,6 +241,13 @@ class _Walk:
 
     def _call(self, node: fx.Node, target: Any, called: str) -> None:
         """Write a call of a function or a method."""
+        if target is torch._assert:  # noqa: SLF001  of sizes, which torch.fx lets nothing else depend on
+            return
+        if target is _T.batch_norm:
+            self._batch_norm(node, called)
+            return
+        if target not in BINARY and target not in BINARY_METHODS:
+            self._beside(node)
         for names, write in self._writers():
             if target in names:
                 write(node, called)
@@ -278,16 +256,16 @@ class _Walk:
 
     def _writers(self) -> list[tuple[Any, Callable[[fx.Node, str], None]]]:
         return [
-            ({*_ELEMENTWISE_FUNCTIONS, *_ELEMENTWISE_METHODS}, self._elementwise),
-            ({*_BINARY, *_BINARY_METHODS}, self._binary),
-            (_POOLS, self._pool),
+            ({*ELEMENTWISE_FUNCTIONS, *ELEMENTWISE_METHODS}, self._elementwise),
+            ({*BINARY, *BINARY_METHODS}, self._binary),
+            (POOLS, self._pool),
             ({torch.flatten, "flatten"}, self._flatten),
             ({"view", "reshape", torch.reshape}, self._view),
             ({"squeeze", torch.squeeze}, self._squeeze),
             ({"mean", torch.mean}, self._mean),
             ({torch.cat, torch.concat}, self._cat),
             ({torch.softmax, _T.softmax, _T.log_softmax, torch.log_softmax, "softmax", "log_softmax"}, self._softmax),
-            ({"size", getattr, operator.getitem}, self._size),
+            ({"size", "dim", "ndimension", getattr, operator.getitem, *COMPARISONS}, self._size),
         ]
 
     def _elementwise(self, node: fx.Node, called: str) -> None:
@@ -298,6 +276,9 @@ class _Walk:
 
     def _binary(self, node: fx.Node, called: str) -> None:
         maps = [a for a in node.args if isinstance(a, fx.Node)]
+        if any(isinstance(self.seen.get(m), Tensor) for m in maps):
+            self._with_constant(node, maps, called)
+            return
         if len({*maps}) < len(node.all_input_nodes):
             refuse(called, "it reads a map by the name of an argument")
         if any(not isinstance(self.seen.get(m), Seen) for m in maps):
@@ -308,6 +289,47 @@ class _Walk:
         place = iter(made)
         args = tuple(next(place) if isinstance(a, fx.Node) else a for a in node.args)
         self._keep(node, self.graph.create_node(node.op, node.target, args, dict(node.kwargs)), seen)
+
+    def _with_constant(self, node: fx.Node, maps: list[fx.Node], called: str) -> None:
+        """Write a sum or product of a map and a tensor that is the same at every position, such as a mean of each channel."""
+        read = [m for m in maps if isinstance(self.seen.get(m), Seen)]
+        constants = [m for m in maps if isinstance(self.seen.get(m), Tensor)]
+        values = [cast("Tensor", self.seen[m]) for m in constants]
+        alike = all(v.numel() == 1 or (v.dim() > self.ndim and set(v.shape[-self.ndim :]) == {1}) for v in values)
+        if len(read) != 1 or len(maps) != len(node.all_input_nodes) or self.seen[read[0]].kind != "map" or not alike:
+            self._beside(node)
+        seen = cast("Seen", self.seen[read[0]])
+        if any(
+            v.dim() > self.ndim and v.shape[-self.ndim - 1] not in (1, seen.channels or v.shape[-self.ndim - 1]) for v in values
+        ):
+            refuse(called, f"it makes other channels of {seen.channels}")
+        for m, v in zip(constants, values, strict=True):
+            name = f"constants.{m.target}"
+            self.tensors[name] = v
+            self.new[m] = self.graph.get_attr(name)
+        self._keep(node, self.graph.node_copy(node, lambda n: self.new[n]), seen)
+
+    def _batch_norm(self, node: fx.Node, called: str) -> None:
+        """Write what layers call that derive from batch normalisation."""
+        try:
+            found = BATCH_NORM.bind(*node.args, **node.kwargs)
+        except TypeError as error:
+            refuse(called, str(error))
+        found.apply_defaults()
+        given = found.arguments
+        if given["training"] is not False:
+            refuse(called, "in training its statistics are those of the images: call .eval() before")
+        mean, variance, weight, bias = (
+            None if (n := given[name]) is None else self.seen.get(n) for name in ("running_mean", "running_var", "weight", "bias")
+        )
+        if not isinstance(mean, Tensor) or not isinstance(variance, Tensor) or any(t is _SIZE for t in (weight, bias)):
+            refuse(called, "it has no running statistics, and depends on the whole image")
+        made: Any = getattr(nn, f"BatchNorm{self.ndim}d")(len(mean), given["eps"], affine=False, device="meta").eval()
+        made.running_mean, made.running_var, made.num_batches_tracked = mean, variance, None
+        made.affine = weight is not None or bias is not None
+        for name, t in (("weight", weight), ("bias", bias)):
+            setattr(made, name, t if t is None or isinstance(t, nn.Parameter) else nn.Parameter(t, requires_grad=False))
+        self._layer(node, called, str(node.name), made)
 
     def _together(self, maps: list[fx.Node], called: str) -> tuple[list[fx.Node], Seen]:
         """Return maps of one size, which they are in the classifier, and what is known of all of them."""
@@ -336,7 +358,7 @@ class _Walk:
         return self.graph.call_function(operator.getitem, (made, crop))
 
     def _pool(self, node: fx.Node, called: str) -> None:
-        kind, signature = _POOLS[node.target]
+        kind, signature = POOLS[node.target]
         try:
             found = signature.bind(*node.args, **node.kwargs).arguments
         except TypeError as error:
@@ -347,7 +369,7 @@ class _Walk:
         self._layer(node, called, str(node.name), layer(kind[:-2], self.ndim)(**found))
 
     def _flatten(self, node: fx.Node, called: str) -> None:
-        given = _signature("input", start_dim=0, end_dim=-1).bind(*node.args, **node.kwargs)
+        given = signature("input", start_dim=0, end_dim=-1).bind(*node.args, **node.kwargs)
         given.apply_defaults()
         if given.arguments["start_dim"] != 1:
             refuse(called, f"it flattens from axis {given.arguments['start_dim']}; only from 1 on is it a window's vector")
@@ -374,7 +396,7 @@ class _Walk:
 
     def _mean(self, node: fx.Node, called: str) -> None:
         x, seen = self._read(node, called)
-        given = _signature("input", dim=None, keepdim=False).bind(*node.args, **node.kwargs)
+        given = signature("input", dim=None, keepdim=False).bind(*node.args, **node.kwargs)
         given.apply_defaults()
         dims = given.arguments["dim"]
         every = set(range(2, 2 + self.ndim))
@@ -385,7 +407,7 @@ class _Walk:
         self._keep(node, self.graph.call_module(str(node.name), (x,)), out if given.arguments["keepdim"] else flattened(out))
 
     def _cat(self, node: fx.Node, called: str) -> None:
-        given = _signature("tensors", dim=0).bind(*node.args, **node.kwargs)
+        given = signature("tensors", dim=0).bind(*node.args, **node.kwargs)
         given.apply_defaults()
         maps = cast("list[fx.Node]", list(given.arguments["tensors"]))
         kinds = [self.seen.get(m) for m in maps]
@@ -399,7 +421,7 @@ class _Walk:
         self._keep(node, self.graph.call_function(torch.cat, (made, 1)), replace(seen, channels=total))
 
     def _softmax(self, node: fx.Node, called: str) -> None:
-        given = _signature("input", dim=None, _stacklevel=3, dtype=None).bind(*node.args, **node.kwargs)
+        given = signature("input", dim=None, _stacklevel=3, dtype=None).bind(*node.args, **node.kwargs)
         name = str(getattr(node.target, "__name__", node.target))
         kind = nn.LogSoftmax if "log" in name else nn.Softmax
         self._layer(node, called, str(node.name), kind(dim=given.arguments.get("dim")))
@@ -407,8 +429,12 @@ class _Walk:
     def _size(self, node: fx.Node, called: str) -> None:
         """Keep sizes in mind for views, which are the only ones that may read them."""
         read = self.seen.get(cast("fx.Node", node.args[0]))
-        if read is not _SIZE and (node.target is operator.getitem or (node.target is getattr and node.args[1] != "shape")):
+        if read is not _SIZE and node.target is operator.getitem:
             refuse(called, "it takes a part of a map")
+        if read is not _SIZE and node.target is getattr and node.args[1] not in ("shape", "ndim"):
+            refuse(called, f"it reads .{node.args[1]} of a map")
+        if node.target in COMPARISONS and any(self.seen.get(n) is not _SIZE for n in node.all_input_nodes):
+            refuse(called, "it compares maps")
         self.seen[node] = _SIZE
 
 
