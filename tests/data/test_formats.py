@@ -203,3 +203,26 @@ def test_a_sample_goes_elsewhere_and_becomes_an_array():
     assert sample.to("meta").meta == {"a": 1}
     assert repr(sample) == "Sample(1 channel, time 6 x 0.5 (no unit), float32 0..5)"
     assert repr(sample.to("meta")) == "Sample(1 channel, time 6 x 0.5 (no unit), float32)"
+
+
+@pytest.mark.parametrize("given", [torch.zeros(1, 100), [[0.0] * 100], "a.wav", None])
+@pytest.mark.parametrize(
+    "call",
+    [
+        module.spectrogram,
+        module.log_spectrogram,
+        module.inverse_spectrogram,
+        lambda x: module.shift_pitch(x, 1),
+        module.joint_positions,
+        lambda x: module.write_bvh("a.bvh", x),
+        lambda x: module.write_volume("a.nii", x),
+        lambda x: module.write_volume("a.tif", x),
+        lambda x: module.write_waveform("a.wav", x),
+        lambda x: module.write_arrays("a.npz", x),
+    ],
+)
+def test_a_tensor_alone_does_not_say_what_its_axes_are(tmp_path, monkeypatch, given, call):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentTypeError, match=rf"is a Sample, got type {type(given).__name__}: Sample\(data, axes, spacing\)"):
+        call(given)
+    assert not list(tmp_path.iterdir())

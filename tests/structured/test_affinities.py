@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from ninefold.structured.partition import (
@@ -153,3 +154,25 @@ def test_cells_are_the_components_of_their_affinities(shape, cells):
         voronoi_cells((2, 3), 7)
     with pytest.raises(ArgumentError, match="faint=2"):
         cell_image(labels, faint=2)
+
+
+@pytest.mark.parametrize(("ndim", "connectivity"), [(2, 1), (2, 2), (3, 1), (3, 2), (3, 3)])
+def test_components_of_every_connectivity_are_those_of_scipy(ndim, connectivity):
+    labels = RNG.integers(0, 3, (9, 10, 11)[:ndim])
+    offsets = neighbour_offsets(ndim, connectivity=connectivity)
+    assert offsets[:ndim] == neighbour_offsets(ndim)
+    found = connected_components(Affinities.from_labels(labels, offsets), mask=labels > 0)
+    wanted, structure = np.zeros_like(labels), ndimage.generate_binary_structure(ndim, connectivity)
+    for label in (1, 2):
+        parts = ndimage.label(labels == label, structure)[0]
+        wanted[parts > 0] = parts[parts > 0] + wanted.max()
+    assert rand_index(wanted, found) == 1
+    assert found.max() == wanted.max()
+
+
+def test_distances_of_neighbours():
+    assert neighbour_offsets(2, 3) == ((3, 0), (0, 3))
+    assert neighbour_offsets(2, (1, 4), connectivity=2) == ((1, 0), (0, 1), (1, -1), (1, 1), (4, 0), (0, 4), (4, -4), (4, 4))
+    for wrong in ({"connectivity": 3}, {"connectivity": 0}, {"distances": 0}, {"distances": (1, -2)}):
+        with pytest.raises(ArgumentError, match="of 2 axes 1 to 2 change at once, by distances of 1 and more"):
+            neighbour_offsets(2, **wrong)

@@ -357,3 +357,23 @@ def test_too_little_memory_is_said_before(monkeypatch):
 def test_a_missing_extension_is_said(without_native):
     with pytest.raises(ImportError, match="without its native extension"):
         connected_components(grid(0))
+
+
+@pytest.mark.parametrize("maps", [np.zeros((2, 5, 6), np.float32), torch.zeros(2, 5, 6), [0.5, 0.5]])
+@pytest.mark.parametrize(
+    "call",
+    [
+        connected_components,
+        watershed,
+        lambda x: mutex_watershed(x, 2),
+        merge_tree,
+        maximin_matrix,
+        lambda x: maximin_affinities(x, [[0, 1]]),
+        lambda x: maximin_pairs(x, np.ones((5, 6), int)),
+        lambda x: malis_loss(x, np.ones((5, 6), int)),
+        lambda x: region_graph(np.ones((5, 6), int), x),
+    ],
+)
+def test_maps_alone_are_no_graph(maps, call):
+    with pytest.raises(ArgumentTypeError, match=rf"a {type(maps).__name__} is no graph; make Affinities of maps"):
+        call(maps)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ninefold.data.opening import needed, present, unreadable
-from ninefold.data.sample import Sample
+from ninefold.data.sample import Sample, sample_of
 from ninefold.errors import ArgumentError, ArgumentTypeError, DataError, NinefoldError
 from ninefold.storing import packed_tensors, unpacked_tensors, write_whole
 
@@ -45,7 +45,7 @@ def write_arrays(path: str | Path, sample: Sample) -> None:
     >>> torch.equal(again.data, noise.data), again.axes, again.spacing, again.units
     (True, ('frequency', 'time'), (20.0, 0.1), ('Hz', 's'))
     """
-    path = Path(path)
+    path, sample = Path(path), sample_of(sample, "what is written")
     about = {"axes": sample.axes, "spacing": sample.spacing, "units": sample.units, "meta": dict(sample.meta)}
     try:
         told = json.dumps(about)

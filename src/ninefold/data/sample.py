@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 
-__all__ = ["Sample", "finite", "tensor_of"]
+__all__ = ["Sample", "finite", "sample_of", "tensor_of"]
 
 _WIDE: dict[str, Any] = {
     "uint16": np.int32,
@@ -137,6 +137,27 @@ def _values(data: Tensor) -> str:
         return name
     low, high = (float(v) for v in torch.aminmax(data.detach()))
     return f"{name} {low:.6g}..{high:.6g}"
+
+
+def sample_of(x: Any, what: str) -> Sample:
+    """Return what must be a sample, as it is.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is a tensor, an array or something else, which do not say what their axes are.
+
+    Examples
+    --------
+    >>> sample_of(torch.zeros(1, 8, device="cpu"), "a waveform")
+    Traceback (most recent call last):
+    ninefold.errors.ArgumentTypeError: a waveform is a Sample, got type Tensor: Sample(data, axes, spacing) says what its axes are
+    """
+    if not isinstance(x, Sample):
+        raise ArgumentTypeError(
+            f"{what} is a Sample, got type {type(x).__name__}: Sample(data, axes, spacing) says what its axes are"
+        )
+    return x
 
 
 def finite(data: Any, what: str) -> Tensor:

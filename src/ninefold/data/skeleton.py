@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ninefold.data.sample import Sample
+from ninefold.data.sample import Sample, sample_of
 from ninefold.errors import ArgumentError, ShapeError
 
 __all__ = ["Joint", "Skeleton", "joint_positions"]
@@ -136,7 +136,7 @@ def skeleton_of(sample: Sample) -> Skeleton:
     ------
     ArgumentError, ShapeError
     """
-    skeleton = sample.meta.get("skeleton")
+    skeleton = sample_of(sample, "an animation").meta.get("skeleton")
     if not isinstance(skeleton, Skeleton):
         raise ArgumentError(f"meta['skeleton'] must be a Skeleton, as read_bvh gives it, got {type(skeleton).__name__}")
     shape, wanted = tuple(sample.data.shape), len(skeleton.channels)

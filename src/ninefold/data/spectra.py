@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.data.sample import Sample
+from ninefold.data.sample import Sample, sample_of
 from ninefold.errors import ArgumentError, ShapeError
 
 __all__ = ["inverse_spectrogram", "log_spectrogram", "shift_pitch", "spectrogram"]
@@ -94,7 +94,7 @@ def inverse_spectrogram(sample: Sample, phase: Tensor | None = None) -> Sample:
     >>> torch.allclose(again.data, sound.data)
     True
     """
-    meta = sample.meta
+    meta = sample_of(sample, "a spectrogram").meta
     if "window" not in meta or sample.axes != ("frequency", "time"):
         raise ArgumentError(f"{sample!r} is not what spectrogram returns: only that has an inverse")
     waves = sample.data
@@ -203,7 +203,7 @@ def shift_pitch(sample: Sample, bins: int) -> Sample:
     >>> torch.equal(shift_pitch(rows, 12).data[:, 12:], rows.data[:, :18])
     True
     """
-    if "bins_per_octave" not in sample.meta or sample.axes[0] != "frequency":
+    if "bins_per_octave" not in sample_of(sample, "a spectrogram").meta or sample.axes[0] != "frequency":
         raise ArgumentError(
             f"{sample!r} has no logarithmic axis of frequencies, and on another, a pitch is no shift: log_spectrogram"
         )
@@ -215,7 +215,7 @@ def shift_pitch(sample: Sample, bins: int) -> Sample:
 
 
 def _waveform(sample: Sample) -> tuple[Tensor, int]:
-    data = sample.data
+    data = sample_of(sample, "a waveform").data
     if sample.axes != ("time",) or not data.is_floating_point() or not data.shape[1]:
         raise ShapeError(f"a spectrogram is made of a floating-point waveform (C, T), got {sample!r}")
     if not bool(data.isfinite().all()):

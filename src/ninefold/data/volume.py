@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ninefold.data.opening import named, needed, present, unreadable
-from ninefold.data.sample import Sample, finite, tensor_of
+from ninefold.data.sample import Sample, finite, sample_of, tensor_of
 from ninefold.data.stack import read_stack, stack_bytes
 from ninefold.errors import ArgumentError, DataError, ShapeError
 from ninefold.storing import write_whole
@@ -95,7 +95,7 @@ def write_volume(path: str | Path, sample: Sample, *, form: Literal["auto", "ome
         If the file cannot be written.
     """
     path, kind = Path(path), named(Path(path))
-    data = finite(sample.data, "a volume")
+    data = finite(sample_of(sample, "a volume").data, "a volume")
     data = _narrow(data) if data.dtype in _NIFTI_TYPES else data
     sample = sample.with_data(data)
     if kind == "tiff":

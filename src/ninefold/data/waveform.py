@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ninefold.data.opening import needed, present, unreadable
-from ninefold.data.sample import Sample, finite
+from ninefold.data.sample import Sample, finite, sample_of
 from ninefold.errors import ArgumentError, DataError
 from ninefold.storing import write_whole
 
@@ -131,7 +131,7 @@ def write_waveform(path: str | Path, sample: Sample, subtype: str | None = None)
         If it cannot be written.
     """
     sf, path = needed("soundfile", "writing sound"), Path(path)
-    data = finite(sample.data, "a waveform")
+    data = finite(sample_of(sample, "a waveform").data, "a waveform")
     if data.ndim != 2 or sample.units not in (("s",), None):
         raise ArgumentError(f"a waveform is (C, T) with a spacing in seconds, got {sample!r}")
     rate = round(1 / sample.spacing[0])

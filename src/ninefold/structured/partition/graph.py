@@ -13,7 +13,7 @@ from ninefold.structured.partition.arrays import Labels, in_kind, label_array, p
 from ninefold.structured.partition.offsets import ends, one_of
 from ninefold.structured.room import available_memory, refuse_beyond
 
-__all__ = ["AffinityGraph", "Prepared", "enough_memory", "prepared", "region_graph", "stacked"]
+__all__ = ["AffinityGraph", "Prepared", "enough_memory", "prepared", "region_graph", "require_graph", "stacked"]
 
 _MOST = 2**32 - 1
 
@@ -73,6 +73,19 @@ class AffinityGraph:
         object.__setattr__(self, "values", values)
 
 
+def require_graph(graph: Any, *kinds: type) -> None:
+    """Refuse what is no graph, such as the maps alone, which do not say where their edges lead.
+
+    Raises
+    ------
+    ArgumentTypeError
+    """
+    if not isinstance(graph, kinds):
+        raise ArgumentTypeError(
+            f"a {type(graph).__name__} is no graph; make Affinities of maps, or an AffinityGraph of a list of edges"
+        )
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A graph that native code can walk: its handle, values as they lie, and the shape of labels."""
@@ -114,10 +127,7 @@ def prepared(graph: Affinities | AffinityGraph, mask: Any = None, per_edge: floa
         per_edge *= graph.values.itemsize / 4
         enough_memory(int(20 * graph.nodes + per_edge * len(graph.values)), f"a graph of {graph.nodes:,} nodes")
         return [Prepared(native.list_graph(graph.nodes, graph.ends), graph.values, (graph.nodes,))]
-    if not isinstance(graph, Affinities):
-        raise ArgumentTypeError(
-            f"a {type(graph).__name__} is no graph; make Affinities of maps, or an AffinityGraph of a list of edges"
-        )
+    require_graph(graph, Affinities)
     voxels = int(np.prod(graph.shape))
     _countable(voxels, voxels * len(graph.offsets))
     per_edge *= 2 if str(graph.values.dtype).endswith("64") else 1
@@ -192,6 +202,7 @@ def region_graph(
     """
     one_of(statistic, ("mean", "max", "min"), "statistic")
     plain = label_array(regions, "regions")
+    require_graph(affinities, Affinities)
     if affinities.batched:
         raise ShapeError(f"affinities {tuple(affinities.values.shape)} are a batch; make a graph of each image")
     same_shape(plain, np.empty(affinities.shape, bool), "regions", "the image of the affinities")

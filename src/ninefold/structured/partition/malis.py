@@ -22,7 +22,7 @@ from ninefold.errors import ArgumentError, ArgumentTypeError
 from ninefold.structured.partition.affinities import Affinities
 from ninefold.structured.partition.arrays import Labels, label_array, same_shape
 from ninefold.structured.partition.contingency import ignored
-from ninefold.structured.partition.graph import AffinityGraph, Prepared, prepared
+from ninefold.structured.partition.graph import AffinityGraph, Prepared, prepared, require_graph
 from ninefold.structured.partition.offsets import one_of
 
 __all__ = ["MaximinPairs", "malis_loss", "maximin_pairs"]
@@ -88,6 +88,7 @@ def maximin_pairs(
     """
     one_of(background, ("excluded", "singletons", "object"), "background")
     plain = label_array(labels, "labels")
+    require_graph(affinities, Affinities, AffinityGraph)
     out = ignored(ignore)
     counted = ~np.isin(plain, out) if out else None
     batched = isinstance(affinities, Affinities) and affinities.batched
@@ -188,10 +189,10 @@ def malis_loss(
 
 
 def _tensor(affinities: Any) -> Tensor:
-    values = getattr(affinities, "values", None)
-    if not isinstance(values, Tensor):
-        raise ArgumentTypeError(f"the loss is of affinities with a tensor in them, not of {type(values).__name__}")
-    return values
+    require_graph(affinities, Affinities, AffinityGraph)
+    if not isinstance(affinities.values, Tensor):
+        raise ArgumentTypeError(f"the loss is of affinities with a tensor in them, not of {type(affinities.values).__name__}")
+    return affinities.values
 
 
 def _of_image(values: Tensor, pairs: MaximinPairs, loss: str, margin: float, normalize: str) -> Tensor:

@@ -1,6 +1,7 @@
 """Offsets of neighbours, and where the ends of their edges lie in an image."""
 
 from collections.abc import Iterable
+from itertools import product
 from typing import Any
 
 from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
@@ -10,15 +11,40 @@ __all__ = ["Offset", "checked_offsets", "ends", "first", "neighbour_offsets", "o
 Offset = tuple[int, ...]
 
 
-def neighbour_offsets(ndim: int, distances: Iterable[int] = (1,)) -> tuple[Offset, ...]:
+def neighbour_offsets(ndim: int, distances: int | Iterable[int] = (1,), *, connectivity: int = 1) -> tuple[Offset, ...]:
     """Return the offsets along each axis, at each distance: 4 or 6 neighbours at distance 1.
+
+    Parameters
+    ----------
+    ndim : int
+        Axes, 1 to 3.
+    distances : int or iterable of int
+        In voxels.
+    connectivity : int
+        Along how many axes at once an offset may lead, as in scikit-image: with 2 also 8 neighbours in images, 18 in volumes;
+        with 3 also 26. Those along one axis come first.
+
+    Raises
+    ------
+    ArgumentError
 
     Examples
     --------
     >>> neighbour_offsets(2, (1, 5))
     ((1, 0), (0, 1), (5, 0), (0, 5))
+    >>> neighbour_offsets(2, connectivity=2)
+    ((1, 0), (0, 1), (1, -1), (1, 1))
+    >>> [2 * len(neighbour_offsets(3, connectivity=k)) for k in (1, 2, 3)]
+    [6, 18, 26]
     """
-    return tuple(tuple(d if k == axis else 0 for k in range(ndim)) for d in distances for axis in range(ndim))
+    far = (distances,) if isinstance(distances, int) else tuple(distances)
+    if not 1 <= connectivity <= ndim or not all(d >= 1 for d in far):
+        raise ArgumentError(
+            f"connectivity={connectivity}, distances={far}; of {ndim} axes 1 to {ndim} change at once, by distances of 1 and more"
+        )
+    steps = [step for step in product((1, 0, -1), repeat=ndim) if first(step) > 0 and sum(map(abs, step)) <= connectivity]
+    steps = sorted(steps, key=lambda step: (sum(map(abs, step)), [-abs(k) for k in step], step))
+    return tuple(tuple(d * k for k in step) for d in far for step in steps)
 
 
 def ends(shape: tuple[int, ...], offset: Offset) -> tuple[Any, Any]:
