@@ -11,7 +11,7 @@ import torch
 from tests.segment.scenes import scenes
 
 from ninefold import storing
-from ninefold.errors import ArgumentError, CheckpointError, ModelError, ShapeError
+from ninefold.errors import ArgumentError, ArgumentTypeError, CheckpointError, DTypeError, ModelError, ShapeError
 from ninefold.segment.config import TrainConfig
 from ninefold.segment.crops import split
 from ninefold.segment.model import Segmenter
@@ -263,6 +263,24 @@ def test_a_held_out_image_that_does_not_fit_is_said_before_anything_starts(tmp_p
         with pytest.raises(error, match=words):
             train(config_of(tmp_path), pairs, tell=silent)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lambda x, y: (x.numpy(), y), ArgumentTypeError, "image 0 is a ndarray.*torch.from_numpy"),
+        (lambda x, y: (x, y.float()), DTypeError, r"mask 0 is torch.float32.*\.long\(\)"),
+        (lambda x, y: (x, y[None]), ShapeError, r"\(2, 22, 31\) and its mask \(1, 22, 31\).*mask\[0\]"),
+        (lambda x, y: (x, torch.nn.functional.one_hot(y).permute(2, 0, 1)), ShapeError, r"\(3, 22, 31\).*mask.argmax\(0\)"),
+        (lambda x, y: (x.permute(1, 2, 0), y), ShapeError, r"\(22, 31, 2\).*image.movedim\(-1, 0\)"),
+        (lambda x, y: (x[0], y), ShapeError, r"\(22, 31\).*image\[None\]"),
+        (lambda x, y: (x[:, :20], y), ShapeError, r"\(2, 20, 31\) and its mask \(22, 31\): they must be \(channels"),
+    ],
+)
+def test_pairs_of_other_layouts_are_said(change, error, words, tmp_path):
+    pairs = [change(*scenes(1)[0]) for _ in range(3)]
+    with pytest.raises(error, match=words):
+        train(config_of(tmp_path), pairs, tell=silent)
 
 
 def test_classes_are_weighed(tmp_path):

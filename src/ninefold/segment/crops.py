@@ -5,13 +5,13 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ninefold.errors import ArgumentError, ShapeError
+from ninefold.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from ninefold.segment.config import TrainConfig
 from ninefold.segment.model import Shape
 from ninefold.segment.parallel import World
@@ -30,7 +30,7 @@ class Pairs(Protocol):
 
 
 class Kept:
-    """Pairs, those last used kept in memory up to a number of bytes.
+    """Pairs, checked when they are read, those last used kept in memory up to a number of bytes.
 
     Parameters
     ----------
@@ -58,12 +58,42 @@ class Kept:
         if index in self._found:
             self._found.move_to_end(index)
             return self._found[index]
-        found = self.pairs[index]
+        found = _checked(self.pairs[index], index)
         self._found[index] = found
         self._held += _bytes(found)
         while self._held > self.most and len(self._found) > 1:
             self._held -= _bytes(self._found.popitem(last=False)[1])
         return found
+
+
+def _checked(pair: Any, k: int) -> tuple[Tensor, Tensor]:
+    """Return an image and its mask, as which scripts give many other things.
+
+    Raises
+    ------
+    ArgumentTypeError, DTypeError, ShapeError
+        With what it is, and what makes it one.
+    """
+    image, mask = pair
+    for what, x in (("image", image), ("mask", mask)):
+        if not isinstance(x, Tensor):
+            raise ArgumentTypeError(
+                f"{what} {k} is a {type(x).__name__}: it must be a tensor; torch.from_numpy makes one of an array"
+            )
+    if mask.is_floating_point() or mask.is_complex():
+        raise DTypeError(f"mask {k} is {mask.dtype}: labels are whole numbers; .long() makes them so")
+    if image.shape[1:] != mask.shape:
+        repair = "they must be (channels, *space) and (*space)"
+        if mask.shape == (1, *image.shape[1:]):
+            repair = "a mask has no axis of channels: mask[0]"
+        elif mask.shape == image.shape:
+            repair = "an image has an axis of channels: image[None]"
+        elif mask.shape[1:] == image.shape[1:]:
+            repair = "one map for each class becomes labels by mask.argmax(0)"
+        elif mask.shape == image.shape[:-1]:
+            repair = "channels come first: image.movedim(-1, 0)"
+        raise ShapeError(f"image {k} is {tuple(image.shape)} and its mask {tuple(mask.shape)}: {repair}")
+    return image.detach(), mask
 
 
 def _bytes(pair: tuple[Tensor, Tensor]) -> int:
