@@ -123,8 +123,9 @@ def test_a_logistic_unary_is_a_product():
 
 
 BAD = {
-    "turned image": (ShapeError, r"must be \(h, w, 3\), \(12, 17, 3\); width and height", lambda d: d.addPairwiseBilateral(8, 13, IMAGE.swapaxes(0, 1), 3)),
-    "four channels": (ShapeError, "for other channels use create_pairwise_bilateral", lambda d: d.addPairwiseBilateral(8, 13, np.zeros((H, W, 4)), 3)),
+    "image from 0 to 1": (ArgumentError, r"values from 0 to 1, and srgb=13: all its colours would be one; multiply it by 255", lambda d: d.addPairwiseBilateral(8, 13, IMAGE / IMAGE.max(), 3)),
+    "turned image": (ShapeError, r"must be \(h, w, 3\), \(12, 17, 3\): DenseCRF2D takes the width first, \(12, 17, labels\)", lambda d: d.addPairwiseBilateral(8, 13, IMAGE.swapaxes(0, 1), 3)),
+    "four channels": (ShapeError, "of other channels make features by create_pairwise_bilateral", lambda d: d.addPairwiseBilateral(8, 13, np.zeros((H, W, 4)), 3)),
     "labels": (ShapeError, r"unary energies of shape \(2, 204\); they must be \(labels, points\), \(3, 204\)", lambda d: d.setUnaryEnergy(ENERGIES[:2])),
     "not flat": (ShapeError, "must have 2 axes", lambda d: d.setUnaryEnergy(ENERGIES.reshape(L, H, W))),
     "nan": (ArgumentError, "204 of 612 numbers are NaN", lambda d: d.setUnaryEnergy(ENERGIES * np.array([[1], [np.nan], [1]]))),
@@ -160,3 +161,13 @@ def test_memory_is_said_before_anything_is_made(monkeypatch):
         d.addPairwiseGaussian(3, 3)
     with pytest.raises(RoomError, match="kernel 1 of 900000000 points and 2 labels needs .* give it fewer pixels"):
         d.addPairwiseBilateral(80, 13, image, 10)
+
+
+@native
+def test_images_from_0_to_1_have_widths_of_their_own():
+    whole, unit, black = dcrf.DenseCRF2D(W, H, L), dcrf.DenseCRF2D(W, H, L), dcrf.DenseCRF2D(W, H, L)
+    for d, image, width in ((whole, IMAGE, 13), (unit, IMAGE / 255, 13 / 255), (black, np.zeros((H, W, 3)), 13)):
+        d.setUnaryEnergy(ENERGIES)
+        d.addPairwiseBilateral(sxy=8, srgb=width, rgbim=image, compat=3)
+    np.testing.assert_allclose(unit.inference(3), whole.inference(3), atol=1e-4)
+    assert np.isfinite(black.inference(3)).all()

@@ -15,6 +15,7 @@ from ninefold.errors import ArgumentTypeError
 from ninefold.segment.config import TrainConfig
 from ninefold.segment.model import Segmenter
 from ninefold.segment.scenes import texture_scenes
+from ninefold.segment.scoring import score_folders
 
 torch.manual_seed(0)
 
@@ -329,6 +330,33 @@ def test_scores_have_a_row_for_each_label_that_occurs_and_ignored_pixels_none(tm
     scores = json.loads((tmp_path / "s.json").read_text())
     assert scores["IoU"] == {"0": 0.5, "9": pytest.approx(2 / 3)}
     assert scores["pixel accuracy"] == 0.75
+
+
+def test_masks_of_volumes_that_lie_elsewhere_are_not_compared(tmp_path):
+    labels = np.arange(60, dtype=np.uint8).reshape(3, 4, 5) % 3
+    for name, affine in (("a", np.diag([1.0, 1, 2, 1])), ("b", np.diag([-1.0, 1, 2, 1]))):
+        (tmp_path / name).mkdir()
+        nibabel.save(nibabel.Nifti1Image(labels, affine), tmp_path / name / "m.nii.gz")
+    told, code = ninefold("segment", "score", "--predicted", tmp_path / "b", "--masks", tmp_path / "a")
+    assert code != 0
+    assert "its axes run to LAS, those of the other to RAS" in " ".join(told.split())
+
+
+def test_true_masks_have_the_labels_that_the_training_gave_them(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    write_mask(tmp_path / "a" / "m.png", torch.tensor([[0, 0, 100, 200]]))
+    write_mask(tmp_path / "b" / "m.png", torch.tensor([[0, 0, 1, 2]]))
+    write_image(tmp_path / "c" / "m.png", torch.tensor([[[0, 0, 9, 8]], [[0, 0, 7, 7]], [[5, 5, 5, 5]]], dtype=torch.uint8))
+    told, scores = score_folders(tmp_path / "b", tmp_path / "a")
+    assert scores["pixel accuracy"] == 0.5
+    assert "labels 100, 200 are never predicted, and the predicted 1, 2 are in no true mask" in told
+    for folder, how in (("a", {"labels": {100: 1, 200: 2}}), ("c", {"colours": [(0, 0, 5), (9, 7, 5), (8, 7, 5)]})):
+        told, scores = score_folders(tmp_path / "b", tmp_path / folder, **how)
+        assert scores["pixel accuracy"] == scores["mean IoU"] == 1
+        assert "never predicted" not in told
+    told, scores = score_folders(tmp_path / "b", tmp_path / "a", labels={100: 1, 200: 2}, objects=True)
+    assert scores["mean"]["average precision"] == 1
 
 
 def test_help_is_there():

@@ -1,7 +1,7 @@
 """Folders of masks compared with the true ones."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ninefold.data import Folder, read_mask
+from ninefold.data.masks import Colours
+from ninefold.data.places import misplaced
 from ninefold.errors import DataError, ShapeError
 from ninefold.structured.partition import Confusion, PartitionScores, boundary_f, match_objects, score
 
 __all__ = ["score_folders"]
 
 Labels = NDArray[np.int64]
+_SHOWN = 8  # labels in a sentence
 
 
 def score_folders(
-    predicted: Path, masks: Path, *, objects: bool = False, ignore: int | None = None, tolerance: float = 2.0
+    predicted: Path,
+    masks: Path,
+    *,
+    objects: bool = False,
+    ignore: int | None = None,
+    tolerance: float = 2.0,
+    labels: Mapping[int, int] | None = None,
+    colours: Colours | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Compare masks with the true ones of the same names.
 
@@ -33,6 +43,8 @@ def score_folders(
         The true label of pixels that count nowhere.
     tolerance : float
         Pixels by which boundaries of classes may be off.
+    labels, colours
+        Of the true masks, as in `ninefold.data.Folder`: those of the training, where it had them.
 
     Returns
     -------
@@ -44,24 +56,27 @@ def score_folders(
     Raises
     ------
     DataError
-        If files cannot be read, or a true mask has no predicted one.
+        If files cannot be read, a true mask has no predicted one, or one of a volume lies elsewhere in space.
     ShapeError
         If two of one name differ in size.
     """
-    pairs, out = _pairs(predicted, masks), () if ignore is None else (ignore,)
+    pairs, out = _pairs(predicted, Folder(masks, labels=labels, colours=colours)), () if ignore is None else (ignore,)
     return _objects(pairs, out) if objects else _classes(pairs, out, tolerance)
 
 
-def _pairs(predicted: Path, masks: Path) -> Iterator[tuple[str, Labels, Labels]]:
-    found, truth = Folder(predicted), Folder(masks)
+def _pairs(predicted: Path, truth: Folder) -> Iterator[tuple[str, Labels, Labels]]:
+    found, truth.masks = Folder(predicted), truth.images
     there = dict(zip(found.names, found.images, strict=True))
     if lacking := [name for name in truth.names if name not in there]:
         raise DataError(f"{len(lacking)} of {len(truth)} masks have none in {predicted}: there is no {lacking[0]}")
-    for name, path in zip(truth.names, truth.images, strict=True):
-        truth_mask = read_mask(path)
-        one, other = (mask.data[0].numpy() for mask in (truth_mask, read_mask(there[name]).along(truth_mask.axes)))
+    for k, (name, path) in enumerate(zip(truth.names, truth.images, strict=True)):
+        truth_mask = truth.mask(k)
+        found_mask = read_mask(there[name]).along(truth_mask.axes)
+        one, other = (mask.data[0].numpy() for mask in (truth_mask, found_mask))
         if one.shape != other.shape:
             raise ShapeError(f"{name}: the true mask is {one.shape}, the predicted one {other.shape}")
+        if elsewhere := misplaced(truth_mask, found_mask, path, there[name]):
+            raise DataError(elsewhere)
         yield name, one, other
 
 
@@ -80,6 +95,7 @@ def _classes(
     there = np.unique(
         np.concatenate([np.unique(labels[~np.isin(truth, ignore)]) for truth, found in kept for labels in (truth, found)])
     )
+    strange = _strange(kept, ignore)
     confusion = Confusion(max(1, len(there)), names=[str(label) for label in there] or ["none"])
     for truth, found in kept:
         counted = ~np.isin(truth, ignore)
@@ -93,7 +109,19 @@ def _classes(
         "boundary F": boundary,
         "IoU": {name: float(value) for name, value in zip(confusion.names, confusion.iou, strict=True)},
     }
-    return f"{len(kept)} masks\n{confusion}\n{f'boundary F within {tolerance:g} pixels':<34}{boundary:>10.4f}", scores
+    return f"{len(kept)} masks\n{confusion}\n{f'boundary F within {tolerance:g} pixels':<34}{boundary:>10.4f}{strange}", scores
+
+
+def _strange(kept: Sequence[tuple[Labels, Labels]], ignore: tuple[int, ...]) -> str:
+    """Return a sentence if labels are predicted that no true mask has, and true ones are never predicted: most likely they are the same."""
+    true, predicted = ({int(label) for pair in kept for label in np.unique(pair[k][~np.isin(pair[0], ignore)])} for k in (0, 1))
+    if not (true - predicted and predicted - true):
+        return ""
+    missed, strange = (", ".join(map(str, sorted(some)[:_SHOWN])) for some in (true - predicted, predicted - true))
+    return (
+        f"\nlabels {missed} are never predicted, and the predicted {strange} are in no true mask: if labels stood for others in the "
+        "training, give the same labels here"
+    )
 
 
 def _objects(pairs: Iterator[tuple[str, Labels, Labels]], ignore: tuple[int, ...]) -> tuple[str, dict[str, Any]]:

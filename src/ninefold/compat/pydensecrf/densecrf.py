@@ -233,12 +233,18 @@ class DenseCRF2D(DenseCRF):
     def _places_and_colors(self, sxy: Any, srgb: Any, rgbim: "ArrayLike") -> "NDArray[np.float32]":
         image = np.asarray(rgbim)
         if image.shape != (self._h, self._w, 3):
-            hint = "; width and height are the other way round" if image.shape == (self._w, self._h, 3) else ""
+            turned = image.shape == (self._w, self._h, 3)
+            hint = f"DenseCRF2D takes the width first, ({self._h}, {self._w}, labels)"
+            other = "of other channels make features by create_pairwise_bilateral, for addPairwiseEnergy"
             raise ShapeError(
-                f"an image of shape {image.shape}; it must be (h, w, 3), {(self._h, self._w, 3)}{hint}: for other channels use "
-                "create_pairwise_bilateral and addPairwiseEnergy"
+                f"an image of shape {image.shape}; it must be (h, w, 3), {(self._h, self._w, 3)}: {hint if turned else other}"
             )
         widths = _widths(srgb, 3, "srgb")
+        if image.dtype.kind == "f" and widths.min() >= 1 and _in_unit(image):
+            raise ArgumentError(
+                f"an image of values from {image.min():.3g} to {image.max():.3g}, and srgb={srgb!r}: all its colours would be "
+                "one; multiply it by 255, or divide srgb by 255"
+            )
         rows = self._places(sxy, 3)
         np.divide(_numbers(image, "the image", 3), widths, out=rows.reshape(*image.shape[:2], 5)[..., 2:])
         return rows
@@ -250,6 +256,11 @@ class DenseCRF2D(DenseCRF):
         rows[..., 0] = np.arange(self._w, dtype=np.float32) / widths[0]
         rows[..., 1] = (np.arange(self._h, dtype=np.float32) / widths[1])[:, None]
         return rows.reshape(self._points, -1)
+
+
+def _in_unit(image: "NDArray[Any]") -> bool:
+    """Return whether values are fractions from 0 to 1, as those of an image that was divided by 255."""
+    return bool(image.min() >= 0 and image.max() <= 1 and (image != np.rint(image)).any())
 
 
 def _numbers(x: "ArrayLike", what: str, axes: int) -> "NDArray[np.float32]":
