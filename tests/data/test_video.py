@@ -235,3 +235,34 @@ def test_parts_of_streams_without_an_index_are_those_of_the_whole(tmp_path, suff
     assert whole.shape[1] == FRAMES
     for start in (1, 13, FRAMES - 1):
         assert torch.equal(read_video(path, start, incomplete="keep").data, whole[:, start:])
+
+
+@pytest.mark.skipif(not hasattr(av.video.stream.VideoStream, "set_display_matrix"), reason="PyAV writes no display matrix")
+@pytest.mark.parametrize(
+    ("matrix", "wanted"),
+    [
+        ((1, 0, 0, 1), lambda x: x),
+        ((-1, 0, 0, 1), lambda x: x.flip(3)),
+        ((1, 0, 0, -1), lambda x: x.flip(2)),
+        ((-1, 0, 0, -1), lambda x: x.flip(2, 3)),
+        ((0, 1, 1, 0), lambda x: x.transpose(2, 3)),
+        ((0, -1, 1, 0), lambda x: x.rot90(1, (2, 3))),
+        ((0, 1, -1, 0), lambda x: x.rot90(-1, (2, 3))),
+        ((0, -1, -1, 0), lambda x: x.transpose(2, 3).flip(2, 3)),
+    ],
+)
+@pytest.mark.parametrize("colours", ["rgb", "grey"])
+def test_films_are_turned_and_mirrored_as_they_say(tmp_path, matrix, wanted, colours):
+    pictures = (film().data * 255).to(torch.uint8)
+    for name in ("plain", "turned"):
+        with av.open(str(tmp_path / f"{name}.mp4"), "w") as file:
+            stream = file.add_stream("mpeg4", rate=25)
+            stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+            if name == "turned":
+                a, b, c, d = (v << 16 for v in matrix)
+                stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
+            for picture in pictures[:, :3].unbind(1):
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(picture.movedim(0, -1).contiguous().numpy())))
+            file.mux(stream.encode(None))
+    plain, turned = (read_video(tmp_path / f"{name}.mp4", scale="values", colours=colours).data for name in ("plain", "turned"))
+    assert torch.equal(turned, wanted(plain))

@@ -140,7 +140,7 @@ class Video:
 
     def _tensor(self, frame: Any) -> Tensor:
         pixels = frame.to_ndarray(format=_FORMATS[self.colours][0])
-        pixels = np.rot90(pixels, round(frame.rotation / 90)) if frame.rotation else pixels
+        pixels = _turned(pixels, frame)
         data = torch.from_numpy(np.ascontiguousarray(pixels))
         data = data.movedim(-1, 0).contiguous() if data.ndim == 3 else data[None]
         return data.to(torch.float32) / 255 if self.scale == "unit" else data
@@ -262,6 +262,20 @@ def write_video(
                 raise ShapeError(f"frames of one film have one size, got {tuple(first.shape)} and {tuple(frame.shape)}")
             container.mux(stream.encode(av.VideoFrame.from_ndarray(_rgb(frame), format="rgb24")))
         container.mux(stream.encode(None))
+
+
+def _turned(pixels: np.ndarray, frame: Any) -> np.ndarray:
+    """Return pixels as the film's display matrix says: turned by quarters, mirrored, or both.
+
+    Its rows are (a, b, u), (c, d, v), (x, y, w), and a pixel (p, q) goes to (a p + c q, b p + d q).
+    """
+    said = next((one for one in frame.side_data if one.type.name == "DISPLAYMATRIX"), None)
+    if said is None:
+        return pixels
+    a, b, _, c, d = np.frombuffer(bytes(said), np.int32)[:5].astype(np.int64)
+    quarter = abs(b) + abs(c) > abs(a) + abs(d)
+    pixels, across, down = (pixels.swapaxes(0, 1), c, b) if quarter else (pixels, a, d)
+    return pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
 
 
 def _frames_of(video: Sample | Iterable[Tensor], rate: float | None) -> tuple[Iterator[Tensor], float]:
