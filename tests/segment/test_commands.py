@@ -357,6 +357,13 @@ def test_true_masks_have_the_labels_that_the_training_gave_them(tmp_path):
         assert "never predicted" not in told
     told, scores = score_folders(tmp_path / "b", tmp_path / "a", labels={100: 1, 200: 2}, objects=True)
     assert scores["mean"]["average precision"] == 1
+    config = TrainConfig("a", "b", "c", labels={100: 1, 200: 2}, ignore=0)
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    words = ["--predicted", tmp_path / "b", "--masks", tmp_path / "a", "--config", tmp_path / "config.yaml"]
+    told, code = ninefold("segment", "score", *words)
+    assert code == 0, told
+    assert [line.split()[0] for line in told.splitlines()[2:4]] == ["1", "2"]
+    assert "never predicted" not in told
 
 
 def test_help_is_there():

@@ -165,6 +165,9 @@ def score(
     masks: Annotated[Path, typer.Option(help="The folder of the true ones, of the same names.")],
     objects: Annotated[bool, typer.Option("--objects", help="Masks number objects; 0 is what is between.")] = False,
     ignore: Annotated[int | None, typer.Option(help="The label of pixels that count nowhere.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="config.yaml of the training: its labels, colours and ignore are those of the true masks.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Also write the scores, as JSON, to this file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -172,10 +175,14 @@ def score(
     _needs()
     from json import dumps
 
+    from ninefold.segment.config import TrainConfig
     from ninefold.segment.scoring import score_folders
     from ninefold.storing import write_whole
 
-    told, scores = score_folders(predicted, masks, objects=objects, ignore=ignore)
+    trained = TrainConfig.from_yaml(_text(config)) if config else None
+    labels, colours = (trained.labels, trained.colours) if trained else (None, None)
+    ignore = trained.ignore if trained and ignore is None and trained.task == "labels" else ignore
+    told, scores = score_folders(predicted, masks, objects=objects, ignore=ignore, labels=labels, colours=colours)
     if report is not None:
         write_whole(report, dumps(scores, indent=1).encode())
     if as_json:

@@ -113,14 +113,14 @@ def _classes(
 
 
 def _strange(kept: Sequence[tuple[Labels, Labels]], ignore: tuple[int, ...]) -> str:
-    """Return a sentence if labels are predicted that no true mask has, and true ones are never predicted: most likely they are the same."""
+    """Return a sentence if labels are predicted that no true mask has, and true ones never are: they may be the same."""
     true, predicted = ({int(label) for pair in kept for label in np.unique(pair[k][~np.isin(pair[0], ignore)])} for k in (0, 1))
     if not (true - predicted and predicted - true):
         return ""
     missed, strange = (", ".join(map(str, sorted(some)[:_SHOWN])) for some in (true - predicted, predicted - true))
     return (
-        f"\nlabels {missed} are never predicted, and the predicted {strange} are in no true mask: if labels stood for others in the "
-        "training, give the same labels here"
+        f"\nlabels {missed} are never predicted, and the predicted {strange} are in no true mask: if labels stood for others in "
+        "the training, give the same here, labels= or --config"
     )
 
 
