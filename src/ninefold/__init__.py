@@ -3,7 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from ninefold.errors import NinefoldError
+from ninefold.errors import MissingExtraError, NinefoldError
 from ninefold.settings import options
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.counts import connectivity_counts
@@ -94,15 +94,28 @@ _LATE = {
 }
 
 
+_EXTRAS = ("learn", "segment")  # what needs more than PyTorch and NumPy has an extra of its name
 _ROOMS = ("compat", "data", "learn", "segment", "structured", "symmetry")
 _MODULES = ("drawing", "functional", "models", "nn", "pooling_theory", *_ROOMS)
+
+
+def _room(name: str) -> Any:
+    """Return a package of this one, or say which extra brings what it needs."""
+    from importlib import import_module  # noqa: PLC0415  the point of being late
+
+    try:
+        return import_module(f"ninefold.{name}")
+    except ModuleNotFoundError as error:
+        if name not in _EXTRAS or (error.name or "").startswith("ninefold"):
+            raise
+        raise MissingExtraError(f"ninefold.{name} needs {error.name}: pip install 'ninefold[{name}]'") from error
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module  # noqa: PLC0415  the point of being late
 
     if name in _MODULES:
-        return import_module(f"ninefold.{name}")
+        return _room(name)
     if name not in _LATE:
         raise AttributeError(f"module 'ninefold' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"ninefold.{_LATE[name]}"), name)
