@@ -242,3 +242,16 @@ def test_bands_that_are_no_colours_are_all_read(tmp_path, bands, kind):
     values = np.arange(4 * 5 * bands).reshape(4, 5, bands).astype(kind)
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig")
     assert np.array_equal(read(tmp_path / "a.tif").numpy(), np.moveaxis(values, 2, 0))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16"])
+def test_infrared_beside_colours_is_not_left_out_and_planes_without_colours_are_bands(tmp_path, kind):
+    values = np.arange(4 * 6 * 5).reshape(4, 6, 5).astype(kind)
+    tifffile.imwrite(tmp_path / "a.tif", values.transpose(1, 2, 0).copy(), photometric="rgb", extrasamples=["unspecified"])
+    tifffile.imwrite(tmp_path / "b.tif", values, photometric="minisblack", planarconfig="separate")
+    for name in ("a", "b"):
+        sample = read(tmp_path / f"{name}.tif")
+        assert sample.axes == ("y", "x")
+        assert np.array_equal(sample.numpy(), values)
+    tifffile.imwrite(tmp_path / "c.tif", values.transpose(1, 2, 0).copy(), photometric="rgb", extrasamples=["unassalpha"])
+    assert read(tmp_path / "c.tif").meta["channels"] == "RGBA"

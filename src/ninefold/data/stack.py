@@ -57,11 +57,13 @@ def read_stack(path: Path, series: int | None, incomplete: str) -> Sample:
         values = found.asarray()
         steps = _ome_steps(pixels) if file.is_ome else _imagej_steps(file) if file.is_imagej else {}
         about = {"axes": found.axes, "series": len(file.series), "promised": promised}
+        grey = int(found.keyframe.photometric) < 2
         if (tag := found.keyframe.tags.get("Orientation")) is not None and found.axes in ("YX", "YXS"):
             about["orientation"] = int(tag.value)
     if said and incomplete == "error":
         raise DataError(f"{path} is damaged: {said[0]}; incomplete='keep' reads what is there")
-    return _ordered(path, values, found.axes, steps, about)
+    # planes of no colour in one page are bands, as geographic programs write them
+    return _ordered(path, values, "CYX" if found.axes == "SYX" and grey else found.axes, steps, about)
 
 
 def _number_of(path: Path, file: Any, series: int | None) -> int:
@@ -91,7 +93,9 @@ def is_picture(path: Path) -> bool:
         if not len(file.series) or file.series[0].axes not in ("YX", "YXS"):
             return False
         page = file.series[0].keyframe
-        colours = page.samplesperpixel, int(page.photometric) > 1, tuple(page.extrasamples)[:1] in ((1,), (2,))
+        more = tuple(map(int, page.extrasamples))
+        # a band beside colours that is said to be no transparency, such as infrared, would be left out of an image
+        colours = page.samplesperpixel, int(page.photometric) > 1 and more[:1] != (0,), more[:1] in ((1,), (2,))
     if colours[0] == 1:
         return str(page.dtype) in _GREYS
     return str(page.dtype) in _COLOURS and ((colours[0] in (3, 4) and colours[1]) or colours == (2, False, True))
