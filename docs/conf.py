@@ -45,6 +45,7 @@ suppress_warnings = ["ref.python"]  # a short name in a docstring may be that of
 templates_path: list[str] = []
 html_theme = "furo"
 html_title = "ninefold"
+html_logo = html_favicon = "_static/ninefold.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False

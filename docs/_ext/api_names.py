@@ -19,6 +19,7 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+from sphinx.ext import autosummary
 from sphinx.util.docutils import SphinxDirective
 
 
@@ -31,7 +32,7 @@ def lines(module: str, names: list[str]) -> list[str]:
         If the module has no such name.
     """
     room = import_module(module)
-    described = [name for name in names if callable(getattr(room, name))]
+    described = [name for name in names if inspect.isclass(getattr(room, name)) or inspect.isroutine(getattr(room, name))]
     text = [f".. currentmodule:: {module}", ""]
     if described:
         text += [".. autosummary::", "   :nosignatures:", "", *(f"   {name}" for name in described), ""]
@@ -46,10 +47,18 @@ def entry(module: str, name: str, value: object) -> list[str]:
         return [f".. autoclass:: {module}.{name}", "   :members:"]
     if inspect.ismodule(value):
         return [f".. automodule:: {value.__name__}", "   :members:"]
-    if callable(value):
+    if inspect.isroutine(value):
         return [f".. autofunction:: {module}.{name}"]
-    keys = f"A dictionary with the keys {', '.join(f'``{key!r}``' for key in value)}." if isinstance(value, Mapping) else ""
-    return [f".. py:data:: {module}.{name}", "", f"   {keys or f'``{value!r}``'}"]
+    return [f".. py:data:: {module}.{name}", "", f"   {told(value)}"]
+
+
+def told(value: object) -> str:
+    """Return what a constant is, without addresses of this process."""
+    if isinstance(value, Mapping):
+        return f"A dictionary with the keys {', '.join(f'``{key!r}``' for key in value)}."
+    if isinstance(value, tuple):
+        return f"A tuple of {', '.join(f'``{part.__name__}``' for part in value)}."
+    return f"``{str(value).replace('typing.', '').replace('collections.abc.', '')}``"
 
 
 def links(module: str, home: str, names: list[str]) -> list[str]:
@@ -83,5 +92,6 @@ class ApiNames(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add the directive to Sphinx."""
+    autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.", "fig.")  # a full stop after these ends no sentence
     app.add_directive("api-names", ApiNames)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -186,7 +186,7 @@ def main() -> int:
     parser.add_argument("site", type=Path)
     parser.add_argument("pages", nargs="*", help="pages to visit, all if none is named")
     parser.add_argument("--shots", type=Path, help="folder for pictures of the pages")
-    told = parser.parse_args()
+    told = parser.parse_intermixed_args()
     program = os.environ.get("NINEFOLD_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         print(
