@@ -29,6 +29,7 @@ check: $(STAMP)  ## style, types, the order of imports, and every example in a d
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/python -m pytest -n auto --doctest-modules src/ninefold
 
 $(VENV)/.docs-installed: $(STAMP)
@@ -40,8 +41,9 @@ docs: $(VENV)/.docs-installed  ## the site, in build/docs/html: warnings are err
 	$(BIN)/python docs/_site/links.py build/docs/html
 	$(BIN)/python docs/_site/visit.py build/docs/html
 
-fuzz: $(STAMP)  ## random convolutions against the definition, by every native engine; ARGS="--cases 100000"
+fuzz: $(STAMP)  ## random convolutions against the definition, by every native engine, then lattices, graphs and dictionaries; ARGS="--cases 100000"
 	$(BIN)/python tests/fuzz.py $(ARGS)
+	$(BIN)/python tests/fuzz_labels.py
 
 sanitize: $(STAMP)  ## the native engines' tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	bash native/separate.sh sanitize
