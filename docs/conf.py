@@ -1,5 +1,6 @@
 """How the site is built: ``make docs``. The choice of tools is in ``design/0011-docs-site.md``."""
 
+import os
 import sys
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -25,7 +26,11 @@ exclude_patterns = ["_ext", "_site"]
 # Pages are Markdown, as they were before there was a site: they read well in a repository's own view, too.
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # the outputs in the notebooks are shown; tests/docs/test_notebooks.py runs every cell
+# The outputs in the notebooks are shown, and tests/docs/test_notebooks.py runs every cell.
+# NINEFOLD_DOCS_EXECUTE=1 runs them here, too.
+nb_execution_mode = "force" if os.environ.get("NINEFOLD_DOCS_EXECUTE") else "off"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600  # seconds for a cell
 
 # Docstrings are NumPy style. A name in single backquotes is a link where the site has a page for it, else it is only set as code.
 autosummary_generate = False  # a page per group of names, not per name: see _ext/api_names.py

@@ -1,4 +1,6 @@
-"""Run every block of the pages in `families`, and write the pictures they show: ``python docs/pictures.py [page ...]``.
+"""Run every block of the pages in `families` and `tutorials`, and write the pictures they show: ``python docs/pictures.py``.
+
+Names of pages after that choose some of them.
 
 A block of ``python`` is run; a block of ``pycon`` is a dialogue, whose results are checked. Blocks of a page share their names.
 An image that follows a block is the `figure` that it made.
@@ -17,6 +19,7 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 PAGES = sorted((HERE / "families").glob("*.md"))
+TUTORIALS = sorted((HERE / "tutorials").glob("*.md"))
 
 _BLOCK = re.compile(r"^```(python|pycon)\n(.*?)^```\n(?:\s*!\[[^\]]*\]\(([^)]+)\))?", re.MULTILINE | re.DOTALL)
 
@@ -53,7 +56,7 @@ def _check(page: Path, code: str, names: dict[str, Any]) -> None:
 
 def main(wanted: list[str]) -> None:
     """Write the pictures of the pages wanted, or of all."""
-    for page in PAGES:
+    for page in (*PAGES, *TUTORIALS):
         if wanted and page.stem not in wanted:
             continue
         for image, figure in run(page).items():
