@@ -180,6 +180,7 @@ def timed(config: TrainConfig, pairs: list[Pair], seconds: float) -> tuple[Segme
         images, labels = crops.batch(*divmod(step, len(crops)))
         total, count = task.sums(model(images), labels, step)
         (total / count).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
     raise AssertionError
 

@@ -19,6 +19,8 @@ from ninefold.segment.config import TrainConfig
         ({"learning_rate": float("nan")}, ArgumentError, "learning_rate is nan"),
         ({"validation": 1}, ArgumentError, "validation is 1"),
         ({"kernel": 4}, ArgumentError, "kernel is 4: it must be odd"),
+        ({"clip": -0.5}, ArgumentError, "clip is -0.5: it must be 0 or more"),
+        ({"clip": float("nan")}, ArgumentError, "clip is nan"),
         ({"loss": "malis"}, ArgumentError, "needs task='objects'"),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.segment.scenes import scenes
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ninefold import storing
 from ninefold.errors import ArgumentError, ArgumentTypeError, CheckpointError, DTypeError, ModelError, ShapeError
@@ -182,6 +183,36 @@ def test_a_checkpoint_of_another_training_is_refused_and_left(whole, others, wor
     with pytest.raises(CheckpointError, match=f"of another training.*{words}"):
         train(config_of(tmp_path, **others), scenes(), tell=silent)
     assert path.read_bytes() == content
+
+
+def test_a_checkpoint_without_a_setting_that_there_was_not_is_gone_on_from(tmp_path):
+    with pytest.raises(_Killed):
+        train(config_of(tmp_path, clip=0.0), scenes(), tell=silent, progress=Dying(5))
+    for path in tmp_path.glob("checkpoint*"):
+        about, tensors = storing.unpacked_tensors(path, "ninefold training", 1, CheckpointError)
+        assert about["of"].pop("clip") == 0.0
+        path.write_bytes(storing.packed_tensors(tensors, about, "ninefold training", 1))
+    with pytest.raises(CheckpointError, match=r"clip was 0.0 and is 1.0; give another out"):
+        train(config_of(tmp_path), scenes(), tell=silent)
+    told = []
+    train(config_of(tmp_path, clip=0.0), scenes(), tell=told.append)
+    assert told[1] == "going on from epoch 2, step 0"
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.03])
+def test_gradients_are_scaled_down_to_a_norm(clip, tmp_path):
+    found = []
+
+    def look(optimizer, *_):
+        found.append(float(torch.stack([p.grad.norm() for group in optimizer.param_groups for p in group["params"]]).norm()))
+
+    hook = register_optimizer_step_pre_hook(look)
+    try:
+        train(config_of(tmp_path, clip=clip, epochs=1), scenes(), tell=silent)
+    finally:
+        hook.remove()
+    assert len(found) == 4
+    assert max(found) == pytest.approx(clip, rel=1e-4) if clip else max(found) > 0.1
 
 
 def test_a_full_disk_stops_nothing(whole, tmp_path, monkeypatch):

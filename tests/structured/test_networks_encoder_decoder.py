@@ -66,6 +66,33 @@ def test_norms_and_gradients(norm):
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])
+@pytest.mark.parametrize("up", ["transposed", "resize"])
+def test_weights_without_normalisation_pass_on_as_much_as_they_get(ndim, up):
+    torch.manual_seed(0)
+    net = EncoderDecoder(9, 4, widths=(30, 40, 50), ndim=ndim, up=up, norm="none").double()
+    for name, weight in net.named_parameters():
+        if name.endswith("bias"):
+            assert not weight.any(), name
+        else:
+            reads = weight.shape[0] if weight.shape[2:] == (2,) * ndim else weight[0].numel()
+            assert (weight.var() * reads / 2).item() == pytest.approx(1, abs=0.15 if weight.numel() > 500 else 0.5), name
+    plain = UNet(1, 2, widths=(8, 9), ndim=ndim).down[0][0].weight  # with it, they are as PyTorch draws them: from an interval
+    assert plain.abs().max() <= 3 ** (-ndim / 2)
+
+
+def test_a_deep_network_without_normalisation_depends_on_its_image():
+    torch.manual_seed(0)
+    net = EncoderDecoder(2, 3, widths=(8,) * 5, norm="none").double()
+    x = torch.randn(2, 2, 32, 48, dtype=torch.float64)
+    for level in net.down:
+        y = level(net.pool(x) if x.shape[1] == 8 else x)
+        assert 0.1 < (y.square().mean() / x.square().mean()).item() < 10
+        x = y
+    out = net(torch.randn(2, 2, 32, 48, dtype=torch.float64))
+    assert out.std() > 0.1
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
 @pytest.mark.parametrize("pool", ["max", "average"])
 def test_unit_stride(ndim, pool):
     torch.manual_seed(0)

@@ -26,6 +26,8 @@ class Checkpoints:
         What must be the same for a state to be gone on from (JSON).
     tell : callable
         Called with a sentence on each file that cannot be used.
+    before : dict
+        What is taken for names of `about` that a state does not have, for it is of an earlier version.
 
     Examples
     --------
@@ -37,9 +39,11 @@ class Checkpoints:
     {'step': 3, 'weights': {'a': tensor([1., 1.])}}
     """
 
-    def __init__(self, folder: Path, about: dict[str, Any], tell: Callable[[str], None] = print) -> None:
+    def __init__(
+        self, folder: Path, about: dict[str, Any], tell: Callable[[str], None] = print, before: dict[str, Any] | None = None
+    ) -> None:
         self.newest, self.before = folder / "checkpoint.safetensors", folder / "checkpoint.before.safetensors"
-        self.about, self.tell = about, tell
+        self.about, self.tell, self.before_names = about, tell, before or {}
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a state; the newest becomes the one before.
@@ -92,6 +96,7 @@ class Checkpoints:
         return None
 
     def _same(self, other: dict[str, Any], path: Path) -> None:
+        other = self.before_names | other
         odd = [key for key in self.about if other.get(key) != self.about[key]]
         if odd:
             what = ", ".join(f"{key} was {other.get(key)!r} and is {self.about[key]!r}" for key in odd)

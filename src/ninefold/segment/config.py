@@ -7,10 +7,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ninefold.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["TrainConfig"]
+__all__ = ["BEFORE", "TrainConfig"]
 
 _FREE = ("images", "masks", "out", "patience", "checkpoint_steps", "resume")
 """What may be another when a training is gone on with."""
+
+BEFORE = {"clip": 0.0}
+"""Settings that checkpoints of earlier versions do not name, as these versions had them."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class TrainConfig:
         Passes, and how many crops of each picture one pass has.
     learning_rate, weight_decay : float
         Of AdamW; the rate falls as a cosine to nothing.
+    clip : float
+        Norm that a step's gradient, of all weights together, is scaled down to; 0 leaves it as it is.
     balance : {"none", "median", "inverse"}
         Weights of classes: none, median frequency over frequency (Farabet 2013), or one over frequency.
         Of affinities: the two others give edges within and between objects the same weight.
@@ -103,6 +108,7 @@ class TrainConfig:
     repeats: int = 4
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
+    clip: float = 1.0
     balance: Literal["none", "median", "inverse"] = "none"
     loss: Literal["cross_entropy", "malis"] = "cross_entropy"
     malis_after: int = 100
@@ -123,9 +129,10 @@ class TrainConfig:
             "patience": 0,
             "malis_after": 0,
             "weight_decay": 0,
+            "clip": 0,
         }
         for name, low in least.items():
-            if getattr(self, name) < low:
+            if not getattr(self, name) >= low:
                 raise ArgumentError(f"{name} is {getattr(self, name)}: it must be {low} or more")
         if not self.learning_rate > 0:
             raise ArgumentError(f"learning_rate is {self.learning_rate}: it must be more than 0")

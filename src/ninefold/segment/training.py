@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ninefold.errors import ArgumentError, CheckpointError
 from ninefold.segment.checkpoint import Checkpoints
-from ninefold.segment.config import TrainConfig
+from ninefold.segment.config import BEFORE, TrainConfig
 from ninefold.segment.crops import Crops, Kept, Pairs, check_held, split, survey
 from ninefold.segment.logs import Logs
 from ninefold.segment.losses import class_weights
@@ -165,7 +165,8 @@ class _Training:
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, foreach=False
         )
         self.state, self.names, self.kept = _State(), names, ""
-        self.checkpoints = Checkpoints(config.folder, config.fingerprint() | {"number of images": len(pairs)}, self.tell)
+        about = config.fingerprint() | {"number of images": len(pairs)}
+        self.checkpoints = Checkpoints(config.folder, about, self.tell, BEFORE)
         self.path = config.folder / "model.safetensors"
         size = "x".join(map(str, [found.shape.channels, *["?"] * found.shape.ndim]))
         self.tell(
@@ -253,6 +254,8 @@ class _Training:
             raise ArgumentError(
                 f"the loss is {float(both[0] / divisor)} at step {done}: take a smaller learning_rate than {rate:g}"
             )
+        if self.config.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip, foreach=False)
         self.optimizer.step()
         return float(both[0] / divisor)
 

@@ -46,6 +46,9 @@ class EncoderDecoder(nn.Module):
     An image of any size: its border is continued at the end of each axis up to a multiple of ``2 ** (levels - 1)``, and the
     logits are cropped. All convolutions keep the size, where the original U-Net's take off the border; their padding is zero.
 
+    Without normalisation weights are drawn with variance 2 over the values that an output reads, and biases are zero (He et al.
+    2015, arXiv 1502.01852): PyTorch's own make maps smaller from layer to layer, and outputs that hardly depend on the image.
+
     Parameters of a level on the way down from a to b maps, kernel positions k = 3^ndim, with batch normalisation: ``k (a b + b b)
     + 4 b``; up with skips from a to b, transposed: ``2^ndim a b + b + k (2 b b + b b) + 4 b``.
 
@@ -79,6 +82,8 @@ class EncoderDecoder(nn.Module):
         self.up = nn.ModuleList(_doubling(ndim, a, b, up) for a, b in steps)
         self.merge = nn.ModuleList(_level(ndim, 2 * b if skips else b, b, norm) for _, b in steps)
         self.classifier = layer("Conv", ndim)(maps[0], classes, 1)
+        if norm == "none":
+            _draw(self)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits ``(batch, classes, *space)`` of every position.
@@ -139,6 +144,20 @@ def _level(ndim: int, inputs: int, outputs: int, norm: str) -> nn.Sequential:
             parts.append(getattr(nn, f"{norm.capitalize()}Norm{ndim}d")(outputs, affine=True))
         parts.append(nn.ReLU())
     return nn.Sequential(*parts)
+
+
+def _draw(network: nn.Module) -> None:
+    """Draw the weights of all convolutions so that ReLUs pass on as much as they get."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        elif isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
+            # kernels do not overlap: an output reads one position of every map
+            nn.init.normal_(module.weight, std=(2 / module.in_channels) ** 0.5)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def _doubling(ndim: int, inputs: int, outputs: int, up: str) -> nn.Module:
