@@ -217,3 +217,15 @@ def test_chunks_of_unknown_sizes_are_read():
     assert np.array_equal(torch.cat(read(some))[:, 0].numpy(), given[1:])
     with pytest.raises(ShapeError, match="unknown sizes"):
         Images(array.from_array(np.zeros((2, 4, 5)))[:, array.from_array(np.arange(4)) > 1])
+
+
+@pytest.mark.parametrize("orientation", [3, 5, 6, 8])
+def test_a_turned_tiff_of_grey_values_is_not_scrambled(tmp_path, orientation):
+    stored = np.arange(5 * 7, dtype=np.uint8).reshape(5, 7)
+    picture = Image.fromarray(stored)
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "a.tif", exif=exif)
+    upright = {3: np.rot90(stored, 2), 5: stored.T, 6: np.rot90(stored, -1), 8: np.rot90(stored)}[orientation]
+    (found,) = read(tmp_path / "a.tif")
+    assert np.array_equal(found[0, 0].numpy(), upright)

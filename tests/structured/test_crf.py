@@ -375,3 +375,14 @@ def test_start_and_steps_go_on():
     kernel, unary = ExactFilter(drawn(20, 2)), drawn(3, 20)
     terms = [Term.made(kernel, torch.full((3,), -1.0), "symmetric", self_term=True)]
     torch.testing.assert_close(mean_field(unary, terms, 1, mean_field(unary, terms, 2)), mean_field(unary, terms, 3))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_compiled_model_runs_it_between_its_parts(engine):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), DenseCRF([GaussianKernel(width=2.0)], steps=2, engine=engine))
+    x = drawn(1, 2, 7, 5)
+    found = torch.compile(model, backend="eager")(x)
+    torch.testing.assert_close(found, model(x))
+    (found[0, 0] ** 2).sum().backward()
+    assert model[0].weight.grad.abs().sum() > 0

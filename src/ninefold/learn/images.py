@@ -183,7 +183,8 @@ def _read(path: Path) -> np.ndarray:
     from PIL import Image, ImageOps  # noqa: PLC0415  an extra
 
     try:
-        with Image.open(path) as opened:
+        # from an open file: Pillow maps a path into memory, and turns rows of some TIFF by what it knows of them too late
+        with path.open("rb") as file, Image.open(file) as opened:
             image = ImageOps.exif_transpose(opened)
             if image.mode in ("P", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"):
                 image = image.convert("RGB")

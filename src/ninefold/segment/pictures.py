@@ -50,14 +50,14 @@ def stretched(image: Tensor) -> Tensor:
 
 
 def overlay(
-    picture: NDArray[np.uint8], labels: NDArray[Any], *, ignore: int | None = None, background: int | None = 0
+    picture: NDArray[np.uint8], labels: NDArray[Any] | Tensor, *, ignore: int | None = None, background: int | None = 0
 ) -> NDArray[np.uint8]:
     """Return a picture with its labels in colours over it, and their borders drawn.
 
     Parameters
     ----------
     picture : ndarray of uint8, shape (height, width, 3)
-    labels : ndarray of int, shape (height, width), or (depth, height, width), of which the middle is shown
+    labels : ndarray or Tensor of int, shape (height, width), or (depth, height, width), of which the middle is shown
     ignore : int, optional
         A label that is left as the picture is.
     background : int, optional
@@ -77,6 +77,7 @@ def overlay(
     from skimage.color import label2rgb  # noqa: PLC0415  takes a second to load
     from skimage.segmentation import find_boundaries  # noqa: PLC0415
 
+    labels = np.asarray(labels)
     flat = labels[labels.shape[0] // 2] if labels.ndim == 3 else labels
     if flat.shape != picture.shape[:2]:
         raise ShapeError(f"labels of {flat.shape} do not fit a picture of {picture.shape[:2]}")

@@ -116,6 +116,7 @@ class DenseCRF(nn.Module):
         said = f"steps={self.steps}, unary={self.unary}, normalization={self.normalization}"
         return f"{said}, self_term={self.self_term}, engine={self.engine}, blur={self.blur}, output={self.output}"
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # no compiler looks into a lattice: it runs between compiled parts
     def forward(
         self, unary: Tensor, image: Tensor | None = None, features: Sequence[Tensor] = (), *, steps: int | None = None
     ) -> Tensor:
