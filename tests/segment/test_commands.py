@@ -101,6 +101,23 @@ def test_from_pictures_to_scores(textures, tmp_path):
     assert json.loads((tmp_path / "c").read_text())["mean IoU"] == 1.0
 
 
+def test_tiles_give_the_same_masks_and_wrong_ones_none(textures, tmp_path):
+    words = ["segment", "predict", "--model", textures / "run" / "model.safetensors", "--images", textures / "images"]
+    for name, more in (("whole", []), ("one", ["--tile", "16"]), ("each", ["--tile", "9,40"])):
+        told, code = ninefold(*words, "--probabilities", "--out", tmp_path / name, *more)
+        assert code == 0, told
+        found, whole = (read_arrays(tmp_path / folder / "s1.npz").data for folder in (name, "whole"))
+        torch.testing.assert_close(found, whole, rtol=0, atol=2e-5)
+    for tile, sentence in (
+        ("0", "tile must be at least 1, got 0"),
+        ("a", "--tile 'a' must be a whole number, or one for each axis, such as 64,64,16"),
+        ("8,8,8", "tile must be one number or 2 (one per spatial axis), got (8, 8, 8)"),
+    ):
+        told, code = ninefold(*words, "--out", tmp_path / "none", "--tile", tile)
+        assert (code, told) == (2, sentence)
+    assert not (tmp_path / "none").exists()
+
+
 def test_from_volumes_to_objects(tmp_path):
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()

@@ -58,11 +58,14 @@ def test_too_little_memory_is_said_before_anything_starts(others, words, tmp_pat
 
 
 def test_an_image_held_out_for_which_memory_is_too_small_is_said(tmp_path, little):
-    little(1 << 27)
+    little(1 << 25)
     (held,) = split(5, 0.2, 0)[1]
     pairs = scenes()
     pairs[held] = torch.zeros(2, 1, 1).expand(2, 1900, 1700), torch.zeros(1, 1).long().expand(1900, 1700)
-    with pytest.raises(RoomError, match="an image of 1900x1700 pixels with a network of width 4 needs .* cut it into parts"):
+    with pytest.raises(
+        RoomError,
+        match="an image of 1900x1700 pixels with a network of width 4, in tiles of .* needs .* cut the image into parts",
+    ):
         train(config_of(tmp_path), pairs, tell=silent)
 
 
@@ -70,11 +73,11 @@ def test_a_large_image_is_passed_over_and_named(tmp_path, little):
     model = Segmenter(config_of(tmp_path), Shape(1, 2, 3), [0.5], [0.2])
     model.save(tmp_path / "model.safetensors")
     (tmp_path / "images").mkdir()
-    for name, space in (("large", (1200, 1000)), ("small", (20, 30))):
+    for name, space in (("large", (2200, 2000)), ("small", (20, 30))):
         write_image(tmp_path / "images" / f"{name}.png", torch.zeros(1, *space, dtype=torch.uint8))
-    little(1 << 26)
+    little(1 << 25)
     told = predict(tmp_path / "model.safetensors", tmp_path / "images", tmp_path / "out")
     assert "1 masks written" in told
     assert "1 images were passed over, the first: " in told
-    assert "large.png: to predict an image of 1200x1000 pixels with a network of width 4 needs" in told
+    assert "large.png: to predict an image of 2200x2000 pixels with a network of width 4, in tiles of" in told
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["small.png"]

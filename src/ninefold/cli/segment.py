@@ -89,12 +89,19 @@ def predict(
     overlays: Annotated[bool, typer.Option("--overlays", help="Also write pictures with the labels over them.")] = False,
     method: Annotated[str, typer.Option(help="For objects: mutex, components or watershed.")] = "watershed",
     minimum_size: Annotated[int, typer.Option(min=0, help="For objects: smaller ones are left out.")] = 20,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            help="Side of tiles that are predicted one by one, or one an axis: 512,512,64. If not given: at once, where it fits."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a mask for every image."""
     _needs()
     from ninefold.segment import commands
 
+    sides = None if tile is None else _sides(tile, "--tile")
     with _bar() as progress:
         told = commands.predict(
             model,
@@ -104,6 +111,7 @@ def predict(
             overlays=overlays,
             method=method,  # type: ignore[arg-type]
             minimum_size=minimum_size,
+            tile=sides,
             progress=progress,
         )
     _masks(out, told, progress, as_json)
@@ -259,6 +267,15 @@ def _settings(words: list[str], kind: Any) -> dict[str, Any]:
         except yaml.YAMLError:
             found[name] = value
     return found
+
+
+def _sides(text: str, name: str) -> list[int] | int:
+    """Return one whole number, or one for each axis."""
+    try:
+        sides = [int(word) for word in text.split(",")]
+    except ValueError:
+        raise ArgumentError(f"{name} {text!r} must be a whole number, or one for each axis, such as 64,64,16") from None
+    return sides[0] if len(sides) == 1 else sides
 
 
 def _print(parts: list[Any]) -> None:

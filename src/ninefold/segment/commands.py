@@ -1,6 +1,6 @@
 """What the commands under ``ninefold segment`` do, beside reading their arguments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,7 @@ def predict(
     overlays: bool = False,
     method: Method = "watershed",
     minimum_size: int = 20,
+    tile: int | Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> str:
     """Write a mask for every image of a folder; return in a sentence what that was.
@@ -112,9 +113,13 @@ def predict(
         Also write ``overlays/NAME.png``.
     method, minimum_size
         As in `objects_of`, for models of objects.
+    tile
+        As in `Segmenter.predict`.
 
     Raises
     ------
+    ArgumentError, ArgumentTypeError
+        If `tile` is no side, or not one for each axis.
     ModelError, DataError
         If the model cannot be read, or no image can.
     """
@@ -125,7 +130,7 @@ def predict(
     for k, name in enumerate(folder.names):
         try:
             sample = folder.image(k)
-            found = segmenter.predict(sample.data.to(torch.float32))
+            found = segmenter.predict(sample.data.to(torch.float32), tile)
         except (DataError, RoomError, ShapeError) as error:
             skipped.append(str(error) if str(folder.images[k]) in str(error) else f"{folder.images[k]}: {error}")
             continue

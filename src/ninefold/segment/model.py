@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from ninefold.errors import ModelError, ShapeError
 from ninefold.segment.config import TrainConfig
 from ninefold.segment.room import LITTLE, peak_bytes, probe, share_of_memory
+from ninefold.segment.tiles import cuts, reach, smaller, window
+from ninefold.spec.parse import per_axis
 from ninefold.storing import packed_tensors, unpacked_tensors, write_whole
 from ninefold.structured.networks import RecurrentConvNet, UNet
 from ninefold.structured.room import refuse_beyond
@@ -57,6 +59,10 @@ def long_offsets(ndim: int, reach: int = 9) -> tuple[tuple[int, ...], ...]:
     ((1, 0), (0, 1), (9, 0), (0, 9))
     """
     return tuple(tuple(d if k == axis else 0 for k in range(ndim)) for d in (1, reach) for axis in range(ndim))
+
+
+def _by(sides: Sequence[int]) -> str:
+    return "x".join(map(str, sides))
 
 
 class Segmenter(nn.Module):
@@ -114,11 +120,7 @@ class Segmenter(nn.Module):
         ShapeError
             If the images have another number of channels or axes than those that it was made for.
         """
-        shape = self.shape
-        if images.dim() != shape.ndim + 2 or images.shape[1] != shape.channels:
-            raise ShapeError(
-                f"images have shape {tuple(images.shape)}; this model takes (batch, {shape.channels}, {shape.ndim} axes of space)"
-            )
+        self._check(images)
         scaled = (images - self.mean) / self.deviation
         size, least = images.shape[2:], self.least
         lacking = [max(0, least - n) for n in size]
@@ -129,13 +131,25 @@ class Segmenter(nn.Module):
         steps = found if isinstance(found, tuple) else (found,)
         return tuple(logits[(..., *(slice(n) for n in size))] for logits in steps) if any(lacking) else steps
 
+    def _check(self, images: Tensor) -> None:
+        shape = self.shape
+        if images.dim() != shape.ndim + 2 or images.shape[1] != shape.channels:
+            raise ShapeError(
+                f"images have shape {tuple(images.shape)}; this model takes (batch, {shape.channels}, {shape.ndim} axes of space)"
+            )
+
+    @property
+    def unit(self) -> int:
+        """Pixels of a cell of the coarsest grid, along each axis."""
+        return 2 ** (self.config.depth - 1) if self.config.network == "unet" else 1
+
     @property
     def least(self) -> int:
         """Length of a side below which images are padded."""
         return 2**self.config.depth if self.config.network == "unet" else 1
 
     def memory_needed(self, space: Sequence[int]) -> int:
-        """Return how many bytes `predict` takes at least for an image of this size: measured on some pixels.
+        """Return how many bytes `predict` takes at least for an image of this size at once: measured on some pixels.
 
         Examples
         --------
@@ -148,25 +162,60 @@ class Segmenter(nn.Module):
         image = torch.zeros(self.shape.channels, *size, dtype=torch.float32, device="cpu")
         return int(peak_bytes(lambda: self._predicted(image)) * times)
 
-    def refuse_large(self, space: Sequence[int]) -> None:
-        """Refuse images that memory has no room for.
+    def fitting_tile(self, space: Sequence[int], tile: int | Sequence[int] | None = None) -> tuple[int, ...]:
+        """Return the sides of the tiles that `predict` takes, all of the image where it fits: larger ones need more memory.
+
+        Parameters
+        ----------
+        space : sequence of int
+            Sides of the image.
+        tile : int or sequence of int, optional
+            As in `predict`.
 
         Raises
         ------
         RoomError
             With what is needed and what there is.
-        """
-        if math.prod(space) * self.config.width > LITTLE:
-            what = f"to predict an image of {'x'.join(map(str, space))} pixels with a network of width {self.config.width}"
-            refuse_beyond(self.memory_needed(space), share_of_memory(), what, "cut it into parts, or train a narrower one")
 
-    def predict(self, image: Tensor) -> Tensor:
+        Examples
+        --------
+        >>> config = TrainConfig(images="a", masks="b", out="c", width=4, depth=2)
+        >>> model = Segmenter(config, Shape(3, 2, classes=5), [0.5] * 3, [0.25] * 3)
+        >>> model.fitting_tile((40, 30)), model.fitting_tile((40, 30), 16)
+        ((40, 30), (16, 16))
+        """
+        whole, around, width = tuple(space), reach(self.config), self.config.width
+        sides = whole if tile is None else per_axis(tile, len(space), "tile", 1)
+        if math.prod(window(space, sides, around, self.unit)) * width <= LITTLE:
+            return sides
+        limit, maps = share_of_memory(), 4 * self.shape.outputs * math.prod(space)
+        of_pixel = self.memory_needed(space) / math.prod(space)
+
+        def needed(sides: Sequence[int]) -> int:
+            here = window(space, sides, around, self.unit)
+            return int(of_pixel * math.prod(here)) + maps * (here != whole)
+
+        if tile is None and needed(sides) > limit:
+            # what is measured is the least that it takes: of what the maps leave, half stays free
+            while 2 * needed(sides) - maps > limit and (less := smaller(sides, around, self.unit)):
+                sides = less
+        what, repair = f"an image of {_by(space)} pixels with a network of width {width}", "train a narrower network"
+        if sides != whole:
+            what, repair = f"{what}, in tiles of {_by(sides)},", "give a smaller tile, cut the image into parts, or " + repair
+        refuse_beyond(needed(sides), limit, f"to predict {what}", repair)
+        return sides
+
+    def predict(self, image: Tensor, tile: int | Sequence[int] | None = None) -> Tensor:
         """Return probabilities of classes, or affinities, of one image.
 
         Parameters
         ----------
         image : Tensor of shape (channels, *space)
             As it was read, for training, too.
+        tile : int or sequence of int, optional
+            Side of the tiles that are predicted one after the other, or one for each axis; rounded up to a multiple of
+            ``2 ** (depth - 1)``. Each is read with all that its outputs depend on, so that the result is that of the whole image
+            to rounding. If None, the whole image at once, or, where memory has no room for it, tiles for which it has.
 
         Returns
         -------
@@ -174,14 +223,33 @@ class Segmenter(nn.Module):
 
         Raises
         ------
+        ArgumentError, ArgumentTypeError
+            If `tile` is no side, or not one for each axis.
         ShapeError
             As `forward`.
         RoomError
             If it needs more memory than there is; nothing was started.
+
+        Examples
+        --------
+        >>> config = TrainConfig(images="a", masks="b", out="c", width=4, depth=2)
+        >>> model = Segmenter(config, Shape(3, 2, classes=5), [0.5] * 3, [0.25] * 3)
+        >>> image = torch.rand(3, 37, 51, device="cpu")
+        >>> torch.allclose(model.predict(image, tile=(16, 20)), model.predict(image), atol=1e-5)
+        True
         """
-        if image.dim() == self.shape.ndim + 1:
-            self.refuse_large(image.shape[1:])
-        return self._predicted(image)
+        self._check(image[None])
+        space = tuple(image.shape[1:])
+        if 0 in space:
+            return self._predicted(image)
+        sides = self.fitting_tile(space, tile)
+        parts = list(cuts(space, sides, reach(self.config), self.unit, self.least))
+        if len(parts) == 1:
+            return self._predicted(image)
+        found = torch.empty(self.shape.outputs, *space, dtype=torch.float32, device="cpu")
+        for inner, outer, place in parts:
+            found[(slice(None), *inner)] = self._predicted(image[(slice(None), *outer)])[(slice(None), *place)]
+        return found
 
     def _predicted(self, image: Tensor) -> Tensor:
         training = self.training

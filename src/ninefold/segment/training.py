@@ -195,7 +195,7 @@ class _Training:
                 f"a step of {share} crops of {'x'.join(map(str, space))} pixels with a network of width {config.width}",
                 "take a smaller crop, batch or width",
             )
-        model.refuse_large(largest)
+        model.fitting_tile(largest)
 
     def _parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
