@@ -125,8 +125,14 @@ def test_from_volumes_to_objects(tmp_path):
     for k, (image, mask) in enumerate(cells(3, 3)):
         write_volume(tmp_path / "images" / f"v{k}.tif", Sample(image, *axes))
         write_mask(tmp_path / "masks" / f"v{k}.tif", Sample(mask[None], *axes))
-    told, code = ninefold("segment", "train", *trained(tmp_path, task="objects", crop=12, batch=2))
+    words = ["segment", "train", *trained(tmp_path, task="objects", batch=2)]
+    assert ninefold(*words, "--crop", "12,x") == (
+        "--crop '12,x' must be a whole number, or one for each axis, such as 64,64,16",
+        2,
+    )
+    told, code = ninefold(*words, "--crop", "12,12,8")
     assert code == 0, told
+    assert TrainConfig.from_yaml((tmp_path / "run" / "config.yaml").read_text()).crop == [12, 12, 8]
     out, model = tmp_path / "a", tmp_path / "run" / "model.safetensors"
     words = ["--model", model, "--images", tmp_path / "images", "--probabilities", "--minimum-size", 1]
     told, code = ninefold("segment", "predict", *words, "--out", out)

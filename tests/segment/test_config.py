@@ -19,6 +19,11 @@ from ninefold.segment.config import TrainConfig
         ({"learning_rate": float("nan")}, ArgumentError, "learning_rate is nan"),
         ({"validation": 1}, ArgumentError, "validation is 1"),
         ({"kernel": 4}, ArgumentError, "kernel is 4: it must be odd"),
+        ({"crop": 0}, ArgumentError, "crop must be at least 1, got 0"),
+        ({"crop": [16, 0]}, ArgumentError, r"crop\[1\] must be at least 1, got 0"),
+        ({"crop": []}, ArgumentError, r"crop is \[\]: it must be one number, or one for each axis"),
+        ({"crop": [16, 2.5]}, ArgumentTypeError, r"crop\[1\]"),
+        ({"crop": "16,8"}, ArgumentTypeError, "crop is '16,8', a str: it must be int or list"),
         ({"clip": -0.5}, ArgumentError, "clip is -0.5: it must be 0 or more"),
         ({"clip": float("nan")}, ArgumentError, "clip is nan"),
         ({"loss": "malis"}, ArgumentError, "needs task='objects'"),
@@ -49,4 +54,7 @@ def test_yaml_is_read_back_and_others_come_before_it():
     config = TrainConfig("a", "b", "c: d", learning_rate=1e-4, classes=7, flip=False)
     assert TrainConfig.from_yaml(config.to_yaml()) == config
     assert TrainConfig.from_yaml(config.to_yaml(), width=3).width == 3
+    each = TrainConfig("a", "b", "c", crop=(64, 48, 16))
+    assert TrainConfig.from_yaml(each.to_yaml()) == each
+    assert each.crop_sides(3) == (64, 48, 16)
     assert TrainConfig.from_yaml("images: a\nmasks: b\nout: c\nvalidation: 0.5\nlearning_rate: 1").learning_rate == 1

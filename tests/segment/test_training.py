@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.segment.scenes import scenes
+from tests.segment.scenes import cells, scenes
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ninefold import storing
 from ninefold.errors import ArgumentError, ArgumentTypeError, CheckpointError, DTypeError, ModelError, ShapeError
 from ninefold.segment.config import TrainConfig
-from ninefold.segment.crops import split
+from ninefold.segment.crops import NOTHING, Crops, split
 from ninefold.segment.model import Segmenter
 from ninefold.segment.tasks import Labels
 from ninefold.segment.training import train
@@ -254,6 +254,7 @@ def test_early_stop(tmp_path):
         ([(torch.zeros(2, 9, 8), torch.full((9, 8), -4))] * 3, {}, ArgumentError, "holds the label -4"),
         ([(torch.zeros(2, 9, 8), torch.full((9, 8), 7))] * 3, {"classes": 3}, ArgumentError, "holds the label 7, and classes=3"),
         ([(torch.zeros(1 + k, 9, 8), torch.zeros(9, 8).long()) for k in range(3)], {}, ShapeError, "channels"),
+        (scenes(), {"crop": [16, 16, 8]}, ArgumentError, r"crop must be one number or 2 \(one per.*got \(16, 16, 8\)"),
         (scenes(), {"learning_rate": 1e30, "epochs": 4}, ArgumentError, "take a smaller learning_rate"),
         (
             scenes(1) * 3 + [(scenes(1)[0][0], torch.full((22, 31), 255))] * 2,
@@ -322,6 +323,32 @@ def test_classes_are_weighed(tmp_path):
     plain = train(config_of(tmp_path / "a"), pairs, tell=silent)
     weighed = train(config_of(tmp_path / "b", balance="inverse"), pairs, tell=silent)
     assert plain.history[0]["loss"] != weighed.history[0]["loss"]
+
+
+def test_crops_have_a_side_for_each_axis():
+    labels = torch.arange(20 * 9 * 6).view(20, 9, 6)
+    pairs = [(labels[None].float(), labels)]
+    crops = Crops(pairs, [0], config_of("out", task="objects", crop=[7, 12, 4], batch=9, repeats=9, flip=False))
+    images, found = crops.batch(0, 0)
+    assert images.shape == (9, 1, 7, 12, 4)
+    there = found != NOTHING
+    assert there.flatten(1).sum(1).tolist() == [7 * 9 * 4] * 9  # the second axis is padded
+    assert torch.equal(images[:, 0][there].long(), found[there])
+    starts = found[:, 0, 0, 0]
+    assert len(set(starts.tolist())) > 4
+    for one, start in zip(found[:, :, :9], starts, strict=True):
+        assert torch.equal(one - start, labels[:7, :, :4])
+
+
+def test_a_volume_is_trained_on_by_a_side_for_each_axis_and_gone_on_with(tmp_path):
+    pairs = cells(3, 3)
+    settings = {"task": "objects", "crop": (12, 8, 5), "batch": 2}
+    with pytest.raises(_Killed):
+        train(config_of(tmp_path, **settings), pairs, tell=silent, progress=Dying(5))
+    told = []
+    outcome = train(config_of(tmp_path, **settings), pairs, tell=told.append)
+    assert told[1].startswith("going on from epoch")
+    assert Segmenter.load(outcome.path).config.crop == [12, 8, 5]
 
 
 WORKER = """

@@ -55,6 +55,7 @@ def train(
     masks: Annotated[str | None, typer.Option(help="The folder of their masks, of the same names.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder for the model, checkpoints, log and pictures.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings in YAML; those given here come before.")] = None,
+    crop: Annotated[str | None, typer.Option(help="Side of the crops, or one an axis: 64,64,16.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, such as epochs=50; may be repeated.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -64,7 +65,9 @@ def train(
     from ninefold.segment.config import TrainConfig
     from ninefold.segment.parallel import world
 
-    given = {name: value for name, value in (("images", images), ("masks", masks), ("out", out)) if value is not None}
+    sides = None if crop is None else _sides(crop, "--crop")
+    named = {"images": images, "masks": masks, "out": out, "crop": sides}
+    given = {name: value for name, value in named.items() if value is not None}
     settings = TrainConfig.from_yaml(_text(config) if config else "", **(_settings(set_ or [], TrainConfig) | given))
     with _bar() as progress:
         try:

@@ -6,6 +6,7 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ninefold.errors import ArgumentError, ArgumentTypeError
+from ninefold.spec.parse import per_axis
 
 __all__ = ["BEFORE", "TrainConfig"]
 
@@ -50,8 +51,9 @@ class TrainConfig:
         Found in the masks if None.
     ignore : int
         The label of pixels that count nowhere.
-    crop : int
-        Side of the crops that are trained on; smaller pictures are padded, and padding counts nowhere.
+    crop : int or list of int
+        Side of the crops that are trained on, or one for each axis, such as ``[64, 64, 16]``; smaller pictures are
+        padded, and padding counts nowhere.
     batch : int
         Crops a step, over all processes.
     epochs, repeats : int
@@ -102,7 +104,7 @@ class TrainConfig:
     kernel: int = 5
     classes: int | None = None
     ignore: int = 255
-    crop: int = 128
+    crop: int | list[int] = 128
     batch: int = 4
     epochs: int = 20
     repeats: int = 4
@@ -121,10 +123,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
+        crop: Any = self.crop
+        if isinstance(crop, tuple):  # YAML and JSON have lists alone
+            object.__setattr__(self, "crop", list(crop))
         hints = get_type_hints(type(self))
         for field in fields(self):
             _check(field.name, getattr(self, field.name), hints[field.name])
-        least = {"width": 1, "depth": 1, "steps": 1, "kernel": 1, "crop": 1, "batch": 1, "epochs": 1, "repeats": 1} | {
+        least = {"width": 1, "depth": 1, "steps": 1, "kernel": 1, "batch": 1, "epochs": 1, "repeats": 1} | {
             "checkpoint_steps": 1,
             "patience": 0,
             "malis_after": 0,
@@ -134,6 +139,7 @@ class TrainConfig:
         for name, low in least.items():
             if not getattr(self, name) >= low:
                 raise ArgumentError(f"{name} is {getattr(self, name)}: it must be {low} or more")
+        self.crop_sides(len(self.crop) if isinstance(self.crop, list) else 1)
         if not self.learning_rate > 0:
             raise ArgumentError(f"learning_rate is {self.learning_rate}: it must be more than 0")
         if not 0 < self.validation < 1:
@@ -180,6 +186,23 @@ class TrainConfig:
             raise ArgumentError(f"the settings lack {', '.join(lacking)}")
         kinds = get_type_hints(cls)
         return cls(**{name: _number(value) if kinds[name] is float else value for name, value in values.items()})
+
+    def crop_sides(self, ndim: int) -> tuple[int, ...]:
+        """Return the sides of crops of images of so many axes.
+
+        Raises
+        ------
+        ArgumentError, ArgumentTypeError
+            If `crop` is not one for each axis.
+
+        Examples
+        --------
+        >>> TrainConfig("a", "b", "c", crop=64).crop_sides(2), TrainConfig("a", "b", "c", crop=[64, 64, 16]).crop_sides(3)
+        ((64, 64), (64, 64, 16))
+        """
+        if self.crop == []:
+            raise ArgumentError("crop is []: it must be one number, or one for each axis")
+        return per_axis(self.crop, ndim, "crop", 1)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the settings that a checkpoint depends on."""

@@ -282,18 +282,18 @@ class Crops:
         return [self.indices[k] for _ in range(self.config.repeats) for k in draw.permutation(len(self.indices))]
 
     def _crop(self, index: int, key: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-        """Cut a square out of a picture, mirrored or not; padded where the picture is smaller."""
+        """Cut a piece out of a picture, mirrored or not; padded where the picture is smaller."""
         draw, config = np.random.default_rng([13, *key]), self.config
         image, labels = self.pairs[index]
-        for axis in range(labels.dim()):
-            size = labels.shape[axis]
-            start, length = int(draw.integers(max(1, size - config.crop + 1))), min(size, config.crop)
+        sides = config.crop_sides(labels.dim())
+        for axis, (size, side) in enumerate(zip(labels.shape, sides, strict=True)):
+            start, length = int(draw.integers(max(1, size - side + 1))), min(size, side)
             image, labels = image.narrow(axis + 1, start, length), labels.narrow(axis, start, length)
         if config.task == "labels":
             labels = labels.masked_fill(labels == config.ignore, NOTHING)
         if config.flip and (axes := [axis for axis in range(labels.dim()) if draw.integers(2)]):
             image, labels = image.flip([axis + 1 for axis in axes]), labels.flip(axes)
-        around = [side for size in reversed(labels.shape) for side in (0, config.crop - size)]
+        around = [n for size, side in zip(reversed(labels.shape), reversed(sides), strict=True) for n in (0, side - size)]
         return (
             torch.nn.functional.pad(image.to(torch.float32), around),
             torch.nn.functional.pad(labels.to(torch.int64), around, value=NOTHING),

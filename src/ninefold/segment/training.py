@@ -177,7 +177,7 @@ class _Training:
     def _fits(self, largest: tuple[int, ...]) -> None:
         """Refuse crops and images that memory has no room for, before anything starts."""
         config, model, share = self.config, self.model, math.ceil(self.config.batch / self.world.size)
-        space = (config.crop,) * model.shape.ndim
+        space = config.crop_sides(model.shape.ndim)
         if share * math.prod(space) * config.width > LITTLE:
             size, times = probe(space, model.least)
             images = torch.zeros(1, model.shape.channels, *size, dtype=torch.float32, device="cpu")
