@@ -13,8 +13,9 @@ from bench.timing import HOPELESS, Times, interleave, once, ratio
 from ninefold import reference
 from ninefold.ops import Site
 from ninefold.ops.layout import channels_last
-from ninefold.planning.choose import choose, engine_named
+from ninefold.planning.choose import choose
 from ninefold.planning.plan import Plan
+from ninefold.rewrites import engine_named
 from ninefold.settings import Options
 from ninefold.spec import Form, Map
 from ninefold.testing.shapes import Shape

@@ -19,7 +19,8 @@ from bench.case import operands
 from ninefold import NinefoldError
 from ninefold.memory import peak_memory
 from ninefold.ops import Site
-from ninefold.planning.choose import choose, engine_named
+from ninefold.planning.choose import choose
+from ninefold.rewrites import engine_named
 from ninefold.settings import Options
 from ninefold.testing.shapes import Shape, load_shapes
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ninefold.engines import native
 from ninefold.engines.base import Runner
 from ninefold.errors import NinefoldError
-from ninefold.planning.choose import engine_named
+from ninefold.rewrites import engine_named
 from ninefold.spec import ConvSpec
 from ninefold.spec.padding import MODES
 from ninefold.spec.problem import Problem

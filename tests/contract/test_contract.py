@@ -9,13 +9,32 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ninefold.engines import ENGINES
+from ninefold.rewrites import REWRITES, after, engine_named
 from ninefold.testing import CHECKS, check_against_reference, check_dot, load_shapes, refusal
 from ninefold.testing.strategies import shapes as drawn_shapes
 
 SHAPES = [shape for shape in load_shapes(Path(__file__).parents[2] / "bench" / "shapes") if shape.contract]
 MAPS = ("c", "h", "g")
 # shapes on the outside: what the definition gives for one is remembered for all engines
-PROBLEMS = [(shape, map_, engine) for shape in SHAPES for map_ in shape.maps for engine in ENGINES]
+REWRITTEN = [
+    engine_named(name)
+    for name in (
+        "aten after conversion to float32",
+        "gemm after conversion to float32, channel clusters",
+        "aten after border written out",
+        "direct after border written out",
+        "aten after channel clusters",
+        "aten after table filled with zeros",
+        "gemm after border written out, table filled with zeros",
+        "aten after border written out, residues of the tile",
+        "aten after border written out, phases as channels",
+        "implicit after residues of the stride",
+        "aten after other memory format",
+    )
+]
+"""Every rewrite with an engine that takes what it leaves; `test_any_engine_after_any_rewrite` draws the others."""
+
+PROBLEMS = [(shape, map_, engine) for shape in SHAPES for map_ in shape.maps for engine in (*ENGINES, *REWRITTEN)]
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +67,22 @@ def test_drawn_shapes(shape, map_):
     for engine in ENGINES:
         check_against_reference(engine, map_, shape)
         check_dot(engine, map_, shape)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(drawn_shapes(), st.sampled_from(MAPS), st.sampled_from(["float32", "float64", "bfloat16"]), st.data())
+def test_any_engine_after_any_rewrite(shape, map_, dtype, data):
+    problem = shape.problem(map_, dtype=dtype)
+    rewrites = [rewrite for rewrite in REWRITES if rewrite.refuses(problem) is None]
+    taking = [e for rewrite in rewrites for e in after(rewrite, problem) if e.refuses(problem) is None]
+    if taking:
+        engine = data.draw(st.sampled_from(taking), label="engine")
+        check_against_reference(engine, map_, shape)
+        check_dot(engine, map_, shape)
+
+
+def test_rewrites_that_the_contract_runs_are_all_of_them():
+    assert {rewrite.name for engine in REWRITTEN for rewrite in engine.chain} == {rewrite.name for rewrite in REWRITES}
 
 
 @pytest.mark.parametrize("map_", MAPS)

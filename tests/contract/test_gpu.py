@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import ninefold as nf
-from ninefold.planning.choose import engine_named, judge
+from ninefold.planning.choose import judge
+from ninefold.rewrites import engine_named
 from ninefold.spec import ConvSpec, Problem
 
 SPECS = {

@@ -20,7 +20,7 @@ from ninefold.engines.direct import Direct
 from ninefold.errors import ArgumentError
 from ninefold.ops import Site
 from ninefold.ops.bound import BOUNDS
-from ninefold.planning.choose import engine_named
+from ninefold.rewrites import engine_named
 from ninefold.settings import Options
 from ninefold.spec import ConvSpec
 from ninefold.spec.problem import Problem

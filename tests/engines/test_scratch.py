@@ -7,7 +7,7 @@ import torch
 
 from ninefold.engines import native
 from ninefold.engines.final import Final
-from ninefold.planning.choose import engine_named
+from ninefold.rewrites import engine_named
 from ninefold.spec import ConvSpec
 from ninefold.spec.problem import Problem
 from ninefold.testing.cases import operands

@@ -15,7 +15,7 @@ from ninefold.ops.layout import channels_last, with_strides_of
 from ninefold.spec import ConvSpec, Problem
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-NATIVE = ("aten", "aten-padded", "aten-other", "aten-backward")
+NATIVE = ("aten", "aten-backward")
 
 
 def in_memory(x, last):

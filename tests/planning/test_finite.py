@@ -10,8 +10,9 @@ import ninefold as nf
 from ninefold.engines import ENGINES
 from ninefold.engines.base import all_finite
 from ninefold.planning import prepare
-from ninefold.planning.choose import choose, engine_named
+from ninefold.planning.choose import choose
 from ninefold.planning.decide import pose
+from ninefold.rewrites import engine_named
 from ninefold.settings import Options
 from ninefold.spec import ConvSpec, Problem
 

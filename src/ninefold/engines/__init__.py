@@ -1,6 +1,6 @@
 """HOW: one file per algorithm. The order is the order of preference at equal cost; the reference, last, accepts everything."""
 
-from ninefold.engines.aten import Aten, AtenBackward, AtenOther, AtenPadded
+from ninefold.engines.aten import Aten, AtenBackward
 from ninefold.engines.bags import Bags
 from ninefold.engines.base import Engine
 from ninefold.engines.direct import Direct
@@ -10,9 +10,6 @@ from ninefold.engines.implicit import Implicit
 from ninefold.engines.local import Local
 from ninefold.engines.reference import Reference
 from ninefold.engines.separable import Separable
-from ninefold.engines.table import Table, TableFilled
-from ninefold.engines.tiles import Interleaved, Phases
-from ninefold.engines.widened import Widened
 from ninefold.engines.winograd import Winograd
 
 __all__ = ["ENGINES"]
@@ -20,8 +17,6 @@ __all__ = ["ENGINES"]
 ENGINES: tuple[Engine, ...] = (
     Aten(),
     AtenBackward(),
-    AtenPadded(),
-    AtenOther(),
     Direct(),
     Local(),
     Separable(),
@@ -29,11 +24,6 @@ ENGINES: tuple[Engine, ...] = (
     Implicit(),
     FFT(),
     Bags(),
-    Interleaved(),
-    Phases(),
     Gemm(),
-    Table(),
-    TableFilled(),
-    Widened(),
     Reference(),
 )

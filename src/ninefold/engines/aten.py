@@ -6,7 +6,6 @@ cannot state (different on both sides, or continued by a mode) are written out f
 products of real ones.
 """
 
-from dataclasses import replace
 from functools import lru_cache
 from math import prod
 
@@ -25,15 +24,13 @@ from ninefold.engines.base import (
     extension,
     folding,
     in_format,
-    owned,
 )
 from ninefold.engines.final import Final
-from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
 
-__all__ = ["Aten", "AtenBackward", "AtenOther", "AtenPadded", "without_channels"]
+__all__ = ["VECTORISED", "Aten", "AtenBackward", "most_padding", "without_channels"]
 
 
 class Aten(Engine):
@@ -42,6 +39,8 @@ class Aten(Engine):
     name = "aten"
     revision = 2
     traits = Traits(direct=True, exact=True, local=True)
+    transparent = True
+    modelled = False
 
     def refuses(self, problem: Problem) -> str | None:
         form = problem.form
@@ -58,7 +57,10 @@ class Aten(Engine):
         return None
 
     def cost(self, problem: Problem, machine: Machine) -> float:
-        reordered = 2 * prod(problem.form.weight_shape) * problem.itemsize
+        form = problem.form
+        reordered = 2 * prod(form.weight_shape) * problem.itemsize
+        if not (_unfolded if problem.map == "h" else _symmetric)(form):  # the border is written out, or folded back
+            reordered += 3 * problem.batch * form.channels.inputs * prod(a.span for a in form.axes) * problem.itemsize
         return (problem.bytes + reordered) / machine.stream + problem.macs / _rate(problem, machine) + 2 * machine.call
 
     def error(self, problem: Problem) -> Error:
@@ -70,7 +72,7 @@ class Aten(Engine):
         border = 0 if _symmetric(form) else spans * problem.itemsize
         size = prod(form.weight_shape) * problem.itemsize
         columns = form.channels.inputs // form.channels.groups * prod(form.kernel) * prod(form.n_out) * problem.itemsize
-        unfolds = not _onednn(problem) or (form.channels.inputs > form.channels.groups and _most_padding(form) > _VECTORISED)
+        unfolds = not _onednn(problem) or (form.channels.inputs > form.channels.groups and most_padding(form) > VECTORISED)
         data = prod(form.input_shape(problem.batch)) * _widened(problem, form.channels.inputs)
         data += prod(form.output_shape(problem.batch)) * _widened(problem, form.channels.outputs)
         return border + max(columns if unfolds else 0, int(2 * size + data * problem.itemsize))
@@ -132,22 +134,24 @@ def _multiplies(half: str) -> bool:
     return any(facts.get(name) for name in names)
 
 
-_VECTORISED = 8  # the padding up to which oneDNN keeps its vectorised kernels, measured
+VECTORISED = 8
+"""The padding up to which oneDNN keeps its vectorised kernels, measured."""
 
 
-def _most_padding(form: Form) -> int:
+def most_padding(form: Form) -> int:
+    """Return the largest padding of any side."""
     return max(max(a.lo, a.hi) for a in form.axes)
 
 
 def _slow_one(form: Form, map_: str) -> float:
     """One channel: only the forward loop over images is vectorised."""
-    padded = _most_padding(form) > _VECTORISED
+    padded = most_padding(form) > VECTORISED
     return 12 if map_ == "c" and not (padded and form.ndim == 1) else 80
 
 
 def _slow_depthwise(form: Form, map_: str, channels_last: bool) -> float:
     """Depthwise: a padding past 8 leaves the vectorised path in contiguous memory; kernel gradients hardly have one."""
-    long = _most_padding(form) > _VECTORISED
+    long = most_padding(form) > VECTORISED
     if map_ == "h":
         return {1: 10, 2: 3, 3: 40}[form.ndim]
     if map_ == "g":
@@ -167,6 +171,7 @@ class AtenBackward(Aten):
 
     name = "aten-backward"
     revision = 2
+    transparent = False
 
     def refuses(self, problem: Problem) -> str | None:
         if problem.map != "h":
@@ -195,99 +200,6 @@ class AtenBackward(Aten):
             return add_bias(in_format(R if plain else border(R), problem.channels_last), bias)
 
         return run
-
-
-class AtenPadded(Aten):
-    """PyTorch's own convolution on an input whose border is written out first, so that no padding is passed.
-
-    With a padding argument past 8, oneDNN leaves its vectorised kernels for depthwise and single-channel convolutions; one copy
-    of the input keeps them.
-    """
-
-    name = "aten-padded"
-    revision = 1
-
-    def refuses(self, problem: Problem) -> str | None:
-        if problem.map != "c":
-            return f"only 1 of the 3 maps, c, has a padding argument that matters, not {problem.map}"
-        if (most := _most_padding(problem.form)) <= _VECTORISED:
-            return f"pads up to {most} leave PyTorch its vectorised kernels; only past {_VECTORISED} is there something to gain"
-        return super().refuses(problem)
-
-    def cost(self, problem: Problem, machine: Machine) -> float:
-        form = problem.form
-        extended = prod(a.span for a in form.axes) * form.channels.inputs * problem.batch * problem.itemsize
-        inner = replace(problem, form=_written_out(form))
-        return super().cost(inner, machine) + 3 * extended / machine.stream
-
-    def scratch(self, problem: Problem) -> int:
-        extended = prod(a.span for a in problem.form.axes) * problem.form.channels.inputs * problem.batch * problem.itemsize
-        return super().scratch(problem) + extended
-
-    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
-        form = problem.form
-        run, border = super().prepare(replace(problem, form=_written_out(form))), extension(form)
-
-        def padded(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
-            return run(K, border(V), bias)
-
-        return padded
-
-
-def _written_out(form: Form) -> Form:
-    """Return the form on the extended input: the same kernel, no border."""
-    return replace(form, axes=tuple(replace(a, lo=0, n_in=a.span) for a in form.axes))
-
-
-_ONE = Axis(kernel=1, stride=1, dilation=1, lo=0, n_in=1, n_out=1)
-
-
-class AtenOther(Aten):
-    """PyTorch's own convolution in the other memory format than the operands come in, conversions included.
-
-    PyTorch chooses its kernel by the memory format, and the choice can differ by a factor of forty (large depthwise kernels). One
-    spatial axis is taken for two, of which one has a single position.
-    """
-
-    name = "aten-other"
-    revision = 1
-
-    def refuses(self, problem: Problem) -> str | None:
-        if problem.form.ndim > 3 or problem.is_complex:
-            return f"channels-last is a format of real 2-D and 3-D images, not of {problem.form.ndim}-D {problem.dtype}"
-        if problem.form.mode != "zeros":
-            return f"the border ({problem.form.mode}) of {problem.form.n_in} is written out in the format given"
-        return super().refuses(problem)
-
-    def cost(self, problem: Problem, machine: Machine) -> float:
-        form = problem.form
-        if form.ndim == 1:
-            form = replace(form, axes=(_ONE, *form.axes))
-        there = replace(problem, form=form, channels_last=not problem.channels_last)
-        conversions = 8 if problem.form.ndim == 1 else 2
-        return super().cost(there, machine) + conversions * problem.bytes / machine.stream + 4 * machine.call
-
-    def scratch(self, problem: Problem) -> int:
-        return super().scratch(replace(problem, channels_last=not problem.channels_last)) + problem.bytes
-
-    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
-        lifted = problem.form.ndim == 1
-        form = problem.form
-        if lifted:
-            form = replace(form, axes=(_ONE, *form.axes))
-        last, ndim = not problem.channels_last, form.ndim + 2
-        there = (torch.channels_last if ndim == 4 else torch.channels_last_3d) if last else torch.contiguous_format
-        run = {"c": _forward, "h": _transposed, "g": _weight}[problem.map](form)
-
-        def lift(x: Tensor) -> Tensor:
-            return x.unsqueeze(-2) if lifted else x
-
-        def swapped(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-            out = run(lift(a).contiguous(memory_format=there), lift(b).contiguous(memory_format=there), bias)
-            out = out.squeeze(-2) if lifted else out
-            return owned(in_format(out, problem.channels_last))
-
-        return swapped
 
 
 def _onednn(problem: Problem) -> bool:

@@ -53,6 +53,7 @@ class Bags(Engine):
     name = "bags"
     revision = 1
     traits = Traits(direct=True, exact=True, local=True)
+    by_format = False
 
     def refuses(self, problem: Problem) -> str | None:
         form = problem.form

@@ -134,12 +134,19 @@ class Engine(ABC):
 
     `epilogues` names those of `EPILOGUES` that a runner applies while a result is at hand, so that a pass over it is saved; an
     engine that names one takes it in its own `prepare_with`.
+
+    `transparent` is a composition of PyTorch's own operations, which autograd and compilers see through. `by_format` says whether
+    the time of a run depends on the memory format. Where an engine is not `modelled`, what decides its time is not known to its
+    estimate: PyTorch's own choice of a kernel.
     """
 
     name: str
     revision: int
     traits: Traits
     epilogues: frozenset[str] = frozenset()
+    transparent: bool = False
+    modelled: bool = True
+    by_format: bool = True
 
     @abstractmethod
     def refuses(self, problem: Problem) -> str | None:

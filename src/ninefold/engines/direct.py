@@ -20,9 +20,9 @@ from typing import Any
 from torch import Tensor
 
 from ninefold.engines import native
-from ninefold.engines.base import Engine, Error, Machine, PairRunner, Runner, Traits, add_bias, direct_error, empty, folding
+from ninefold.engines.base import Engine, Error, Machine, PairRunner, Runner, Traits, direct_error, empty
 from ninefold.engines.final import Final
-from ninefold.engines.gather import Reads, Residue, Span, gather_c, gather_h, read_c, read_h, staged, strides, without_border
+from ninefold.engines.gather import Reads, Residue, Span, gather_c, gather_h, read_c, read_h, staged, strides
 from ninefold.engines.held import Held, plan_bytes
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
@@ -55,6 +55,8 @@ class Direct(Engine):
             return f"kernels have 1 to 3 spatial axes, not {form.ndim}"
         if 0 in (problem.batch, *form.n_in, *form.n_out):
             return f"nothing to sum: batch {problem.batch}, sizes {form.n_in} and {form.n_out}"
+        if (reason := native.unfolded(problem)) is not None:
+            return reason
         residues = prod(min(a.period, a.n_out) * (a.stride if problem.map == "h" else 1) for a in form.axes)
         if residues > _MOST_RESIDUES:
             return f"{residues} residues of outputs, more than {_MOST_RESIDUES}, have kernels of their own"
@@ -70,18 +72,15 @@ class Direct(Engine):
         return direct_error(problem)
 
     def scratch(self, problem: Problem) -> int:
-        form = problem.form
-        folded = problem.map == "h" and form.mode != "zeros"
-        extended = problem.batch * form.channels.inputs * prod(a.span for a in form.axes) * problem.itemsize if folded else 0
-        return int(_plan(problem).scratch) + 2 * extended
+        return int(_plan(problem).scratch)
 
     def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
-        return _run_g(problem) if problem.map == "g" else _runner(problem, relu=False)
+        return _run_g(problem) if problem.map == "g" else _run_data(problem, relu=False)
 
     def prepare_with(self, problem: Problem, weight: Final | None, epilogue: str) -> Runner:
-        if epilogue not in self.epilogues or problem.map == "g" or (problem.map == "h" and problem.form.mode != "zeros"):
+        if epilogue not in self.epilogues or problem.map == "g":
             return super().prepare_with(problem, weight, epilogue)
-        return _runner(problem, relu=True)
+        return _run_data(problem, relu=True)
 
     def prepare_pair(self, h: Problem, g: Problem) -> PairRunner | None:
         form, each = h.form, 3 * h.bytes // (2 * max(h.batch, 1))  # V, G and the gradient to V of an image, about
@@ -113,10 +112,6 @@ def _run_pair(h: Problem, g: Problem, many: int) -> PairRunner:
         return R, D.sum(0)
 
     return run
-
-
-def _runner(problem: Problem, *, relu: bool) -> Runner:
-    return (_run_c if problem.map == "c" else _run_h)(problem, relu)
 
 
 def _depthwise(form: Form) -> bool:
@@ -172,31 +167,16 @@ _WIDEST = 64  # channels of a group that are taken from vectors of neighbours
 _FEWEST = 64  # positions under which dense kernels are mostly loaded, measured
 
 
-def _run_c(problem: Problem, relu: bool) -> Runner:
+def _run_data(problem: Problem, *, relu: bool) -> Runner:
     form, last, plan = problem.form, problem.channels_last, _plan(problem)
+    shape = form.output_shape(problem.batch) if problem.map == "c" else form.input_shape(problem.batch)
 
-    def run(K: Tensor, V: Tensor, bias: Tensor | None = None) -> Tensor:
-        K, V = native.plain(K), native.plain(V, last)
-        out = empty(V, form.output_shape(problem.batch), last)
+    def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        K, x = native.plain(K), native.plain(x, last)
+        out = empty(x, shape, last)
         bias = None if bias is None else native.plain(bias)
-        plan(native.address(V), native.address(K), 0 if bias is None else native.address(bias), native.address(out), relu)
+        plan(native.address(x), native.address(K), 0 if bias is None else native.address(bias), native.address(out), relu)
         return out
-
-    return run
-
-
-def _run_h(problem: Problem, relu: bool) -> Runner:
-    form, last, plan = problem.form, problem.channels_last, _plan(problem)
-    inner = without_border(form)
-    border = folding(form) if inner is not form else None
-
-    def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
-        K, G = native.plain(K), native.plain(G, last)
-        out = empty(G, inner.input_shape(problem.batch), last)
-        fused = bias if border is None else None
-        fused = None if fused is None else native.plain(fused)
-        plan(native.address(G), native.address(K), 0 if fused is None else native.address(fused), native.address(out), relu)
-        return out if border is None else add_bias(native.plain(border(out), last), bias)
 
     return run
 
@@ -228,8 +208,6 @@ def _plan(problem: Problem) -> Any:
 def _made(problem: Problem) -> Any:
     """Make the native plan of a problem: a correlation per residue along z and y, those along x together."""
     form, transposed = problem.form, problem.map == "h"
-    if transposed:
-        form = without_border(form)
     channels, groups = form.channels, form.channels.groups
     ins, outs = channels.inputs // groups, channels.outputs // groups
     edges = _edges(channels, problem.map, prod(form.weight_shape[1:])) if isinstance(channels, ChannelTable) else []

@@ -52,6 +52,7 @@ class FFT(Engine):
     name = "fft"
     revision = 2
     traits = Traits(direct=False, exact=False, local=False)
+    by_format = False
 
     def refuses(self, problem: Problem) -> str | None:
         form = problem.form

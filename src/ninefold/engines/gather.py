@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from ninefold.spec.axis import Axis
-from ninefold.spec.form import Form
 
 __all__ = [
     "Reads",
@@ -30,7 +29,6 @@ __all__ = [
     "runs",
     "staged",
     "strides",
-    "without_border",
 ]
 
 Span = tuple[int, int, int]
@@ -233,13 +231,6 @@ def backwards(pieces: list[list[int]]) -> list[list[int]]:
         [total - to - count, at, count, 1] if at < 0 else [total - to - count, at + (count - 1) * step, count, -step]
         for to, at, count, step in reversed(pieces)
     ]
-
-
-def without_border(form: Form) -> Form:
-    """Return the form on the input with its border written out, whose h has to be folded back; of zeros, the form itself."""
-    if form.mode == "zeros":
-        return form
-    return replace(form, axes=tuple(replace(a, lo=0, n_in=a.span, mode="zeros") for a in form.axes))
 
 
 def strides(shape: tuple[int, ...], channels_last: bool) -> list[int]:

@@ -6,19 +6,16 @@ the product, packed a block at a time; channels-last pixels are its rows, and ar
 addresses (Dukhan, "The indirect convolution algorithm", 2019). Kernels are in ``native/implicit.cpp`` and ``implicit_g.cpp``.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
-from itertools import product
-from math import gcd, prod
+from math import prod
 from typing import Any
 
 from torch import Tensor
 
 from ninefold.engines import native
-from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, empty, folding
+from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, direct_error, empty
 from ninefold.engines.final import Final
-from ninefold.engines.gather import runs, strides, without_border
+from ninefold.engines.gather import runs, strides
 from ninefold.spec.axis import Axis
 from ninefold.spec.problem import Problem
 
@@ -47,6 +44,10 @@ class Implicit(Engine):
             return f"products are summed in {len(_DTYPES)} dtypes, {' and '.join(_DTYPES)}, not in {problem.dtype}"
         if (reason := native.blockless(form, "a product")) is not None:
             return reason
+        if (reason := native.unfolded(problem)) is not None:
+            return reason
+        if problem.map == "h" and max(form.stride) > 1 and not _few(problem):
+            return f"a stride of {form.stride} is cut into its residues by a rewrite before there is a product"
         if form.channels.inputs == form.channels.outputs == form.channels.groups > 1:
             return f"with {form.channels.groups} depthwise channels there are no matrices to multiply"
         if 0 in (problem.batch, *form.n_out, *form.n_in):
@@ -54,11 +55,6 @@ class Implicit(Engine):
         return None
 
     def cost(self, problem: Problem, machine: Machine) -> float:
-        if _strided(problem):
-            form = problem.form
-            copied = 2 * prod(form.input_shape(problem.batch)) + 2 * prod(form.weight_shape)
-            steps = sum(self.cost(part, machine) + 2 * machine.call for part, *_ in _parts(problem))
-            return steps + copied * problem.itemsize / machine.stream
         work = _work(problem) / (0.95 * machine.product)
         return work + problem.bytes / machine.stream + machine.call
 
@@ -66,22 +62,17 @@ class Implicit(Engine):
         return direct_error(problem)
 
     def scratch(self, problem: Problem) -> int:
-        if _strided(problem):
-            parts = [p for p, *_ in _parts(problem)]
-            weights = prod(problem.form.weight_shape) * problem.itemsize
-            largest = max((prod(p.form.input_shape(p.batch)) * p.itemsize for p in parts), default=0)
-            return sum(self.scratch(p) for p in parts) + weights + largest + 2 * _beside(problem)
         plan = _fitting(problem)
         kept = plan.kernel_bytes() if problem.frozen and problem.map != "g" else 0
-        return int(kept + plan.scratch(problem.map == "g", kept > 0)) + 2 * _beside(problem)
+        return int(kept + plan.scratch(problem.map == "g", kept > 0))
 
     def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         if problem.map == "g":
             return _weight_map(problem)
-        return _residues(problem, weight) if _strided(problem) else _data_map(problem, weight, relu=False)
+        return _data_map(problem, weight, relu=False)
 
     def prepare_with(self, problem: Problem, weight: Final | None, epilogue: str) -> Runner:
-        if epilogue not in self.epilogues or problem.map == "g" or _folded(problem) or _strided(problem):
+        if epilogue not in self.epilogues or problem.map == "g":
             return super().prepare_with(problem, weight, epilogue)
         return _data_map(problem, weight, relu=True)
 
@@ -110,27 +101,10 @@ def _work(problem: Problem) -> float:
     return problem.macs / full * (1 + 8 / deep) + packing + kernel
 
 
-def _folded(problem: Problem) -> bool:
-    """Whether h is computed on the extended input, whose border is then folded back."""
-    return problem.map == "h" and problem.form.mode != "zeros"
-
-
 def _few(problem: Problem) -> bool:
     """Whether there are so few positions that a kernel of several taps is left where it lies, instead of being packed."""
     form = problem.form
     return prod(form.kernel) > 1 and problem.batch * prod(form.n_out) <= _FEWEST[problem.map] and not problem.frozen
-
-
-def _strided(problem: Problem) -> bool:
-    """Whether h is computed residue by residue."""
-    return problem.map == "h" and max(problem.form.stride) > 1 and not _few(problem)
-
-
-def _beside(problem: Problem) -> int:
-    if not _folded(problem):
-        return 0
-    form = problem.form
-    return problem.batch * form.channels.inputs * prod(a.span for a in form.axes) * problem.itemsize
 
 
 def _channels(problem: Problem) -> tuple[int, int]:
@@ -155,7 +129,7 @@ _ONE = Axis(kernel=1, stride=1, dilation=1, lo=0, n_in=1, n_out=1)
 
 
 def _plan(problem: Problem, block: int, *, kernel_last: bool) -> Any:
-    form, transposed = without_border(problem.form) if _folded(problem) else problem.form, problem.map == "h"
+    form, transposed = problem.form, problem.map == "h"
     (ins, outs), groups, last = _channels(problem), form.channels.groups, problem.channels_last and form.ndim > 1
     reads, writes = form.input_shape(problem.batch), form.output_shape(problem.batch)
     if transposed:
@@ -200,9 +174,8 @@ def _packed(plan: Any, K: Tensor) -> Tensor:
 
 
 def _data_map(problem: Problem, weight: Final | None, *, relu: bool) -> Runner:
-    form = without_border(problem.form) if _folded(problem) else problem.form
+    form = problem.form
     last = problem.channels_last and form.ndim > 1
-    fold = folding(problem.form) if _folded(problem) else None
     shape = form.input_shape(problem.batch) if problem.map == "h" else form.output_shape(problem.batch)
     plans: dict[bool, Any] = {}
     kept, kept_last = None, False
@@ -218,86 +191,10 @@ def _data_map(problem: Problem, weight: Final | None, *, relu: bool) -> Runner:
         out = empty(x, shape, last)
         if (plan := plans.get(k_last)) is None:
             plan = plans[k_last] = _fitting(problem, kernel_last=k_last)
-        added = None if bias is None or fold is not None else native.plain(bias)
+        added = None if bias is None else native.plain(bias)
         given = (native.address(K), 0) if kept is None else (0, native.address(kept))
         plan.run(native.address(x), *given, 0 if added is None else native.address(added), native.address(out), relu)
-        return out if fold is None else add_bias(native.plain(fold(out), last), bias)
-
-    return run
-
-
-def _residue(axis: Axis, r: int) -> tuple[Axis, slice] | None:
-    """Return how inputs ``r, r + stride, ...`` are fed, as an axis of unit stride, and by which taps; None if by none.
-
-    Tap ``m`` feeds input i from output ``(i + lo - m d) / s`` where s divides that: from the first such tap on every
-    ``s / gcd(s, d)``-th one, from outputs ``d / gcd(s, d)`` apart.
-
-    Examples
-    --------
-    >>> axis = Axis(kernel=3, stride=2, dilation=1, lo=1, n_in=7, n_out=4)
-    >>> [(part.kernel, part.lo, part.n_in, taps.start) for part, taps in filter(None, (_residue(axis, r) for r in (0, 1)))]
-    [(1, 0, 4, 1), (2, 1, 3, 0)]
-    """
-    common = gcd(axis.stride, axis.dilation)
-    step = axis.stride // common
-    first = next((m for m in range(min(step, axis.kernel)) if (r + axis.lo - m * axis.dilation) % axis.stride == 0), None)
-    if first is None:
-        return None
-    return Axis(
-        kernel=len(range(first, axis.kernel, step)),
-        stride=1,
-        dilation=axis.dilation // common,
-        lo=(r + axis.lo - first * axis.dilation) // axis.stride,
-        n_in=len(range(r, axis.n_in, axis.stride)),
-        n_out=axis.n_out,
-    ), slice(first, None, step)
-
-
-def _parts(problem: Problem) -> list[tuple[Problem, tuple[slice, ...], tuple[slice, ...]]]:
-    """Return the problems of unit stride that h is made of, with their taps of the kernel and the inputs that they give."""
-    form = without_border(problem.form)
-    found = []
-    for at in product(*(range(min(a.stride, a.n_in)) for a in form.axes)):
-        cut = [_residue(a, r) for a, r in zip(form.axes, at, strict=True)]
-        if any(part is None for part in cut):
-            continue
-        axes, taps = zip(*(part for part in cut if part is not None), strict=True)
-        inputs = tuple(slice(r, None, a.stride) for a, r in zip(form.axes, at, strict=True))
-        found.append((replace(problem, form=replace(form, axes=axes, flip=False)), taps, inputs))
-    return found
-
-
-def _taken_of(weight: Final, taps: tuple[slice, ...], taken: Callable[[Tensor, tuple[slice, ...]], Tensor]) -> Final:
-    key = ("implicit taps", *((some.start, some.step) for some in taps))
-    return weight.part(key, lambda: taken(weight.tensor, taps))
-
-
-def _residues(problem: Problem, weight: Final | None) -> Runner:
-    """Return h of a layer with strides: a product for each residue of the input's positions, copied to where these are."""
-    form, last = without_border(problem.form), problem.channels_last and problem.form.ndim > 1
-    fold = folding(problem.form) if _folded(problem) else None
-    parts = _parts(problem)
-    complete = len(parts) == prod(min(a.stride, a.n_in) for a in form.axes)
-    shape = form.input_shape(problem.batch)
-
-    def taken(K: Tensor, taps: tuple[slice, ...]) -> Tensor:
-        if form.flip:
-            K = K.flip(tuple(range(2, K.ndim)))
-        return K[(slice(None), slice(None), *taps)].contiguous()
-
-    runners = []
-    for part, taps, inputs in parts:
-        kernel = None if weight is None else _taken_of(weight, taps, taken)
-        runners.append((_data_map(part, kernel, relu=False), kernel, taps, (slice(None), slice(None), *inputs)))
-
-    def run(K: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:
-        G = native.plain(G, last)
-        out = empty(G, shape, last)
-        if not complete:
-            out.zero_()
-        for step, kernel, taps, inputs in runners:
-            out[inputs] = step(taken(K, taps) if kernel is None else kernel.tensor, G, None)
-        return add_bias(out if fold is None else native.plain(fold(out), last), bias)
+        return out
 
     return run
 

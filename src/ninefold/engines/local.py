@@ -41,6 +41,7 @@ class Local(Engine):
     name = "local"
     revision = 1
     traits = Traits(direct=True, exact=True, local=True)
+    by_format = False
 
     def refuses(self, problem: Problem) -> str | None:
         form = problem.form

@@ -34,6 +34,7 @@ __all__ = [
     "plain",
     "scratch",
     "unavailable",
+    "unfolded",
 ]
 
 TYPES = {"float32": 0, "float64": 1, "bfloat16": 2}
@@ -108,6 +109,14 @@ def blockless(form: Form, what: str) -> str | None:
         return f"{what} needs one kernel for all positions; this form cycles through {form.period} of them"
     if form.ndim > 3:
         return f"kernels have up to 3 axes, this one has {form.ndim}"
+    return None
+
+
+def unfolded(problem: Problem) -> str | None:
+    """Return why a kernel that gathers what inputs are fed by cannot run map h, or None."""
+    form = problem.form
+    if problem.map == "h" and form.mode != "zeros":
+        return f"what outputs read beyond the {form.n_in} positions ({form.mode}) has to be folded back by a rewrite"
     return None
 
 

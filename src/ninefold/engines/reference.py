@@ -20,6 +20,7 @@ class Reference(Engine):
     name = "reference"
     revision = 1
     traits = Traits(direct=True, exact=True, local=True)
+    by_format = False
 
     def refuses(self, problem: Problem) -> str | None:
         return None

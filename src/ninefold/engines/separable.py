@@ -66,6 +66,7 @@ class Separable(Engine):
     name = "separable"
     revision = 1
     traits = Traits(direct=False, exact=False, local=False)
+    by_format = False
 
     def refuses(self, problem: Problem) -> str | None:
         form = problem.form

@@ -34,8 +34,6 @@ from ninefold.engines.base import (
     Traits,
     Watched,
     empty,
-    folding,
-    in_format,
     unit_roundoff,
     unwatched,
 )
@@ -58,6 +56,7 @@ class Winograd(Engine):
     name = "winograd"
     revision = 1
     traits = Traits(direct=False, exact=False, local=False)
+    by_format = False
     epilogues = frozenset({"relu"})
 
     def refuses(self, problem: Problem) -> str | None:
@@ -67,6 +66,8 @@ class Winograd(Engine):
         if problem.dtype not in _DTYPES:
             return f"transforms are kept in float32 or float64 (4 or 8 bytes), not in {problem.dtype}"
         if (reason := native.blockless(form, "a transform")) is not None:
+            return reason
+        if (reason := native.unfolded(problem)) is not None:
             return reason
         if max(form.stride) > 1 or max(form.dilation) > 1:
             return f"tiles need neighbouring outputs and taps: stride {form.stride} and dilation {form.dilation} must be 1"
@@ -87,22 +88,18 @@ class Winograd(Engine):
     def scratch(self, problem: Problem) -> int:
         native, weights = _fitting(problem), problem.map == "g"
         kept = native.kernel_bytes() if problem.frozen else 0
-        form = problem.form
-        beside = 0
-        if problem.map == "h" and form.mode != "zeros":
-            beside = prod(a.span for a in form.axes) * form.channels.inputs * problem.batch * problem.itemsize
-        return kept + 2 * beside + int(native.scratch(weights, problem.frozen))
+        return kept + int(native.scratch(weights, problem.frozen))
 
     def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
         return _weight_map(problem) if problem.map == "g" else unwatched(_data_map(problem, weight, relu=False))
 
     def prepare_with(self, problem: Problem, weight: Final | None, epilogue: str) -> Runner:
-        if epilogue not in self.epilogues or problem.map == "g" or _folded(problem):
+        if epilogue not in self.epilogues or problem.map == "g":
             return super().prepare_with(problem, weight, epilogue)
         return unwatched(_data_map(problem, weight, relu=True))
 
     def prepare_watched(self, problem: Problem, weight: Final | None, epilogue: str | None = None) -> Watched:
-        if problem.map == "g" or (epilogue is not None and (epilogue not in self.epilogues or _folded(problem))):
+        if problem.map == "g" or (epilogue is not None and epilogue not in self.epilogues):
             return super().prepare_watched(problem, weight, epilogue)
         return _data_map(problem, weight, relu=epilogue is not None)
 
@@ -186,16 +183,9 @@ def _tiling(problem: Problem) -> _Tiling:
     return min(admitted, key=lambda t: t.seconds(problem, machine))
 
 
-def _folded(problem: Problem) -> bool:
-    """Whether h is computed on the extended input, whose border is then folded back."""
-    return problem.map == "h" and problem.form.mode != "zeros"
-
-
 def _outputs(problem: Problem) -> tuple[int, ...]:
     """Return how many positions the correlation gives per axis; in map g, how many of G it runs over."""
-    if problem.map != "h":
-        return problem.form.n_out
-    return tuple(a.span if _folded(problem) else a.n_in for a in problem.form.axes)
+    return problem.form.n_in if problem.map == "h" else problem.form.n_out
 
 
 def _channels(problem: Problem) -> tuple[int, int]:
@@ -208,7 +198,7 @@ def _channels(problem: Problem) -> tuple[int, int]:
 def _source(problem: Problem, axis: Axis) -> list[list[int]]:
     """Return what stands at the staged positions of an axis, in runs; behind them there are zeros."""
     if problem.map == "h":
-        lo = axis.kernel - 1 - (0 if _folded(problem) else axis.lo)
+        lo = axis.kernel - 1 - axis.lo
         return read_h(axis)([(-lo, max(lo + axis.n_out, 0), 1)])
     return read_c(axis)([(-axis.lo, axis.span, 1)])
 
@@ -293,9 +283,8 @@ def _transformed(problem: Problem, weight: Tensor) -> Tensor:
 
 
 def _data_map(problem: Problem, weight: Final | None, *, relu: bool) -> Watched:
-    form, folded = problem.form, _folded(problem)
+    form = problem.form
     last = problem.channels_last and form.ndim > 1
-    fold = folding(form) if folded else None
     outputs, channels = _outputs(problem), form.channels.inputs if problem.map == "h" else form.channels.outputs
     plans: dict[tuple[bool, bool], Any] = {}
     kept = None
@@ -310,13 +299,10 @@ def _data_map(problem: Problem, weight: Final | None, *, relu: bool) -> Watched:
         if (plan := plans.get((x_last, k_last))) is None:
             plan = plans[x_last, k_last] = _fitting(problem, (x_last, last, k_last))
         added = None if bias is None else bias.to(x.dtype).contiguous().resolve_neg()
-        early = 0 if added is None or folded else native.address(added)
         given = (native.address(K), 0) if kept is None else (0, native.address(kept))
+        early = 0 if added is None else native.address(added)
         finite: bool = plan.run(native.address(x), *given, early, native.address(out), relu)
-        if fold is None:
-            return out, finite
-        out = in_format(fold(out), last)
-        return out if added is None else out.add_(added.view(-1, *(1,) * form.ndim)), finite
+        return out, finite
 
     return run
 

@@ -20,8 +20,8 @@ from ninefold.nn.conv import Planned
 from ninefold.ops.bound import Bound
 from ninefold.ops.state import autocast_dtype
 from ninefold.planning import plan_problem
-from ninefold.planning.choose import engine_named
 from ninefold.planning.plan import Plan
+from ninefold.rewrites import engine_named
 from ninefold.settings import Options
 from ninefold.spec.problem import Map
 

@@ -14,8 +14,8 @@ from ninefold.errors import NoEngineError
 from ninefold.ops import state
 from ninefold.ops.layout import with_strides_of
 from ninefold.planning import plan_problem, pose, prepare
-from ninefold.planning.choose import engine_named
 from ninefold.planning.plan import Plan
+from ninefold.rewrites import engine_named
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
@@ -45,8 +45,6 @@ class Leaving:
 
 COMPILED = Leaving(factor=1.5, seconds=200e-6)
 """A compiler fuses what surrounds PyTorch's convolution and lays it out anew; to an operator of ours it can do nothing."""
-
-_TRANSPARENT = ("aten", "aten-padded", "aten-other")  # compositions of PyTorch's own operations, which a compiler sees through
 
 ADJOINT: dict[Map, tuple[tuple[Map, str, str], tuple[Map, str, str]]] = {
     "c": (("g", "second", "up"), ("h", "first", "up")),
@@ -129,7 +127,7 @@ class Bound:
             plans = {m: self.plan(m) for m in own}
         except NoEngineError:
             return None
-        if not maps and plans[map_].engine in _TRANSPARENT:
+        if not maps and engine_named(plans[map_].engine).transparent:
             return self.runner(map_)
         if all(plan.engine == own[m] for m, plan in plans.items()) or _hardly_slower(plans, own, leaving):
             return engine_named("aten").prepare(self.problem(map_))

@@ -15,7 +15,7 @@ from torch import Tensor
 from ninefold.engines.base import Runner, extension, folding
 from ninefold.engines.columns import straight
 from ninefold.errors import UnsupportedError
-from ninefold.planning.choose import engine_named
+from ninefold.rewrites import engine_named
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable, Grouped
 from ninefold.spec.conv import ConvSpec

@@ -27,6 +27,7 @@ from ninefold.engines import ENGINES
 from ninefold.engines.base import Machine
 from ninefold.errors import CacheWarning, PlanFileError
 from ninefold.planning.rates import unlikely
+from ninefold.rewrites import REWRITES, engine_names
 from ninefold.spec.problem import Problem
 from ninefold.storing import write_whole
 
@@ -52,8 +53,12 @@ def cache_folder() -> Path:
 @lru_cache(maxsize=1)
 def fingerprint() -> str:
     """Return what, beside the problem, a measurement depends on: machine, instruction set, versions, engine revisions."""
-    engines = ",".join(f"{e.name}{e.revision}" for e in ENGINES)
-    return f"{_machine()}|{engines}"
+    engines = [*(f"{e.name}{e.revision}" for e in ENGINES), *(f"{r.name}{r.revision}" for r in REWRITES)]
+    return f"{_machine()}|{','.join(engines)}"
+
+
+def _engines() -> str:
+    return f"{', '.join(e.name for e in ENGINES)}, as they are and after {', '.join(r.name for r in REWRITES)}"
 
 
 @lru_cache(maxsize=1)
@@ -228,11 +233,11 @@ class PlanCache:
             data = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise PlanFileError(f"cannot read plans from {path}: {error}") from error
-        names = {engine.name for engine in ENGINES}
+        names = engine_names()
         if not isinstance(data, dict) or data.get("format") != _FORMAT or not isinstance(data.get("plans"), dict):
             raise PlanFileError(f"{path} is no plan file; 'ninefold cache export' writes one")
         if unknown := sorted({str(e) for e in data["plans"].values()} - names):
-            raise PlanFileError(f"{path} names engines {unknown} that this version does not have; it has {sorted(names)}")
+            raise PlanFileError(f"{path} names engines {unknown} that this version does not have; it has {_engines()}")
         try:
             rates = {int(threads): _machine_of(values) for threads, values in data.get("rates", {}).items()}
         except (TypeError, ValueError, AttributeError) as error:

@@ -10,10 +10,11 @@ from ninefold.engines.base import EPILOGUES, Runner
 from ninefold.engines.final import Final
 from ninefold.errors import ArgumentError
 from ninefold.planning.cache import plan_cache
-from ninefold.planning.choose import choose, engine_named
+from ninefold.planning.choose import choose, judge
 from ninefold.planning.cost import calibrate_once
 from ninefold.planning.measure import measure
 from ninefold.planning.plan import Candidate, Plan
+from ninefold.rewrites import engine_named, engine_names
 from ninefold.settings import Options
 from ninefold.spec.form import Form
 from ninefold.spec.problem import TOLERANCES, Map, Problem
@@ -79,12 +80,11 @@ def plan_problem(problem: Problem, mode: str = "estimate", weight: Final | None 
         raise ArgumentError("in_channels must be at least 1 for a plan, got 0: PyTorch's own convolution runs those of none")
     estimated = choose(problem)
     found = plan_cache().get(problem)
-    if found is not None:
+    if found is not None and found[0] in engine_names():  # another version may know others
         engine, seconds, source = found
-        standing = {c.engine: c for c in estimated.candidates}
-        if engine in standing and standing[engine].reason is None:
-            candidates = tuple(_timed(c, seconds) for c in estimated.candidates)
-            return Plan(problem, engine, candidates, source)
+        candidates = _with(engine, estimated.candidates, problem)
+        if next(c for c in candidates if c.engine == engine).reason is None:
+            return Plan(problem, engine, tuple(_timed(c, seconds) for c in candidates), source)
     if mode == "estimate" or problem.batch == 0:
         return estimated
     if problem.device == "cpu":
@@ -92,6 +92,13 @@ def plan_problem(problem: Problem, mode: str = "estimate", weight: Final | None 
     measured = measure(problem, weight)
     plan_cache().put(problem, measured.engine, {c.engine: c.measured for c in measured.candidates if c.measured is not None})
     return measured
+
+
+def _with(engine: str, candidates: tuple[Candidate, ...], problem: Problem) -> tuple[Candidate, ...]:
+    """Return the candidates with one that was found before, and that the estimate would not try now."""
+    if any(c.engine == engine for c in candidates):
+        return candidates
+    return (*candidates, judge(engine_named(engine), problem))
 
 
 def _timed(c: Candidate, seconds: dict[str, float]) -> Candidate:

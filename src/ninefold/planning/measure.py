@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.final import Final
-from ninefold.planning.choose import best, choose, engine_named
+from ninefold.planning.choose import best, choose
 from ninefold.planning.plan import Candidate, Plan
+from ninefold.rewrites import engine_named
 from ninefold.spec.problem import Problem
 
 __all__ = ["interleaved", "measure", "measure_rates", "operands", "timed"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ninefold.engines.base import Error
 from ninefold.spec.problem import Problem
 
-__all__ = ["Candidate", "Plan"]
+__all__ = ["Candidate", "Plan", "seconds"]
 
 _MAPS = {"c": "output", "h": "input", "g": "kernel"}
 
@@ -82,18 +82,23 @@ class Plan:
         work = f"{p.macs:,} multiply-adds, {p.bytes / 1e6:.1f} MB; {p.dtype} {layout} on {p.device}, {p.threads} threads"
         return f"{head}\n{work}\nengine {self.engine} ({self.source})"
 
+    @property
+    def _width(self) -> int:
+        return max(len(c.engine) for c in self.candidates)
+
     def _line(self, c: Candidate) -> str:
         if c.reason is not None:
-            return f"    {c.engine:<13} no: {c.reason}"
+            return f"    {c.engine:<{self._width}} no: {c.reason}"
         mark = "-->" if c.engine == self.engine else "   "
-        timed = "" if c.measured is None else f", measured {_seconds(c.measured)}"
+        timed = "" if c.measured is None else f", measured {seconds(c.measured)}"
         slower = "" if c.engine == self.engine else f", {c.seconds / self.chosen.seconds:.1f} times the chosen one"
         return (
-            f"{mark} {c.engine:<13} {_seconds(c.cost)} estimated{timed}{slower}; "
+            f"{mark} {c.engine:<{self._width}} {seconds(c.cost)} estimated{timed}{slower}; "
             f"error {c.error.estimate:.0e} (at most {c.error.bound:.0e}), scratch {c.scratch / 1e6:.1f} MB"
         )
 
 
-def _seconds(value: float) -> str:
+def seconds(value: float) -> str:
+    """Return seconds in words of three digits."""
     scale, unit = next(((s, u) for s, u in ((1.0, "s"), (1e-3, "ms")) if value >= s), (1e-6, "us"))
     return f"{value / scale:.3g} {unit}"

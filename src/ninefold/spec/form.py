@@ -1,6 +1,6 @@
 """The trilinear form with every number settled: axes with both sizes, channels, and the direction of the kernel."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from math import prod
 
@@ -43,6 +43,18 @@ class Form:
     channels: Channels
     tiled: bool = False
     flip: bool = False
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """The hash, once: a form is a key of every cache, and is looked up many times for a plan."""
+        return hash((self.axes, self.channels, self.tiled, self.flip))
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return the fields: another process hashes text differently."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property
     def ndim(self) -> int:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from math import prod
 from typing import Literal
@@ -81,6 +81,18 @@ class Problem:
     finite: bool = False
     rank: int | None = None
     frozen: bool = False
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """The hash, once."""
+        return hash(tuple(getattr(self, f.name) for f in fields(self)))
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return the fields: another process hashes text differently."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property
     def itemsize(self) -> int:

@@ -13,26 +13,22 @@ PyTorch has vectorised kernels for that: its grouped convolutions with one outpu
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ninefold.engines.aten import Aten
-from ninefold.engines.base import BLOCK, Engine, Error, Machine, Runner, Traits, add_bias, blocks, direct_error, empty
+from ninefold.engines.base import BLOCK, Machine, Runner, Traits, add_bias, blocks, empty
 from ninefold.engines.final import Final
-from ninefold.engines.gemm import Gemm
+from ninefold.rewrites.base import Rewrite, Wrapped, left_of
 from ninefold.spec.channels import ChannelTable, Grouped
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
 
-__all__ = ["Bucket", "Table", "TableFilled", "buckets"]
-
-_INNER: tuple[Engine, ...] = (Aten(), Gemm())
+__all__ = ["Bucket", "ChannelClusters", "TableFilled", "buckets"]
 
 
 @dataclass(frozen=True)
@@ -101,93 +97,104 @@ def buckets(table: ChannelTable, by_input: bool = False) -> tuple[Bucket, ...]:
     )
 
 
-class Table(Engine):
-    """Convolutions of a table's clusters, by PyTorch, or by products of matrices where kernels change with the position."""
+def _refusal(problem: Problem) -> str | None:
+    channels = problem.form.channels
+    if not isinstance(channels, ChannelTable):
+        return f"channels in equal groups, {channels.groups} of them, need no table"
+    if not (problem.is_float or problem.is_complex):
+        return f"the {channels.connections} edges are convolved in floating-point or complex numbers, not {problem.dtype}"
+    return None
 
-    name = "table"
-    revision = 1
+
+class ChannelClusters(Rewrite):
+    """A grouped convolution for the clusters of each size, on gathered channels."""
+
+    name = "channel clusters"
     traits = Traits(direct=True, exact=True, local=True)
 
     def refuses(self, problem: Problem) -> str | None:
-        channels = problem.form.channels
-        if not isinstance(channels, ChannelTable):
-            return f"channels in equal groups, {channels.groups} of them, need no table"
-        if not (problem.is_float or problem.is_complex):
-            return f"the {channels.connections} edges are convolved in floating-point or complex numbers, not {problem.dtype}"
-        return None
+        return _refusal(problem)
+
+    def inner(self, problem: Problem) -> tuple[Problem, ...]:
+        return tuple(part for _, part in _parts(problem))
 
     def cost(self, problem: Problem, machine: Machine) -> float:
-        parts = [part for _, part in _parts(problem)]
-        moved = 2 * sum(part.bytes for part in parts) / machine.stream
-        return sum(_inner(part).cost(part, machine) for part in parts) + moved + 4 * len(parts) * machine.call
-
-    def error(self, problem: Problem) -> Error:
-        return direct_error(problem)
+        parts = self.inner(problem)
+        return 2 * sum(part.bytes for part in parts) / machine.stream + 4 * len(parts) * machine.call
 
     def scratch(self, problem: Problem) -> int:
-        # what is gathered, and the result before it is summed and put in its place, beside what the convolution itself holds
-        return max((2 * part.bytes + _inner(part).scratch(part) for _, part in _parts(problem)), default=0)
+        # what is gathered, and the result before it is summed and put in its place
+        return max((2 * part.bytes for part in self.inner(problem)), default=0)
 
-    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
-        steps = [_step(bucket, part) for bucket, part in _parts(problem)]
+    def pointwise(self, problem: Problem) -> bool:
+        return False  # products of edges may still have to be summed
+
+    def weights(self, problem: Problem, weight: Final) -> tuple[Final | None, ...]:
+        return (None,) * len(self.inner(problem))  # channels are gathered at every call
+
+    def wrap(self, problem: Problem, weights: Sequence[Final | None]) -> Wrapped:
+        steps = [_Step(bucket, part.form.channels.outputs // len(bucket.outputs)) for bucket, part in _parts(problem)]
         return (_kernel if problem.map == "g" else _data)(problem, steps)
 
 
-class TableFilled(Engine):
+class TableFilled(Rewrite):
     """The dense convolution with zeros where the table has no edge: more products in fewer, faster calls."""
 
-    name = "table-filled"
-    revision = 1
+    name = "table filled with zeros"
     traits = Traits(direct=False, exact=True, local=False)
 
     def refuses(self, problem: Problem) -> str | None:
-        return Table().refuses(problem)
+        return _refusal(problem)
+
+    def inner(self, problem: Problem) -> tuple[Problem, ...]:
+        return (_dense(problem),)
 
     def cost(self, problem: Problem, machine: Machine) -> float:
-        dense = _dense(problem)
-        return _inner(dense).cost(dense, machine) + 2 * _dense_weight(dense) / machine.stream + 4 * machine.call
-
-    def error(self, problem: Problem) -> Error:
-        return direct_error(problem)
+        return 2 * _dense_weight(problem) / machine.stream + 4 * machine.call
 
     def scratch(self, problem: Problem) -> int:
-        dense = _dense(problem)
-        return 2 * _dense_weight(dense) + _inner(dense).scratch(dense)
+        return 2 * _dense_weight(problem)
 
-    def prepare(self, problem: Problem, weight: Final | None = None) -> Runner:
-        dense, form = _dense(problem), problem.form
-        inner, channels = _inner(dense).prepare(dense), form.channels
-        at = tuple(o * channels.inputs + i for o, i in channels.edges)
-        shape = (channels.outputs, channels.inputs, *(form.period if form.tiled else ()), *form.kernel)
+    def weights(self, problem: Problem, weight: Final) -> tuple[Final | None, ...]:
+        return (weight.part("filled", lambda: _filled(problem.form, weight.tensor)),)
 
-        def filled(K: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
-            W = K.new_zeros((shape[0] * shape[1], *shape[2:])).index_copy_(0, _at(at, K), K).view(shape)
-            return inner(W.movedim(1, 1 + form.ndim) if form.tiled else W, x, bias)
+    def wrap(self, problem: Problem, weights: Sequence[Final | None]) -> Wrapped:
+        form, kept = problem.form, weights[0]
 
-        def picked(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
-            D = inner(V, G, None)
+        def filled(runners: Sequence[Runner], K: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+            return runners[0](_filled(form, K) if kept is None else kept.tensor, x, bias)
+
+        def picked(runners: Sequence[Runner], V: Tensor, G: Tensor, bias: Tensor | None) -> Tensor:  # noqa: ARG001
+            D = runners[0](V, G, None)
             D = D.movedim(1 + form.ndim, 1) if form.tiled else D
-            return D.flatten(0, 1).index_select(0, _at(at, D))
+            return D.flatten(0, 1).index_select(0, _at(_places(form), D))
 
         return picked if problem.map == "g" else filled
 
 
+def _places(form: Form) -> tuple[int, ...]:
+    return tuple(o * form.channels.inputs + i for o, i in form.channels.edges)
+
+
+def _filled(form: Form, K: Tensor) -> Tensor:
+    """Return the dense weight with the kernels of the table's edges, and zeros elsewhere."""
+    channels = form.channels
+    shape = (channels.outputs, channels.inputs, *(form.period if form.tiled else ()), *form.kernel)
+    W = K.new_zeros((shape[0] * shape[1], *shape[2:])).index_copy_(0, _at(_places(form), K), K).view(shape)
+    return W.movedim(1, 1 + form.ndim) if form.tiled else W
+
+
+@lru_cache(maxsize=1024)
 def _dense(problem: Problem) -> Problem:
-    channels = problem.form.channels
-    return _on(problem, Grouped(channels.inputs, channels.outputs))
+    channels = Grouped(problem.form.channels.inputs, problem.form.channels.outputs)
+    form = replace(problem.form, channels=channels)
+    return replace(problem, form=form, rank=None, max_scratch=left_of(problem, 2 * _dense_weight(problem)))
 
 
-def _dense_weight(dense: Problem) -> int:
-    return prod(dense.form.weight_shape) * dense.itemsize
-
-
-def _on(problem: Problem, channels: Grouped) -> Problem:
-    """Return the problem with other channels."""
-    return replace(problem, form=replace(problem.form, channels=channels), frozen=False, rank=None)
-
-
-def _inner(problem: Problem) -> Engine:
-    return next(engine for engine in _INNER if engine.refuses(problem) is None)
+def _dense_weight(problem: Problem) -> int:
+    form = problem.form
+    tile = prod(form.period) if form.tiled else 1
+    return form.channels.outputs * form.channels.inputs * tile * prod(form.kernel) * problem.itemsize
 
 
 @lru_cache(maxsize=256)
@@ -198,11 +205,16 @@ def _parts(problem: Problem) -> tuple[tuple[Bucket, Problem], ...]:
 
 def _cut(problem: Problem) -> Iterator[tuple[Bucket, Problem]]:
     allowed = BLOCK if problem.max_scratch is None else min(BLOCK, problem.max_scratch // 4)
+
+    def part_of(bucket: Bucket) -> Problem:
+        form = replace(problem.form, channels=_channels(problem, bucket))
+        return replace(problem, form=form, frozen=False, rank=None)
+
     for bucket in buckets(problem.form.channels, problem.map == "h"):
-        whole = _on(problem, _channels(problem, bucket)).bytes
+        whole = part_of(bucket).bytes
         for chosen in blocks(bucket.groups, max(1, bucket.groups * allowed // max(1, whole))):
             part = bucket.part(chosen)
-            yield part, _on(problem, _channels(problem, part))
+            yield part, part_of(part)
 
 
 _VECTORISED = ("float32", "bfloat16", "float16")
@@ -216,20 +228,16 @@ def _channels(problem: Problem, bucket: Bucket) -> Grouped:
     return Grouped(edges, edges, edges) if lone and quick else Grouped(len(bucket.inputs), len(bucket.outputs), bucket.groups)
 
 
-class _Step(NamedTuple):
-    """A convolution on gathered channels; of its `outputs`, `fan` after another are summed into one."""
+@dataclass(frozen=True)
+class _Step:
+    """A convolution on gathered channels; of its outputs, `fan` after another are summed into one."""
 
-    run: Runner
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    edges: tuple[int, ...]
+    bucket: Bucket
     fan: int
 
-
-def _step(bucket: Bucket, part: Problem) -> _Step:
-    fan = part.form.channels.outputs // len(bucket.outputs)
-    outputs = tuple(o for o in bucket.outputs for _ in range(fan))
-    return _Step(_inner(part).prepare(part), bucket.inputs, outputs, bucket.edges, fan)
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        return tuple(o for o in self.bucket.outputs for _ in range(self.fan))
 
 
 def _at(places: tuple[int, ...], like: Tensor) -> Tensor:
@@ -257,38 +265,38 @@ def _put(out: Tensor, dim: int, places: tuple[int, ...], values: Tensor) -> None
 
 def _weight(K: Tensor, step: _Step, form: Form) -> Tensor:
     """Return a grouped weight, ``(outputs, *period, inputs / groups, *kernel)``, of packed kernels."""
-    W: Tensor = _take(K, 0, step.edges).unflatten(0, (len(step.outputs), -1))
+    W: Tensor = _take(K, 0, step.bucket.edges).unflatten(0, (len(step.bucket.outputs) * step.fan, -1))
     return W.movedim(1, 1 + form.ndim) if form.tiled else W
 
 
-def _data(problem: Problem, steps: list[_Step]) -> Runner:
-    """Return the runner of c, which reads inputs and writes outputs, or of h, which reads outputs and writes inputs."""
+def _data(problem: Problem, steps: list[_Step]) -> Wrapped:
+    """Return what runs c, which reads inputs and writes outputs, or h, which reads outputs and writes inputs."""
     form, forward = problem.form, problem.map == "c"
     shape, channels = (form.output_shape, form.channels.outputs) if forward else (form.input_shape, form.channels.inputs)
-    ends = [(s.inputs, s.outputs[:: s.fan]) if forward else (s.outputs, s.inputs) for s in steps]
+    ends = [(s.bucket.inputs, s.bucket.outputs) if forward else (s.outputs, s.bucket.inputs) for s in steps]
     complete = sum(len(into) for _, into in ends) == channels
 
-    def run(K: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    def run(runners: Sequence[Runner], K: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
         out = empty(x, shape(len(x)), problem.channels_last)
         if not complete:
             out.zero_()
-        for step, (read, into) in zip(steps, ends, strict=True):
-            values = step.run(_weight(K, step, form), _take(x, 1, read), None)
+        for runner, step, (read, into) in zip(runners, steps, ends, strict=True):
+            values = runner(_weight(K, step, form), _take(x, 1, read), None)
             _put(out, 1, into, values if step.fan == 1 else values.unflatten(1, (-1, step.fan)).sum(2))
         return add_bias(out, bias)
 
     return run
 
 
-def _kernel(problem: Problem, steps: list[_Step]) -> Runner:
+def _kernel(problem: Problem, steps: list[_Step]) -> Wrapped:
     form = problem.form
 
-    def run(V: Tensor, G: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001  a kernel has no bias
+    def run(runners: Sequence[Runner], V: Tensor, G: Tensor, bias: Tensor | None) -> Tensor:  # noqa: ARG001  no bias
         D = V.new_empty(form.weight_shape)
-        for step in steps:
-            part = step.run(_take(V, 1, step.inputs), _take(G, 1, step.outputs), None)
+        for runner, step in zip(runners, steps, strict=True):
+            part = runner(_take(V, 1, step.bucket.inputs), _take(G, 1, step.outputs), None)
             part = part.movedim(1 + form.ndim, 1) if form.tiled else part
-            _put(D, 0, step.edges, part.flatten(0, 1))
+            _put(D, 0, step.bucket.edges, part.flatten(0, 1))
         return D
 
     return run

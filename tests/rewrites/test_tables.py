@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from ninefold.engines import native
 from ninefold.engines.direct import Direct
-from ninefold.engines.table import Table, TableFilled, _parts, buckets
 from ninefold.planning.choose import choose
+from ninefold.rewrites import engine_named
+from ninefold.rewrites.tables import _parts, buckets
 from ninefold.spec import ChannelTable, ConvSpec, Problem, grouped_table, lenet5_table, random_table, window_table
 
+CLUSTERS = engine_named("aten after channel clusters")
 TABLES = {
     "lenet5": ChannelTable(6, 16, lenet5_table()),
     "window": ChannelTable(8, 12, window_table(8, 12, 3, block=2)),
@@ -72,7 +74,7 @@ def test_a_cap_cuts_the_groups():
     whole, cut = _parts(problem), _parts(replace(problem, max_scratch=1 << 16))
     assert len(whole) == 1 < len(cut)
     assert sum((part.edges for part, _ in cut), ()) == whole[0][0].edges
-    assert Table().scratch(replace(problem, max_scratch=1 << 16)) < Table().scratch(problem)
+    assert CLUSTERS.scratch(replace(problem, max_scratch=1 << 16)) < CLUSTERS.scratch(problem)
 
 
 SPARSE = ConvSpec(64, 128, (3, 3), padding=1, table=random_table(64, 128, 2))
@@ -82,9 +84,9 @@ SPARSE = ConvSpec(64, 128, (3, 3), padding=1, table=random_table(64, 128, 2))
 def test_the_planner_takes_the_edges_of_a_sparse_table_and_fills_a_full_one():
     sparse = SPARSE
     full = ConvSpec(64, 64, (3, 3), padding=1, table=random_table(64, 64, 60))
-    assert choose(Problem("c", sparse.form((56, 57)), 2)).engine == "table"
-    assert choose(Problem("c", full.form((28, 29)), 8)).engine == "table-filled"
-    assert choose(Problem("c", full.form((28, 29)), 8, tolerance=0.0)).engine == "table"
+    assert choose(Problem("c", sparse.form((56, 57)), 2)).engine == CLUSTERS.name
+    assert choose(Problem("c", full.form((28, 29)), 8)).engine == "aten after table filled with zeros"
+    assert choose(Problem("c", full.form((28, 29)), 8, tolerance=0.0)).engine == CLUSTERS.name
 
 
 @pytest.mark.skipif(native.instruction_set() is None, reason="there is no native extension")
@@ -100,6 +102,6 @@ def test_infinities_stay_on_the_edges_and_spread_where_zeros_are_filled_in():
     problem = Problem("c", spec.form(5), 1, "float64")
     K, V = torch.ones(3, 2).double(), torch.ones(1, 3, 5).double()
     V[0, 0, 2] = float("inf")
-    local = Table().prepare(problem)(K, V, None).isfinite()
+    local = CLUSTERS.prepare(problem)(K, V, None).isfinite()
     assert local.tolist() == [[[True, False, False, True], [True] * 4]]
-    assert not TableFilled().prepare(problem)(K, V, None)[0, 1].isfinite().all()
+    assert not engine_named("aten after table filled with zeros").prepare(problem)(K, V, None)[0, 1].isfinite().all()
