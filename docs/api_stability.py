@@ -50,7 +50,7 @@ EXCEPTIONS = {
 
 INTERNAL = (
     *("chapter", "cli", "engines", "ops", "planning"),
-    *("matrix", "memory", "pooling_advice", "prior", "rewrites", "settings", "storing", "text_table"),
+    *("matrix", "memory", "pooling_advice", "prior", "rewrites", "settings", "storing", "tensors", "text_table"),
 )
 """Packages and modules of which no name is promised; what is public of them is a name of ``ninefold``."""
 

@@ -30,4 +30,4 @@ for isa in $tried; do
     NINEFOLD_ISA=$isa "$home/bin/python" tests/fuzz.py --cases "${CASES:-3000}"
     NINEFOLD_ISA=$isa "$home/bin/python" tests/fuzz_labels.py --cases "$((${CASES:-3000} / 15))"
 done
-NINEFOLD_ISA=${tried##* } "$home/bin/python" -m pytest tests/contract -p no:faulthandler -k "direct or implicit or local or winograd"
+NINEFOLD_ISA=${tried##* } "$home/bin/python" -m pytest tests/contract -p no:faulthandler -m native

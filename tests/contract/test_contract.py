@@ -34,7 +34,12 @@ REWRITTEN = [
 ]
 """Every rewrite with an engine that takes what it leaves; `test_any_engine_after_any_rewrite` draws the others."""
 
-PROBLEMS = [(shape, map_, engine) for shape in SHAPES for map_ in shape.maps for engine in (*ENGINES, *REWRITTEN)]
+PROBLEMS = [
+    pytest.param(shape, map_, engine, marks=[pytest.mark.native] if engine.native else [])
+    for shape in SHAPES
+    for map_ in shape.maps
+    for engine in (*ENGINES, *REWRITTEN)
+]
 
 
 @pytest.fixture(autouse=True)

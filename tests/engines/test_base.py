@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ninefold.engines.base import blocks, extension, folding
 from ninefold.spec import ConvSpec
 from ninefold.spec.padding import MODES
+from ninefold.tensors.border import extension, folding
+from ninefold.tensors.layout import blocks
 
 PADS = {
     "both sides": ((2, 1), (3, 2)),

@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 
-from ninefold.engines.gather import backwards, gather_c, gather_h, runs, staged
+from ninefold.engines.gather import gather_c, gather_h, staged
 from ninefold.spec.axis import Axis
 from ninefold.spec.padding import MODES
+from ninefold.spec.runs import backwards, runs
 
 AXES = [
     Axis(kernel, stride, dilation, lo, n_in, n_out, period)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from ninefold.engines.base import blocks
 from ninefold.engines.columns import blocks_of, column_bytes, count_blocks, row_length
 from ninefold.engines.gemm import Gemm
 from ninefold.engines.unshared import most_rows
 from ninefold.spec import ConvSpec, Problem
+from ninefold.tensors.layout import blocks
 
 SPECS = {
     "plain": ConvSpec(2, 3, (3, 2), padding=((1, 0), (0, 1))),

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from ninefold import reference
-from ninefold.engines.base import extension
 from ninefold.errors import UnsupportedError
 from ninefold.ops.bound import bound_for
 from ninefold.ops.composed import composed, needs_size
 from ninefold.settings import CURRENT
 from ninefold.spec import ConvSpec
+from ninefold.tensors.border import extension
 
 EDGES = ((0, 1), (1, 0), (1, 2), (2, 2), (5, 3), (4, 3))
 KINDS = {

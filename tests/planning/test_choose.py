@@ -5,7 +5,7 @@ import torch
 
 import ninefold as nf
 from ninefold.engines import ENGINES
-from ninefold.engines.base import Machine
+from ninefold.engines.machine import Machine
 from ninefold.errors import NoEngineError
 from ninefold.planning import measure as measure_module
 from ninefold.planning import plan_problem, prepare

@@ -8,13 +8,13 @@ import torch
 
 import ninefold as nf
 from ninefold.engines import ENGINES
-from ninefold.engines.base import all_finite
 from ninefold.planning import prepare
 from ninefold.planning.choose import choose
 from ninefold.planning.decide import pose
 from ninefold.rewrites import engine_named
 from ninefold.settings import Options
 from ninefold.spec import ConvSpec, Problem
+from ninefold.tensors.layout import all_finite
 
 GAPS = {  # channels, groups, kernel, size: depthwise and long, one channel and large, dense
     "long": (4, 4, (1024,), (20_000,)),

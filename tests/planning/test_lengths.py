@@ -9,7 +9,6 @@ import torch
 from ninefold import nn
 from ninefold.engines import ENGINES
 from ninefold.engines.aten import Aten
-from ninefold.engines.base import extension, folding
 from ninefold.engines.fft import FFT
 from ninefold.engines.final import Final
 from ninefold.engines.held import Held, plan_bytes
@@ -23,6 +22,7 @@ from ninefold.settings import Options
 from ninefold.spec import ConvSpec, PoolSpec, connectivity_counts
 from ninefold.spec.padding import MODES
 from ninefold.spec.problem import Problem
+from ninefold.tensors.border import extension, folding
 
 FORMS = {
     "strided": (ConvSpec(1, 3, (10,), stride=5), (4_001,)),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import ninefold as nf
-from ninefold.engines.base import Machine
+from ninefold.engines.machine import Machine
 from ninefold.errors import ArgumentError, ArgumentTypeError, CacheWarning, CalibrationError, PlanFileError
 from ninefold.planning import cache as cache_module
 from ninefold.planning import cost, decide, plan_problem, rates

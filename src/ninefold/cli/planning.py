@@ -10,7 +10,7 @@ from ninefold.cli.options import Json, Scratch, Tolerance, tolerance_of
 from ninefold.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from ninefold.engines.base import Machine
+    from ninefold.engines.machine import Machine
     from ninefold.planning.plan import Candidate, Plan
 
 __all__ = ["cache_app", "calibrate", "plan"]

@@ -12,23 +12,14 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import (
-    Engine,
-    Error,
-    Machine,
-    Runner,
-    Traits,
-    add_bias,
-    direct_error,
-    empty,
-    extension,
-    folding,
-    in_format,
-)
+from ninefold.engines.base import Engine, Error, Runner, Traits, direct_error
 from ninefold.engines.final import Final
+from ninefold.engines.machine import Machine
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
+from ninefold.tensors.border import extension, folding
+from ninefold.tensors.layout import add_bias, empty, in_format
 
 __all__ = ["VECTORISED", "Aten", "AtenBackward", "most_padding", "without_channels"]
 

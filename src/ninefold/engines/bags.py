@@ -18,26 +18,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from ninefold.engines.base import (
-    Engine,
-    Error,
-    Machine,
-    Runner,
-    Traits,
-    add_bias,
-    blocks,
-    direct_error,
-    empty,
-    extension,
-    folding,
-)
+from ninefold.engines.base import Engine, Error, Runner, Traits, direct_error
 from ninefold.engines.columns import budget, column_bytes, finish, is_unshared, straight
 from ninefold.engines.final import Final
 from ninefold.engines.held import Held
+from ninefold.engines.machine import Machine
 from ninefold.engines.unshared import from_row, patch_index
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
+from ninefold.tensors.border import extension, folding
+from ninefold.tensors.layout import add_bias, blocks, empty
 
 __all__ = ["Bags"]
 

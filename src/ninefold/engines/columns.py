@@ -8,10 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import BLOCK, Runner, add_bias, blocks, empty, extension, folding
+from ninefold.engines.base import Runner
 from ninefold.spec.axis import Axis
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
+from ninefold.tensors.border import extension, folding
+from ninefold.tensors.layout import BLOCK, add_bias, blocks, empty
 
 __all__ = [
     "accumulator",

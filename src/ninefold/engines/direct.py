@@ -20,14 +20,17 @@ from typing import Any
 from torch import Tensor
 
 from ninefold.engines import native
-from ninefold.engines.base import Engine, Error, Machine, PairRunner, Runner, Traits, direct_error, empty
+from ninefold.engines.base import Engine, Error, PairRunner, Runner, Traits, direct_error
 from ninefold.engines.final import Final
-from ninefold.engines.gather import Reads, Residue, Span, gather_c, gather_h, read_c, read_h, staged, strides
+from ninefold.engines.gather import Reads, Residue, gather_c, gather_h, read_c, read_h, staged, strides
 from ninefold.engines.held import Held, plan_bytes
+from ninefold.engines.machine import Machine
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Map, Problem
+from ninefold.spec.runs import Span
+from ninefold.tensors.layout import empty
 
 __all__ = ["Direct"]
 
@@ -43,6 +46,7 @@ class Direct(Engine):
     name = "direct"
     revision = 2
     traits = Traits(direct=True, exact=True, local=True)
+    native = True
     epilogues = frozenset({"relu"})
 
     def refuses(self, problem: Problem) -> str | None:

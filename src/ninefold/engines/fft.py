@@ -21,27 +21,13 @@ from math import log2, prod
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import (
-    BLOCK,
-    Engine,
-    Error,
-    Machine,
-    Runner,
-    Traits,
-    Watched,
-    add_bias,
-    all_finite,
-    blocks,
-    empty,
-    extension,
-    folding,
-    in_format,
-    unit_roundoff,
-    unwatched,
-)
+from ninefold.engines.base import Engine, Error, Runner, Traits, Watched, unit_roundoff, unwatched
 from ninefold.engines.final import Final
+from ninefold.engines.machine import Machine
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.problem import Problem
+from ninefold.tensors.border import extension, folding
+from ninefold.tensors.layout import BLOCK, add_bias, all_finite, blocks, empty, in_format
 
 __all__ = ["FFT"]
 

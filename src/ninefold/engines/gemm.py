@@ -15,7 +15,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, empty
+from ninefold.engines.base import Engine, Error, Runner, Traits, direct_error
 from ninefold.engines.columns import (
     accumulator,
     budget,
@@ -31,10 +31,12 @@ from ninefold.engines.columns import (
     worth_reordering,
 )
 from ninefold.engines.final import Final
+from ninefold.engines.machine import Machine
 from ninefold.engines.unshared import most_rows, unshared_c, unshared_g, unshared_h
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
+from ninefold.tensors.layout import add_bias, empty
 
 __all__ = ["Gemm"]
 

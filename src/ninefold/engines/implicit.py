@@ -13,11 +13,14 @@ from typing import Any
 from torch import Tensor
 
 from ninefold.engines import native
-from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, direct_error, empty
+from ninefold.engines.base import Engine, Error, Runner, Traits, direct_error
 from ninefold.engines.final import Final
-from ninefold.engines.gather import runs, strides
+from ninefold.engines.gather import strides
+from ninefold.engines.machine import Machine
 from ninefold.spec.axis import Axis
 from ninefold.spec.problem import Problem
+from ninefold.spec.runs import runs
+from ninefold.tensors.layout import empty
 
 __all__ = ["Implicit"]
 
@@ -34,6 +37,7 @@ class Implicit(Engine):
     name = "implicit"
     revision = 2
     traits = Traits(direct=True, exact=True, local=True)
+    native = True
     epilogues = frozenset({"relu"})
 
     def refuses(self, problem: Problem) -> str | None:

@@ -18,13 +18,16 @@ from typing import Any
 from torch import Tensor
 
 from ninefold.engines import native
-from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, direct_error, empty
+from ninefold.engines.base import Engine, Error, Runner, Traits, direct_error
 from ninefold.engines.final import Final
-from ninefold.engines.gather import backwards, runs, strides
+from ninefold.engines.gather import strides
 from ninefold.engines.held import Held
+from ninefold.engines.machine import Machine
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable
 from ninefold.spec.problem import Problem
+from ninefold.spec.runs import backwards, runs
+from ninefold.tensors.layout import empty
 
 __all__ = ["Local"]
 
@@ -41,6 +44,7 @@ class Local(Engine):
     name = "local"
     revision = 1
     traits = Traits(direct=True, exact=True, local=True)
+    native = True
     by_format = False
 
     def refuses(self, problem: Problem) -> str | None:

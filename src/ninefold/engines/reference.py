@@ -5,9 +5,11 @@ import torch
 from torch import Tensor
 
 from ninefold import reference
-from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, direct_error, in_format, unit_roundoff
+from ninefold.engines.base import Engine, Error, Runner, Traits, direct_error, unit_roundoff
 from ninefold.engines.final import Final
+from ninefold.engines.machine import Machine
 from ninefold.spec.problem import Problem
+from ninefold.tensors.layout import add_bias, in_format
 
 __all__ = ["Reference"]
 

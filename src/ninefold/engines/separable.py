@@ -15,14 +15,17 @@ import torch
 from torch import Tensor
 
 from ninefold.engines.aten import Aten
-from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, add_bias, blocks, extension, folding, unit_roundoff
+from ninefold.engines.base import Engine, Error, Runner, Traits, unit_roundoff
 from ninefold.engines.final import Final
+from ninefold.engines.machine import Machine
 from ninefold.errors import ArgumentError
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable, Grouped
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
+from ninefold.tensors.border import extension, folding
+from ninefold.tensors.layout import add_bias, blocks
 
 __all__ = ["Separable", "numerical_rank"]
 

@@ -9,10 +9,12 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import Runner, add_bias, blocks, empty, extension, folding
+from ninefold.engines.base import Runner
 from ninefold.engines.columns import accumulator, budget, column_bytes, finish, row_length, scatter, straight
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
+from ninefold.tensors.border import extension, folding
+from ninefold.tensors.layout import add_bias, blocks, empty
 
 _MANY = 16  # examples from which products with them as columns are no slower; up to 10 times slower for one
 

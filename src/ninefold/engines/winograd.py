@@ -26,22 +26,14 @@ from typing import Any
 from torch import Tensor
 
 from ninefold.engines import native
-from ninefold.engines.base import (
-    Engine,
-    Error,
-    Machine,
-    Runner,
-    Traits,
-    Watched,
-    empty,
-    unit_roundoff,
-    unwatched,
-)
+from ninefold.engines.base import Engine, Error, Runner, Traits, Watched, unit_roundoff, unwatched
 from ninefold.engines.final import Final
 from ninefold.engines.gather import read_c, read_h, strides
+from ninefold.engines.machine import Machine
 from ninefold.engines.toom import MOST_POINTS, Toom, toom
 from ninefold.spec.axis import Axis
 from ninefold.spec.problem import Problem
+from ninefold.tensors.layout import empty
 
 __all__ = ["Winograd"]
 
@@ -56,6 +48,7 @@ class Winograd(Engine):
     name = "winograd"
     revision = 1
     traits = Traits(direct=False, exact=False, local=False)
+    native = True
     by_format = False
     epilogues = frozenset({"relu"})
 

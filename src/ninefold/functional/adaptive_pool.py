@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, DTypeError, ShapeError
 from ninefold.functional.named import make
 from ninefold.functional.sliding import check_floating, check_input, exactly, refusal, taken
 from ninefold.ops.layout import channels_last
 from ninefold.spec.parse import integer, per_axis
+from ninefold.tensors.layout import in_format
 
 __all__ = [
     "adaptive_avg_pool1d",

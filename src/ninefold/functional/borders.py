@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import extended_along, in_format
 from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
 from ninefold.functional.sliding import exactly
 from ninefold.ops.checks import check_tensor
@@ -14,6 +13,8 @@ from ninefold.ops.layout import channels_last
 from ninefold.ops.traced import overridable
 from ninefold.spec.axis import Axis
 from ninefold.spec.parse import integer
+from ninefold.tensors.border import extended_along
+from ninefold.tensors.layout import in_format
 
 __all__ = ["pad"]
 

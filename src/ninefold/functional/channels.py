@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, DTypeError, ShapeError
 from ninefold.functional.sliding import check_floating
 from ninefold.ops import windows
@@ -14,6 +13,7 @@ from ninefold.ops.layout import channels_last
 from ninefold.ops.traced import overridable
 from ninefold.spec.axis import Axis
 from ninefold.spec.parse import integer
+from ninefold.tensors.layout import in_format
 
 __all__ = ["channel_pool", "channel_shuffle", "maxout"]
 

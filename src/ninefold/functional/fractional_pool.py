@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, DTypeError, ShapeError
 from ninefold.functional.named import make
 from ninefold.functional.sliding import check_input, exactly, refusal, taken
 from ninefold.ops.layout import channels_last
 from ninefold.spec.parse import number, per_axis
+from ninefold.tensors.layout import in_format
 
 __all__ = ["fractional_max_pool2d", "fractional_max_pool3d"]
 

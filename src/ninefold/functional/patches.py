@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import _folded, extended_along, in_format
 from ninefold.errors import ShapeError
 from ninefold.functional.sliding import check_input, exactly
 from ninefold.ops.checks import check_tensor
@@ -17,6 +16,8 @@ from ninefold.ops.traced import overridable
 from ninefold.spec import parse
 from ninefold.spec.axis import Axis
 from ninefold.spec.conv import ConvSpec
+from ninefold.tensors.border import extended_along, folded_along
+from ninefold.tensors.layout import in_format
 
 __all__ = ["fold", "patches_spec", "unfold"]
 
@@ -136,7 +137,7 @@ def fold(
         return torch._C._nn.col2im(input, *kinds)  # noqa: SLF001  what torch's own calls
     x = input.reshape(input.shape[0], input.shape[1] // taps, *spec.kernel_size, *(a.n_out for a in axes))
     for k, axis in enumerate(axes):
-        x = _folded(_added(x.movedim(2 + ndim, 3 + k), 2 + k, axis), 2 + k, axis)
+        x = folded_along(_added(x.movedim(2 + ndim, 3 + k), 2 + k, axis), 2 + k, axis)
     return in_format(x, channels_last=False)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, ShapeError
 from ninefold.functional.named import make
 from ninefold.functional.sliding import (
@@ -29,6 +28,7 @@ from ninefold.functional.sliding import (
 from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
 from ninefold.spec.parse import boolean, number
+from ninefold.tensors.layout import in_format
 
 __all__ = ["avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d"]
 

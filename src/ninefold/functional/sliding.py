@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import extended_along, extension
 from ninefold.errors import ArgumentError, DTypeError, ShapeError, UnsupportedError
 from ninefold.ops import native_pool, state, windows
 from ninefold.ops.checks import check_tensor
@@ -24,6 +23,7 @@ from ninefold.spec.channels import Grouped
 from ninefold.spec.form import Form
 from ninefold.spec.parse import per_axis
 from ninefold.spec.pool import PoolSpec
+from ninefold.tensors.border import extended_along, extension
 
 __all__ = [
     "SMALL",

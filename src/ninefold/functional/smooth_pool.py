@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, DTypeError
 from ninefold.functional.named import make
 from ninefold.functional.sliding import (
@@ -31,6 +30,7 @@ from ninefold.ops import native_pool, windows
 from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
 from ninefold.spec.parse import number
+from ninefold.tensors.layout import in_format
 
 __all__ = [
     "gaussian_pool1d",

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import in_format
 from ninefold.errors import ArgumentError, DTypeError, ShapeError
 from ninefold.functional.named import make
 from ninefold.functional.sliding import check_input, exactly, refusal
 from ninefold.ops.layout import channels_last
 from ninefold.spec import parse
 from ninefold.spec.pool import PoolSpec
+from ninefold.tensors.layout import in_format
 
 __all__ = ["max_unpool1d", "max_unpool2d", "max_unpool3d", "top_left_unpool1d", "top_left_unpool2d", "top_left_unpool3d"]
 

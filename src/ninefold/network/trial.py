@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ninefold.engines.base import in_format
 from ninefold.network.copying import copied
 from ninefold.network.fuse import Fuses
 from ninefold.network.kinds import plain_type, planned
@@ -24,6 +23,7 @@ from ninefold.planning.plan import Plan
 from ninefold.rewrites import engine_named
 from ninefold.settings import Options
 from ninefold.spec.problem import Map
+from ninefold.tensors.layout import in_format
 
 __all__ = ["WORTH", "Budget", "Layer", "MemoryFormat", "Trial", "made_ready", "record", "to_channels_last"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import PairRunner, Runner, owned
+from ninefold.engines.base import PairRunner, Runner
 from ninefold.engines.final import Final
 from ninefold.engines.held import Held, plan_bytes
 from ninefold.errors import NoEngineError
@@ -20,6 +20,7 @@ from ninefold.spec.channels import ChannelTable
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Map, Problem
+from ninefold.tensors.layout import owned
 
 if TYPE_CHECKING:
     from ninefold.settings import Options

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import Runner, extension, folding
+from ninefold.engines.base import Runner
 from ninefold.engines.columns import straight
 from ninefold.errors import UnsupportedError
 from ninefold.rewrites import engine_named
@@ -21,6 +21,7 @@ from ninefold.spec.channels import ChannelTable, Grouped
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
+from ninefold.tensors.border import extension, folding
 
 __all__ = ["composed", "needs_size"]
 

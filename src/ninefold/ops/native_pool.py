@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ninefold.engines import native
-from ninefold.engines.base import empty
 from ninefold.ops import state
 from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
+from ninefold.tensors.layout import empty
 
 __all__ = ["Divide", "Plan", "find"]
 

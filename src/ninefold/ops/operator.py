@@ -18,7 +18,6 @@ from torch.autograd.function import _SingleLevelFunction
 from torch.utils.flop_counter import register_flop_formula
 
 from ninefold.engines.aten import without_channels
-from ninefold.engines.base import in_format
 from ninefold.errors import UnsupportedError
 from ninefold.ops import state
 from ninefold.ops.batching import fold_vmap
@@ -30,6 +29,7 @@ from ninefold.settings import CURRENT, Options
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Map
+from ninefold.tensors.layout import in_format
 
 __all__ = ["call", "form_of", "own"]
 

@@ -28,10 +28,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import empty
 from ninefold.ops import native_pool, state
 from ninefold.ops.layout import channels_last
 from ninefold.spec.axis import Axis
+from ninefold.tensors.layout import empty
 
 __all__ = ["covered", "maximum", "pooled", "recorded", "slices", "spread", "total", "written_out"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ninefold.engines.base import Machine
+from ninefold.engines.machine import Machine
 from ninefold.errors import ArgumentError, ArgumentTypeError
 from ninefold.planning import cost, plan_problem, pose
 from ninefold.planning.cache import plan_cache

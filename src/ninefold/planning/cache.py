@@ -24,7 +24,7 @@ import platformdirs
 import torch
 
 from ninefold.engines import ENGINES
-from ninefold.engines.base import Machine
+from ninefold.engines.machine import Machine
 from ninefold.errors import CacheWarning, PlanFileError
 from ninefold.planning.rates import unlikely
 from ninefold.rewrites import REWRITES, engine_names

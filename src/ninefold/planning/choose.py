@@ -1,7 +1,8 @@
 """The choice, short enough to read aloud: judge every engine and rewrite, drop what may not run, take the fastest."""
 
 from ninefold.engines import ENGINES
-from ninefold.engines.base import Engine, Machine
+from ninefold.engines.base import Engine
+from ninefold.engines.machine import Machine
 from ninefold.errors import NoEngineError
 from ninefold.planning.cost import machine_for
 from ninefold.planning.plan import Candidate, Plan, seconds

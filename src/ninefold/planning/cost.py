@@ -7,7 +7,7 @@ from math import log
 
 import torch
 
-from ninefold.engines.base import Machine
+from ninefold.engines.machine import Machine
 from ninefold.errors import CalibrationError
 from ninefold.planning.cache import plan_cache
 from ninefold.planning.rates import measured_rates

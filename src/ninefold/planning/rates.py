@@ -14,7 +14,7 @@ from time import perf_counter, process_time
 
 import torch
 
-from ninefold.engines.base import Machine
+from ninefold.engines.machine import Machine
 from ninefold.errors import CalibrationError
 
 __all__ = ["LIMITS", "measured_rates", "unlikely"]

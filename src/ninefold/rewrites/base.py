@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from ninefold.engines.base import Engine, Error, Machine, Runner, Traits, Watched
+from ninefold.engines.base import Engine, Error, Runner, Traits, Watched
 from ninefold.engines.final import Final
+from ninefold.engines.machine import Machine
 from ninefold.spec.problem import Problem
 
 __all__ = ["Rewrite", "Rewritten", "Wrapped", "left_of"]
@@ -102,7 +103,7 @@ class Rewritten(Engine):
         self.traits = Traits(
             own.direct and its.direct, own.exact and its.exact, own.local and its.local, own.deterministic and its.deterministic
         )
-        self.epilogues = engine.epilogues
+        self.epilogues, self.native = engine.epilogues, engine.native
         self.transparent = rewrite.transparent and engine.transparent
 
     def refuses(self, problem: Problem) -> str | None:

@@ -8,11 +8,14 @@ from math import prod
 from torch import Tensor
 
 from ninefold.engines.aten import VECTORISED, most_padding
-from ninefold.engines.base import Engine, Machine, Runner, Traits, add_bias, extension, folding, in_format
+from ninefold.engines.base import Engine, Runner, Traits
 from ninefold.engines.final import Final
+from ninefold.engines.machine import Machine
 from ninefold.rewrites.base import Rewrite, Wrapped, left_of
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
+from ninefold.tensors.border import extension, folding
+from ninefold.tensors.layout import add_bias, in_format
 
 __all__ = ["BorderWrittenOut", "bordered"]
 

@@ -6,11 +6,13 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from ninefold.engines.base import Engine, Machine, Runner, Traits, in_format, owned
+from ninefold.engines.base import Engine, Runner, Traits
 from ninefold.engines.final import Final
+from ninefold.engines.machine import Machine
 from ninefold.rewrites.base import Rewrite, Wrapped, left_of
 from ninefold.spec.axis import Axis
 from ninefold.spec.problem import Problem
+from ninefold.tensors.layout import in_format, owned
 
 __all__ = ["OtherMemoryFormat"]
 

@@ -12,8 +12,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import Error, Machine, Runner, Traits, unit_roundoff
+from ninefold.engines.base import Error, Runner, Traits, unit_roundoff
 from ninefold.engines.final import Final
+from ninefold.engines.machine import Machine
 from ninefold.rewrites.base import Rewrite, Wrapped, left_of
 from ninefold.spec.problem import TOLERANCES, Problem
 

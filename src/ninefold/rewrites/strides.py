@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ninefold.engines.base import Machine, Runner, Traits, add_bias, empty
+from ninefold.engines.base import Runner, Traits
 from ninefold.engines.columns import straight
 from ninefold.engines.final import Final
+from ninefold.engines.machine import Machine
 from ninefold.rewrites.base import Rewrite, Wrapped, left_of
 from ninefold.spec.axis import Axis
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
+from ninefold.tensors.layout import add_bias, empty
 
 __all__ = ["StrideResidues"]
 

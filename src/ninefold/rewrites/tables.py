@@ -21,12 +21,14 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import BLOCK, Machine, Runner, Traits, add_bias, blocks, empty
+from ninefold.engines.base import Runner, Traits
 from ninefold.engines.final import Final
+from ninefold.engines.machine import Machine
 from ninefold.rewrites.base import Rewrite, Wrapped, left_of
 from ninefold.spec.channels import ChannelTable, Grouped
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
+from ninefold.tensors.layout import BLOCK, add_bias, blocks, empty
 
 __all__ = ["Bucket", "ChannelClusters", "TableFilled", "buckets"]
 

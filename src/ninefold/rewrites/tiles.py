@@ -19,15 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ninefold.engines.base import Machine, Runner, Traits, add_bias, empty, in_format
+from ninefold.engines.base import Runner, Traits
 from ninefold.engines.columns import is_unshared, straight
 from ninefold.engines.final import Final
+from ninefold.engines.machine import Machine
 from ninefold.rewrites.base import Rewrite, Wrapped, left_of
 from ninefold.rewrites.border import bordered
 from ninefold.spec.axis import Axis
 from ninefold.spec.channels import ChannelTable, Grouped
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Problem
+from ninefold.tensors.layout import add_bias, empty, in_format
 
 __all__ = ["TilePhases", "TileResidues"]
 
@@ -205,10 +207,9 @@ def _phase_kernels(form: Form, K: Tensor) -> Tensor:
     wide = K.new_zeros((*K.shape[: d + 2], *(c * e for c, e in zip(cycles, reach, strict=True))))
     for residue in product(*(range(a.period) for a in form.axes)):
         starts = [a.stride * r for a, r in zip(form.axes, residue, strict=True)]
-        taps: list[Any] = [
-            slice(s, s + a.dilation * (a.kernel - 1) + 1, a.dilation) for s, a in zip(starts, form.axes, strict=True)
-        ]
-        wide[(slice(None), *residue, slice(None), *taps)] = K[(slice(None), *residue)]
+        taps = [slice(s, s + a.dilation * (a.kernel - 1) + 1, a.dilation) for s, a in zip(starts, form.axes, strict=True)]
+        into: tuple[Any, ...] = (slice(None), *residue, slice(None), *taps)
+        wide[into] = _kernel(K, residue)
     split = wide.view(groups, outs, *form.period, ins, *(n for pair in zip(reach, cycles, strict=True) for n in pair))
     order = (0, *range(2, 2 + d), 1, *(4 + d + 2 * k for k in range(d)), 2 + d, *(3 + d + 2 * k for k in range(d)))
     return split.permute(order).reshape(groups * prod(form.period) * outs, prod(cycles) * ins, *reach)

@@ -1,0 +1,1 @@
+"""Memory of tensors that engines, rewrites and functions share: formats, blocks and borders."""
