@@ -1,11 +1,13 @@
 """Files are there whole, or as they were before."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from ninefold import storing
 from ninefold.errors import ArgumentError, PlanFileError
-from ninefold.storing import packed_tensors, unpacked_tensors, write_whole
+from ninefold.storing import packed_tensors, unpacked_tensors, user_cache_folder, write_whole
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
@@ -50,3 +52,19 @@ def test_any_byte_that_changes_is_found(tmp_path):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(ArgumentError):
             unpacked_tensors(path, "a test", 1, ArgumentError)
+
+
+@pytest.mark.parametrize(
+    ("platform", "environment", "folder"),
+    [
+        ("linux", {"XDG_CACHE_HOME": "/var/caches"}, "/var/caches/ninefold"),
+        ("linux", {"XDG_CACHE_HOME": " ", "HOME": "/home/ann"}, "/home/ann/.cache/ninefold"),
+        ("darwin", {"HOME": "/Users/ann"}, "/Users/ann/Library/Caches/ninefold"),
+        ("win32", {"LOCALAPPDATA": "/ann/Local"}, "/ann/Local/ninefold/ninefold/Cache"),
+    ],
+)
+def test_caches_lie_where_the_platform_keeps_them(monkeypatch, platform, environment, folder):
+    monkeypatch.setattr("sys.platform", platform)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert user_cache_folder() == Path(folder)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -12,7 +13,24 @@ from torch import Tensor
 
 from ninefold.errors import ArgumentError, NinefoldError
 
-__all__ = ["packed_tensors", "unpacked_tensors", "write_whole"]
+__all__ = ["packed_tensors", "unpacked_tensors", "user_cache_folder", "write_whole"]
+
+
+def user_cache_folder() -> Path:
+    """Return where caches of this user lie, by the rules of the platform, with this package's name.
+
+    Examples
+    --------
+    >>> user_cache_folder().is_absolute()
+    True
+    """
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        return base / "ninefold" / "ninefold" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "ninefold"
+    named = os.environ.get("XDG_CACHE_HOME", "").strip()
+    return (Path(named) if named else Path.home() / ".cache") / "ninefold"
 
 
 def write_whole(path: Path, content: bytes, error: type[NinefoldError] = ArgumentError, *, parents: bool = False) -> None:

@@ -20,7 +20,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import platformdirs
 import torch
 
 from ninefold.engines import ENGINES
@@ -29,7 +28,7 @@ from ninefold.errors import CacheWarning, PlanFileError
 from ninefold.planning.rates import unlikely
 from ninefold.rewrites import REWRITES, engine_names
 from ninefold.spec.problem import Problem
-from ninefold.storing import write_whole
+from ninefold.storing import user_cache_folder, write_whole
 
 __all__ = ["PlanCache", "cache_folder", "fingerprint", "plan_cache"]
 
@@ -47,7 +46,7 @@ _CALIBRATION = 1  # of how rates are measured: a change makes them be measured a
 
 def cache_folder() -> Path:
     """Return the folder of the cache: ``NINEFOLD_CACHE``, or the user's cache folder."""
-    return Path(os.environ.get("NINEFOLD_CACHE") or platformdirs.user_cache_dir("ninefold"))
+    return Path(os.environ.get("NINEFOLD_CACHE") or user_cache_folder())
 
 
 @lru_cache(maxsize=1)
