@@ -116,7 +116,6 @@ class DenseCRF(nn.Module):
         said = f"steps={self.steps}, unary={self.unary}, normalization={self.normalization}"
         return f"{said}, self_term={self.self_term}, engine={self.engine}, blur={self.blur}, output={self.output}"
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # no compiler looks into a lattice: it runs between compiled parts
     def forward(
         self, unary: Tensor, image: Tensor | None = None, features: Sequence[Tensor] = (), *, steps: int | None = None
     ) -> Tensor:
@@ -253,3 +252,7 @@ def _steps(steps: int) -> int:
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
         raise ArgumentError(f"steps={steps!r}; it must be a whole number, 0 or more")
     return steps
+
+
+# What torch.compiler.disable sets; calling that imports a compiler, a second, for everybody. No compiler looks into a lattice.
+DenseCRF.forward._torchdynamo_disable = True  # type: ignore[attr-defined]
