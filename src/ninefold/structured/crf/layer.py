@@ -1,6 +1,8 @@
 """The fully connected CRF of Kraehenbuehl and Koltun (2011) as a layer."""
 
-from collections.abc import Collection, Sequence
+import sys
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -139,6 +141,9 @@ class DenseCRF(nn.Module):
         RoomError
             If more memory is needed than `memory_limit`.
         """
+        return _outside_compilers("torch._dynamo" in sys.modules)(self, unary, image, features, steps)
+
+    def _marginals(self, unary: Tensor, image: Tensor | None, features: Sequence[Tensor], steps: int | None) -> Tensor:
         steps = self.steps if steps is None else _steps(steps)
         self._check(unary, image, features)
         space = unary.shape[2:]
@@ -254,5 +259,8 @@ def _steps(steps: int) -> int:
     return steps
 
 
-# What torch.compiler.disable sets; calling that imports a compiler, a second, for everybody. No compiler looks into a lattice.
-DenseCRF.forward._torchdynamo_disable = True  # type: ignore[attr-defined]
+@lru_cache(maxsize=2)
+def _outside_compilers(loaded: bool) -> Callable[..., Tensor]:
+    """Return the layer's work as no compiler looks into it, for none knows a lattice; importing one to say so takes a second."""
+    disabled: Callable[..., Tensor] = torch.compiler.disable(DenseCRF._marginals) if loaded else DenseCRF._marginals  # noqa: SLF001
+    return disabled
