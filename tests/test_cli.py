@@ -93,7 +93,7 @@ def test_calibrate_measures_and_keeps_or_says_why_not(process):
 
 
 def test_calibrate_prints_the_rates_with_units(monkeypatch, tmp_path, capsys):
-    from ninefold.engines.base import Machine
+    from ninefold.engines.machine import Machine
     from ninefold.planning import cost
 
     monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path))

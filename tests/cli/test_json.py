@@ -88,7 +88,7 @@ def test_plan_answers_every_engine_with_its_numbers_or_its_refusal(ask):
 
 
 def test_calibrate_and_the_cache(ask, monkeypatch, tmp_path):
-    from ninefold.engines.base import Machine
+    from ninefold.engines.machine import Machine
     from ninefold.planning import cost
 
     monkeypatch.setattr(cost, "measured_rates", lambda _: Machine(7e10, 3e10, 5e9, 2.5e-6))

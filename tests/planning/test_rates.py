@@ -180,13 +180,14 @@ def test_a_busy_machine_keeps_the_constants_and_is_asked_once_in_a_process(folde
     assert plan_cache().rates() == {}
 
 
-def test_calibrate_measures_each_number_of_threads_and_puts_the_own_back(folder, monkeypatch):
+def test_calibrate_measures_each_number_of_threads_and_puts_the_own_back(folder, monkeypatch, request):
     before = torch.get_num_threads()
     seen = []
     monkeypatch.setattr(cost, "measured_rates", lambda threads: seen.append((threads, torch.get_num_threads())) or MINE)
     assert nf.calibrate([1, 3, 1]) == {1: MINE, 3: MINE}
     assert seen == [(1, 1), (3, 3)]
     assert torch.get_num_threads() == before
+    request.addfinalizer(lambda: torch.set_num_threads(before))  # six are "put back" for real
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
     assert list(nf.calibrate()) == [1, 2, 4, 6]
     assert list(nf.calibrate(2)) == [2]

@@ -13,7 +13,7 @@ from ninefold.planning.cache import plan_cache
 from ninefold.planning.choose import choose, judge
 from ninefold.planning.cost import calibrate_once
 from ninefold.planning.measure import measure
-from ninefold.planning.plan import Candidate, Plan
+from ninefold.planning.plan import Candidate, Plan, Standings
 from ninefold.rewrites import engine_named, engine_names
 from ninefold.settings import Options
 from ninefold.spec.form import Form
@@ -78,13 +78,13 @@ def plan_problem(problem: Problem, mode: str = "estimate", weight: Final | None 
     """
     if problem.form.channels.inputs == 0:
         raise ArgumentError("in_channels must be at least 1 for a plan, got 0: PyTorch's own convolution runs those of none")
-    estimated = choose(problem)
     found = plan_cache().get(problem)
     if found is not None and found[0] in engine_names():  # another version may know others
         engine, seconds, source = found
-        candidates = _with(engine, estimated.candidates, problem)
-        if next(c for c in candidates if c.engine == engine).reason is None:
-            return Plan(problem, engine, tuple(_timed(c, seconds) for c in candidates), source)
+        standings = _remembered(problem, engine, seconds)
+        if standings.of(engine).reason is None:
+            return Plan(problem, engine, standings, source)
+    estimated = choose(problem)
     if mode == "estimate" or problem.batch == 0:
         return estimated
     if problem.device == "cpu":
@@ -94,15 +94,22 @@ def plan_problem(problem: Problem, mode: str = "estimate", weight: Final | None 
     return measured
 
 
-def _with(engine: str, candidates: tuple[Candidate, ...], problem: Problem) -> tuple[Candidate, ...]:
-    """Return the candidates with one that was found before, and that the estimate would not try now."""
-    if any(c.engine == engine for c in candidates):
-        return candidates
-    return (*candidates, judge(engine_named(engine), problem))
+def _remembered(problem: Problem, engine: str, seconds: dict[str, float]) -> Standings:
+    """Return the standings of a plan that was measured, each judged when somebody asks."""
 
+    def timed(c: Candidate) -> Candidate:
+        return replace(c, measured=seconds.get(c.engine))
 
-def _timed(c: Candidate, seconds: dict[str, float]) -> Candidate:
-    return Candidate(c.engine, c.reason, c.cost, c.error, c.scratch, seconds.get(c.engine))
+    @lru_cache(maxsize=8)
+    def one(name: str) -> Candidate:
+        return timed(judge(engine_named(name), problem))
+
+    def every() -> tuple[Candidate, ...]:
+        estimated = tuple(map(timed, choose(problem).candidates))
+        # the estimate may not try now what was found
+        return estimated if any(c.engine == engine for c in estimated) else (*estimated, one(engine))
+
+    return Standings(one, every)
 
 
 def prepare(plan: Plan, weight: Final | None = None, epilogue: str | None = None) -> Runner:

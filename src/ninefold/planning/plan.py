@@ -1,6 +1,8 @@
 """Plan: which engine runs a problem, what that costs, and why each other one lost or refused."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ninefold.engines.base import Error
 from ninefold.spec.problem import Problem
@@ -30,6 +32,35 @@ class Candidate:
         return self.cost if self.measured is None else self.measured
 
 
+class Standings(Sequence[Candidate]):
+    """The standings of a remembered plan: one engine is judged where it is asked for, all of them where they are gone through.
+
+    Parameters
+    ----------
+    one : callable
+        Takes an engine's name and returns its standing.
+    every : callable
+        Returns all standings.
+    """
+
+    def __init__(self, one: Callable[[str], Candidate], every: Callable[[], tuple[Candidate, ...]]) -> None:
+        self.of, self._every = one, every
+        self._all: tuple[Candidate, ...] | None = None
+
+    @property
+    def all(self) -> tuple[Candidate, ...]:
+        """Every engine's standing."""
+        if self._all is None:
+            self._all = self._every()
+        return self._all
+
+    def __getitem__(self, at: Any) -> Any:
+        return self.all[at]
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A choice that can be printed, exported and passed around.
@@ -39,7 +70,7 @@ class Plan:
     problem : Problem
     engine : str
         Name of the engine that runs it.
-    candidates : tuple of Candidate
+    candidates : sequence of Candidate
         Every engine's standing, in the order of preference.
     source : str
         ``"estimate"``, ``"measure"``, ``"cache"`` or ``"file"``: where the choice comes from.
@@ -47,7 +78,7 @@ class Plan:
 
     problem: Problem
     engine: str
-    candidates: tuple[Candidate, ...]
+    candidates: Sequence[Candidate]
     source: str
 
     @property
@@ -57,6 +88,8 @@ class Plan:
 
     def standing(self, engine: str) -> Candidate:
         """Return the standing of an engine."""
+        if isinstance(self.candidates, Standings):
+            return self.candidates.of(engine)
         return next(c for c in self.candidates if c.engine == engine)
 
     def __str__(self) -> str:
