@@ -9,7 +9,7 @@ CONSTRAINTS := $(if $(TORCH),$(VENV)/constraints.txt,constraints.txt)
 
 .PHONY: demo test check docs bench pictures fuzz sanitize wide api wheel wheel-test changelog format clean
 
-$(STAMP): pyproject.toml constraints.txt $(wildcard native/*)
+$(STAMP): pyproject.toml constraints.txt $(wildcard native/* native/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifneq ($(TORCH),)
 	grep -v -E '^(torch|sympy)==' constraints.txt > $(CONSTRAINTS)  # each PyTorch wants a sympy of its own

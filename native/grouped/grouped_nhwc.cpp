@@ -1,0 +1,429 @@
+// Correlations in groups of a few channels where the channels of a pixel are neighbours (channels-last).
+//
+// A vector holds output channels of one pixel: of several groups, or a part of one. Input i of each group is spread over the outputs of
+// its group, by a permutation of the pixel's channels or, where a vector has no second group, as one element. Up to ten pixels of a row
+// share each kernel vector; under three neighbouring taps, a spread pixel serves three outputs. All of it reads staged bands, whose
+// pixels lie beside each other: in memory, they are often a power of two apart, and the near cache has room for few such lines.
+#include "common/nhwc_bands.hpp"
+#include "grouped/grouped_nhwc.hpp"
+#include "common/threads.hpp"
+
+namespace NINEFOLD_NS {
+namespace {
+
+constexpr int kL = kLanes<float>;
+constexpr int kMostPixels = 10;         // of a tile of outputs
+constexpr int64_t kMostWidth = 64;      // channels of a group
+constexpr int64_t kBand = 256 << 10;    // bytes staged at once
+
+// M below is the number of a group's inputs up to those that fill a vector, known to the compiler, or 0 for more of them.
+template <int I> struct Number { static constexpr int value = I; };
+
+// The i-th channel of the group that each lane belongs to, of groups of M < kL.
+template <int M, int I> NINEFOLD_INLINE Vec<float> spread(Vec<float> v) {
+    constexpr auto of = [](int lane) { return lane / M * M + I; };
+    if constexpr (kL == 4) return __builtin_shuffle(v, Mask<float>{of(0), of(1), of(2), of(3)});
+    if constexpr (kL == 8) return __builtin_shuffle(v, Mask<float>{of(0), of(1), of(2), of(3), of(4), of(5), of(6), of(7)});
+    if constexpr (kL == 16)
+        return __builtin_shuffle(v, Mask<float>{of(0), of(1), of(2), of(3), of(4), of(5), of(6), of(7), of(8), of(9), of(10), of(11), of(12), of(13), of(14), of(15)});
+}
+
+template <int M, int I> NINEFOLD_INLINE Vec<float> input(const float* pixel) {
+    if constexpr (M == 0 || M == kL) return broadcast(*pixel);
+    else return spread<M, I>(load(pixel));
+}
+
+// Calls f with each input of a group, a number that the compiler knows where groups lie in a vector, and the pixel to take it from.
+// The address is made unknown: what was loaded before is loaded again instead of pushing sums out of the registers.
+template <int M, int I = 0, class F> NINEFOLD_INLINE void each_input(int64_t inputs, const float* pixel, F f) {
+    if constexpr (M == 0 || M == kL) {
+        for (int64_t i = 0; i < (M ? M : inputs); ++i) f(Number<0>{}, i, pixel + i);
+    } else {
+        const float* again = pixel;
+        asm volatile("" : "+r"(again));
+        f(Number<I>{}, I, again);
+        if constexpr (I + 1 < M) each_input<M, I + 1>(inputs, pixel, f);
+    }
+}
+
+// What a line of outputs reads: rows of taps, as offsets into what is staged, and taps along x. The kernels of a vector of outputs lie
+// as [rows][inputs][taps along x], vectors.
+struct Reads {
+    const int64_t *rows, *at;
+    int64_t n_rows, taps, inputs;
+    int64_t hop;   // between neighbouring pixels
+    bool slides;   // three neighbouring taps
+};
+
+// P outputs: sums that begin with `start`.
+template <int M, int P> NINEFOLD_INLINE void sums(const Reads& r, const float* in, const float* packed, Vec<float> start, Vec<float> (&acc)[P]) {
+    const int64_t hop = M ? kL : r.hop, taps = r.taps, inputs = M ? M : r.inputs;
+    for (int p = 0; p < P; ++p) acc[p] = start;
+    for (int64_t k = 0; k < r.n_rows; ++k, packed += inputs * taps * kL)
+        for (int64_t t = 0; t < taps; ++t)
+            each_input<M>(inputs, in + r.rows[k] + r.at[t] * hop, [&](auto number, int64_t i, const float* pixel) __attribute__((always_inline)) {
+                const Vec<float> w = load(packed + (i * taps + t) * kL);
+                for (int p = 0; p < P; ++p) acc[p] += w * input<M, decltype(number)::value>(pixel + p * hop);
+            });
+}
+
+template <int M, int P> NINEFOLD_INLINE void sliding_sums(const Reads& r, const float* in, const float* packed, Vec<float> start, Vec<float> (&acc)[P]) {
+    const int64_t hop = M ? kL : r.hop, inputs = M ? M : r.inputs;
+    for (int p = 0; p < P; ++p) acc[p] = start;
+    in += r.at[0] * hop;
+    for (int64_t k = 0; k < r.n_rows; ++k, packed += inputs * 3 * kL)
+        each_input<M>(inputs, in + r.rows[k], [&](auto number, int64_t i, const float* pixel) __attribute__((always_inline)) {
+            const float* w = packed + i * 3 * kL;
+            const Vec<float> first = load(w), second = load(w + kL), third = load(w + 2 * kL);
+            for (int p = 0; p < P + 2; ++p) {
+                const Vec<float> v = input<M, decltype(number)::value>(pixel + p * hop);
+                if (p < P) acc[p] += first * v;
+                if (p > 0 && p <= P) acc[p - 1] += second * v;
+                if (p > 1) acc[p - 2] += third * v;
+            }
+        });
+}
+
+// Where outputs of a row go, `hop` apart, of `channels` at most a vector.
+struct Writes {
+    float* out;
+    int64_t hop, channels;
+    float floor;
+};
+
+// Tiles of P outputs, `tiles` of them `count` apart, of which `count` are written.
+template <int M, int P, bool Slides>
+__attribute__((noinline)) void row(const Reads& r, const float* in, const float* packed, const float* start, const Writes& w, int64_t tiles, int64_t count) {
+    const Vec<float> lowest = broadcast(w.floor), init = load(start);
+    float* out = w.out;
+    for (int64_t k = 0; k < tiles; ++k, in += count * (M ? kL : r.hop), out += count * w.hop) {
+        Vec<float> acc[P];
+        if constexpr (Slides) sliding_sums<M, P>(r, in, packed, init, acc);
+        else sums<M, P>(r, in, packed, init, acc);
+        if (count == P && w.channels >= kL) {
+            for (int p = 0; p < P; ++p) store(out + p * w.hop, larger(acc[p], lowest));
+        } else {
+            for (int p = 0; p < P; ++p) acc[p] = larger(acc[p], lowest);
+            float part[P * kL];
+            __builtin_memcpy(part, acc, sizeof part);
+            for (int64_t p = 0; p < count; ++p) store_first(out + p * w.hop, load(part + p * kL), least(kL, w.channels));
+        }
+    }
+}
+
+// Rows of outputs whose gradients are multiplied with what they read: steps of both from row to row.
+struct Sweep {
+    int64_t planes, rows, count;
+    int64_t in_plane, in_row, grad_plane, grad_row;
+};
+
+// Sums of N taps, those of row `row`, over all outputs; they lie at `to` and go on from what they are.
+template <int M, int N> __attribute__((noinline)) void weights(const Reads& r, const Sweep& s, const float* in, int64_t first, const float* grad, float* to) {
+    const int64_t hop = M ? kL : r.hop;
+    each_input<M>(r.inputs, in, [&](auto number, int64_t i, const float* pixel) __attribute__((always_inline)) {
+        float* here = to + (i * r.taps + first) * kL;
+        Vec<float> acc[N];
+        for (int n = 0; n < N; ++n) acc[n] = load(here + n * kL);
+        for (int64_t z = 0; z < s.planes; ++z)
+            for (int64_t y = 0; y < s.rows; ++y) {
+                const float *up = grad + z * s.grad_plane + y * s.grad_row, *at[N];
+                for (int n = 0; n < N; ++n) at[n] = pixel + z * s.in_plane + y * s.in_row + r.at[first + n] * hop;
+                for (int64_t k = 0; k < s.count; ++k, up += kL) {
+                    const Vec<float> g = load(up);
+                    for (int n = 0; n < N; ++n) acc[n] += g * input<M, decltype(number)::value>(at[n] + k * hop);
+                }
+            }
+        for (int n = 0; n < N; ++n) store(here + n * kL, acc[n]);
+    });
+}
+
+// The same for R rows of three neighbouring taps each.
+template <int M, int R> __attribute__((noinline)) void sliding_weights(const Reads& r, const Sweep& s, const float* in, int64_t first, const float* grad, float* to) {
+    const int64_t hop = M ? kL : r.hop, next = r.inputs * 3 * kL;
+    each_input<M>(r.inputs, in, [&](auto number, int64_t i, const float* pixel) __attribute__((always_inline)) {
+        float* here = to + i * 3 * kL;
+        Vec<float> acc[R][3];
+        for (int q = 0; q < R; ++q)
+            for (int n = 0; n < 3; ++n) acc[q][n] = load(here + q * next + n * kL);
+        for (int64_t z = 0; z < s.planes; ++z)
+            for (int64_t y = 0; y < s.rows; ++y) {
+                const float *up = grad + z * s.grad_plane + y * s.grad_row, *at[R];
+                for (int q = 0; q < R; ++q) at[q] = pixel + z * s.in_plane + y * s.in_row + r.rows[first + q] + r.at[0] * hop;
+                for (int64_t k = 0; k < s.count; ++k, up += kL) {
+                    const Vec<float> g = load(up);
+                    for (int q = 0; q < R; ++q) {
+                        for (int n = 0; n < 3; ++n) acc[q][n] += g * input<M, decltype(number)::value>(at[q] + n * hop);
+                        at[q] += hop;
+                    }
+                }
+            }
+        for (int q = 0; q < R; ++q)
+            for (int n = 0; n < 3; ++n) store(here + q * next + n * kL, acc[q][n]);
+    });
+}
+
+// How many of `count` outputs a tile makes, and with it the tile that a kernel of its own has.
+NINEFOLD_INLINE int64_t tile_count(int64_t count) { return ceil_div(count, ceil_div(count, kMostPixels)); }
+NINEFOLD_INLINE int64_t tile_size(int64_t count) { return count <= 4 ? 4 : count <= 8 ? 8 : kMostPixels; }
+
+// Pixels behind a staged row that the tiles of any line read, for outputs that are not written.
+NINEFOLD_INLINE int64_t read_behind(const Direct& d) {
+    int64_t end = d.staged[2];
+    for (int64_t l = 0; l < d.n_x; ++l) {
+        const int64_t count = d.x[l].count, each = tile_count(most(1, count));
+        for (int64_t k = 0; k < count; k += each) end = most(end, k + tile_size(least(each, count - k)) + reach(d.x[l]));
+    }
+    return end - d.staged[2];
+}
+
+struct Layout {
+    Bands bands;
+    int64_t channels, vectors;
+    int64_t width, blocks;         // channels that are staged together: those that a vector of outputs reads; such blocks
+    int64_t together, parts;       // blocks that an item takes, and items that takes
+    int64_t behind;                // pixels of zeros after a staged row
+    int64_t apart, grad_apart;     // elements between blocks of a band, of what is read and of gradients
+    int64_t items, chunks;
+    int64_t kernel, offsets, staged, grads, each;  // bytes: of all kernels, packed, or of their sums; of a thread
+};
+
+Layout layout(const Direct& d, bool weights) {
+    Layout s{};
+    s.channels = d.groups * d.outs;
+    s.vectors = ceil_div(s.channels, kL);
+    s.width = most(kL, d.ins);
+    s.blocks = ceil_div(s.channels, s.width);
+    int64_t most_x = 0, rows_of_taps = d.z.taps * d.y.taps;
+    for (int64_t l = 0; l < d.n_x; ++l) most_x = most(most_x, d.x[l].count);
+    const int64_t pitch = (d.staged[2] + kMostPixels) * s.width, row = pitch * int64_t(sizeof(float)) * (weights ? 2 : 1);
+    const int64_t tall = (reach(d.z) + 1) * (reach(d.y) + 1 + 3 * d.step[1]);
+    s.together = s.blocks;
+    while (s.together > 2 && s.together * row * tall > kBand) s.together = (s.together + 1) / 2;
+    s.parts = ceil_div(s.blocks, s.together);
+    const int64_t wanted = d.threads > 1 ? ceil_div(2 * d.threads, s.parts * d.batch) : 1;
+    s.bands = bands(d, pitch, row * s.together, kBand, wanted);
+    s.behind = weights ? 0 : read_behind(d);
+    s.apart = round_up(pitch * s.bands.staged_z * s.bands.staged_y, 16);
+    s.grad_apart = weights ? most_x * s.width * s.bands.z * s.bands.y : 0;
+    const int64_t places = d.batch * s.bands.n_z * s.bands.n_y;
+    s.chunks = weights && s.parts < 2 * d.threads ? least(places, d.threads) : 1;
+    s.items = s.parts * (weights ? s.chunks : places);
+    s.kernel = round_up(s.vectors * d.taps * d.ins * kL * int64_t(sizeof(float)), 64);
+    s.offsets = round_up(rows_of_taps * 8, 64);
+    s.staged = round_up(s.apart * s.together * int64_t(sizeof(float)), 64);
+    s.grads = round_up(s.grad_apart * s.together * int64_t(sizeof(float)), 64);
+    s.each = s.offsets + s.staged + s.grads + 4096;
+    return s;
+}
+
+template <int M> class Grouped {
+public:
+    Grouped(const Direct& direct, bool weights, char* scratch) : d(direct), s(layout(direct, weights)), kernels(reinterpret_cast<float*>(scratch)) {
+        rooms = scratch + s.kernel * (weights ? s.chunks : 1);
+    }
+
+    void correlate(const float* in, const float* weight, const float* bias, float* out) {
+        const int64_t n = least(d.threads, s.items);
+#pragma omp parallel num_threads(n) if (n > 1)
+        {
+            const Room room = mine();
+#pragma omp for schedule(static)
+            for (int64_t k = 0; k < s.vectors * d.taps; ++k) pack(k, weight);
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t k = 0; k < s.items; ++k) {
+                const int64_t c = k % s.parts * s.together * width(), own = least(s.together * width(), s.channels - c);
+                const Band b = band(d, s.bands, k / s.parts);
+                stage_band<float, float>(d, s.bands, b, in + b.n * d.in_n + c, own, width(), s.apart, s.behind, room.staged);
+                for (int64_t v = 0; v < own; v += kL)
+                    vector(b, c + v, bias, room.staged + v / width() * s.apart, out + b.n * d.out_n + c + v, room.rows);
+            }
+        }
+    }
+
+    void weigh(const float* in, const float* grad, float* weight) {
+        const int64_t n = least(d.threads, s.items), size = s.kernel / int64_t(sizeof(float)), places = d.batch * s.bands.n_z * s.bands.n_y;
+#pragma omp parallel num_threads(n) if (n > 1)
+        {
+            const Room room = mine();
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t k = 0; k < s.items; ++k) {
+                const int64_t chunk = k % s.chunks, c = k / s.chunks * s.together * width(), own = least(s.together * width(), s.channels - c);
+                float* total = kernels + chunk * size + c * d.taps * d.ins;
+                for (int64_t e = 0; e < round_up(own, kL) * d.taps * d.ins; ++e) total[e] = 0;
+                for (int64_t part = places * chunk / s.chunks; part < places * (chunk + 1) / s.chunks; ++part) {
+                    const Band b = band(d, s.bands, part);
+                    stage_band<float, float>(d, s.bands, b, in + b.n * d.in_n + c, own, width(), s.apart, s.behind, room.staged);
+                    add(b, own, grad + b.n * d.out_n + c, room, total);
+                }
+            }
+#pragma omp for schedule(static)
+            for (int64_t k = 0; k < s.vectors * d.taps; ++k) unpack(k, size, weight);
+        }
+    }
+
+private:
+    struct Room {
+        int64_t* rows;
+        float *staged, *grads;
+    };
+
+    Room mine() const {
+        char* p = rooms + s.each * this_thread();
+        const Room room{reinterpret_cast<int64_t*>(p), reinterpret_cast<float*>(p + s.offsets), reinterpret_cast<float*>(p + s.offsets + s.staged)};
+        for (int64_t i = 0, n = 0; i < d.z.taps; ++i)
+            for (int64_t j = 0; j < d.y.taps; ++j) room.rows[n++] = d.z.at[i] * s.bands.pitch * s.bands.staged_y + d.y.at[j] * s.bands.pitch;
+        return room;
+    }
+
+    Reads reads(const Line& x, const int64_t* rows) const {
+        const bool slides = x.taps == 3 && x.at[1] == x.at[0] + 1 && x.at[2] == x.at[0] + 2;
+        return {rows, x.at, d.z.taps * d.y.taps, x.taps, d.ins, width(), slides};
+    }
+
+    // Kernels of a vector of outputs: [line][z, y][inputs of a group][x][outputs], zeros behind the last. Where the t-th tap of them all is.
+    int64_t packed_at(int64_t t, int64_t* taps) const {
+        int64_t l = 0, planes = d.z.taps * d.y.taps, before = 0;
+        while (t - before >= planes * d.x[l].taps) before += planes * d.x[l++].taps;
+        *taps = d.x[l].taps;
+        return ((before + (t - before) / *taps * *taps) * d.ins + (t - before) % *taps) * kL;
+    }
+
+    void pack(int64_t k, const float* weight) {
+        int64_t taps;
+        const int64_t c = k / d.taps * kL, where = place(d, k % d.taps);
+        float* to = kernels + c * d.taps * d.ins + packed_at(k % d.taps, &taps);
+        for (int64_t i = 0; i < d.ins; ++i, to += taps * kL)
+            for (int64_t o = c; o < c + kL; ++o) to[o - c] = o < s.channels ? weight[o / d.outs * d.w_group + o % d.outs * d.w_out + i * d.w_in + where] : 0.0f;
+    }
+
+    void unpack(int64_t k, int64_t size, float* weight) const {
+        int64_t taps;
+        const int64_t c = k / d.taps * kL, where = place(d, k % d.taps);
+        const float* from = kernels + c * d.taps * d.ins + packed_at(k % d.taps, &taps);
+        for (int64_t i = 0; i < d.ins; ++i, from += taps * kL)
+            for (int64_t o = c; o < least(c + kL, s.channels); ++o) {
+                float sum = 0;
+                for (int64_t chunk = 0; chunk < s.chunks; ++chunk) sum += from[chunk * size + o - c];
+                weight[o / d.outs * d.w_group + o % d.outs * d.w_out + i * d.w_in + where] = sum;
+            }
+    }
+
+    // All outputs of a band in the vector of channels from c on.
+    void vector(const Band& b, int64_t c, const float* bias, const float* staged, float* out, const int64_t* rows) const {
+        const int64_t own = least(kL, s.channels - c), ys = s.bands.pitch, zs = ys * s.bands.staged_y, hop = d.jump[2] * d.out[2];
+        float start[kL] = {};
+        if (bias) __builtin_memcpy(start, bias + c, size_t(own) * sizeof(float));
+        const float* packed = kernels + c * d.taps * d.ins;
+        for (int64_t l = 0; l < d.n_x; ++l) {
+            const Line& x = d.x[l];
+            const Reads r = reads(x, rows);
+            for (int64_t z = b.z0; z < b.z1; ++z)
+                for (int64_t y = b.y0; y < b.y1; ++y) {
+                    const float* in = staged + (z - b.z0) * d.step[0] * zs + (y - b.y0) * d.step[1] * ys;
+                    float* to = out + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1] + x.first * d.out[2];
+                    const int64_t count = tile_count(x.count), tiles = ceil_div(x.count, count), last = x.count - (tiles - 1) * count;
+                    Writes w{to, hop, own, float(d.floor)};
+                    of_width(r, in, packed, start, w, tiles - 1, count);
+                    w.out += (tiles - 1) * count * hop;
+                    of_width(r, in + (tiles - 1) * count * width(), packed, start, w, 1, last);
+                }
+            packed += r.n_rows * x.taps * d.ins * kL;
+        }
+    }
+
+    void of_width(const Reads& r, const float* in, const float* packed, const float* start, const Writes& w, int64_t tiles, int64_t count) const {
+        switch (tile_size(count)) {
+            case 4: return of_taps<4>(r, in, packed, start, w, tiles, count);
+            case 8: return of_taps<8>(r, in, packed, start, w, tiles, count);
+            default: of_taps<kMostPixels>(r, in, packed, start, w, tiles, count);
+        }
+    }
+
+    template <int P> void of_taps(const Reads& r, const float* in, const float* packed, const float* start, const Writes& w, int64_t tiles, int64_t count) const {
+        if (r.slides) row<M, P, true>(r, in, packed, start, w, tiles, count);
+        else row<M, P, false>(r, in, packed, start, w, tiles, count);
+    }
+
+    // Adds a band to the sums of `own` channels.
+    void add(const Band& b, int64_t own, const float* grad, const Room& room, float* total) const {
+        const int64_t ys = s.bands.pitch, zs = ys * s.bands.staged_y, rows = b.y1 - b.y0;
+        int64_t before = 0;
+        for (int64_t l = 0; l < d.n_x; ++l) {
+            const Line& x = d.x[l];
+            const int64_t grad_row = x.count * kL, grad_apart = grad_row * rows * (b.z1 - b.z0);
+            const Run run{0, 0, x.count, 1};
+            for (int64_t z = b.z0; z < b.z1; ++z)
+                for (int64_t y = b.y0; y < b.y1; ++y) {
+                    const float* from = grad + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1] + x.first * d.out[2];
+                    stage_pixels<float, float>(room.grads + ((z - b.z0) * rows + y - b.y0) * grad_row, grad_apart, from, d.jump[2] * d.out[2], &run, 1, own, kL);
+                }
+            const Reads r = reads(x, room.rows);
+            const Sweep sweep{b.z1 - b.z0, rows, x.count, d.step[0] * zs, d.step[1] * ys, rows * grad_row, grad_row};
+            for (int64_t v = 0; v < own; v += kL) {
+                const float *in = room.staged + v / width() * s.apart, *up = room.grads + v / kL * grad_apart;
+                add_vector(r, sweep, in, up, total + v * d.taps * d.ins + before * d.ins * kL);
+            }
+            before += r.n_rows * x.taps;
+        }
+    }
+
+    void add_vector(const Reads& r, const Sweep& sweep, const float* in, const float* up, float* to) const {
+        const int64_t row = r.taps * d.ins * kL;
+        int64_t k = 0;
+        if (r.slides) {
+            for (; k + 3 <= r.n_rows; k += 3) sliding_weights<M, 3>(r, sweep, in, k, up, to + k * row);
+            for (; k < r.n_rows; ++k) sliding_weights<M, 1>(r, sweep, in, k, up, to + k * row);
+            return;
+        }
+        for (; k < r.n_rows; ++k) {
+            int64_t t = 0;
+            for (; t + 6 <= r.taps; t += 6) weights<M, 6>(r, sweep, in + r.rows[k], t, up, to + k * row);
+            for (; t + 3 <= r.taps; t += 3) weights<M, 3>(r, sweep, in + r.rows[k], t, up, to + k * row);
+            for (; t < r.taps; ++t) weights<M, 1>(r, sweep, in + r.rows[k], t, up, to + k * row);
+        }
+    }
+
+    const Direct& d;
+    Layout s;
+    float* kernels;
+    char* rooms;
+    NINEFOLD_INLINE int64_t width() const { return M ? kL : s.width; }  // of staged pixels
+};
+
+template <class F> void with_group(const Direct& d, F f) {
+    if (d.ins == 2) return f(Number<2>{});
+    if constexpr (kL > 4)
+        if (d.ins == 4) return f(Number<4>{});
+    if constexpr (kL > 8)
+        if (d.ins == 8) return f(Number<8>{});
+    if (d.ins == kL) return f(Number<kL>{});
+    f(Number<0>{});
+}
+
+}  // namespace
+
+bool is_grouped(const Direct& d) {
+    const bool fills = d.ins % kL == 0 ? d.ins <= kMostWidth : d.ins == 2 || (kL > 4 && d.ins == 4) || (kL > 8 && d.ins == 8);
+    return fills && d.outs == d.ins && d.groups > 1 && d.in_c == 1 && d.out_c == 1 && d.type == Type::float32 && !d.edges.lists;
+}
+
+size_t grouped_scratch(const Direct& d, bool weights) {
+    const Layout s = layout(d, weights);
+    return size_t(s.kernel * (weights ? s.chunks : 1) + s.each * least(d.threads, s.items));
+}
+
+void grouped_correlate(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
+    with_group(d, [&](auto m) {
+        Grouped<decltype(m)::value>(d, false, scratch)
+            .correlate(static_cast<const float*>(in), static_cast<const float*>(weight), static_cast<const float*>(bias), static_cast<float*>(out));
+    });
+}
+
+void grouped_weigh(const Direct& d, const void* in, const void* grad, void* weight, char* scratch) {
+    with_group(d, [&](auto m) {
+        Grouped<decltype(m)::value>(d, true, scratch)
+            .weigh(static_cast<const float*>(in), static_cast<const float*>(grad), static_cast<float*>(weight));
+    });
+}
+
+}  // namespace NINEFOLD_NS

@@ -1,0 +1,60 @@
+"""Rules of the house for native/: which folder may include which, and how long files and lines are."""
+
+import re
+from pathlib import Path
+
+NATIVE = Path(__file__).parents[1] / "native"
+FILES = {p.relative_to(NATIVE).as_posix(): p.read_text() for p in sorted(NATIVE.rglob("*")) if p.suffix in (".cpp", ".hpp")}
+FAMILIES = {
+    *("depthwise", "direct", "encode", "graphs", "grouped", "implicit"),
+    *("lattice", "pooling", "unshared", "winograd"),
+}
+# What a folder may include besides itself. A family knows no other family.
+ALLOWED = {
+    "common": set(),
+    **{family: {"common"} for family in FAMILIES},
+    "dispatch": {"common", *FAMILIES},
+    "bindings": {"common", *FAMILIES, "dispatch"},
+}
+MOST_LINES = 400
+# Files that are longer still, and how long they may be: a number here may fall, and no file may be added.
+LONGER = {
+    "direct/forward.cpp": 440,
+    "grouped/grouped_nhwc.cpp": 430,
+    "pooling/backward.cpp": 513,
+    "pooling/forward.cpp": 453,
+    "winograd/winograd.cpp": 457,
+}
+
+
+def test_every_file_lies_in_a_known_folder():
+    assert {name.partition("/")[0] for name in FILES} == set(ALLOWED)
+    assert len(FILES) > 50
+
+
+def test_includes_go_one_way():
+    wrong = []
+    for name, text in FILES.items():
+        folder = name.partition("/")[0]
+        for included in re.findall(r'#include "([^"]+)"', text):
+            assert included in FILES, f"{name} includes {included}: paths begin at native/"
+            if included.partition("/")[0] not in {folder, *ALLOWED[folder]}:
+                wrong.append(f"{name} includes {included}")
+    assert wrong == []
+
+
+def test_files_stay_short():
+    lines = {name: len(text.splitlines()) for name, text in FILES.items()}
+    assert {name: n for name, n in lines.items() if n > LONGER.get(name, MOST_LINES)} == {}
+    assert {name for name in LONGER if lines.get(name, 0) <= MOST_LINES} == set(), "short by now: take it off the list"
+
+
+def test_no_tab_characters():
+    assert [name for name, text in FILES.items() if "\t" in text] == []
+
+
+def test_every_source_is_compiled_and_listed():
+    built = set(re.findall(r"[\w/]+\.cpp", (NATIVE / "CMakeLists.txt").read_text()))
+    assert built == {name for name in FILES if name.endswith(".cpp")}
+    listed = set(re.findall(r"`([\w/]+\.[ch]pp)`", (NATIVE / "README.md").read_text()))
+    assert listed == set(FILES)
