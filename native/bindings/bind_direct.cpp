@@ -99,9 +99,9 @@ public:
             d.floor = relu ? 0.0 : -std::numeric_limits<double>::infinity();
             auto at = [](uintptr_t address) { return reinterpret_cast<void*>(address); };
             if (weights_)
-                kernels_.weigh(d, at(a), at(b), at(out), scratch.data());
+                kernels_.direct_backward_weights(d, at(a), at(b), at(out), scratch.data());
             else
-                kernels_.correlate(d, at(a), at(b), at(bias), at(out), scratch.data());
+                kernels_.direct_forward(d, at(a), at(b), at(bias), at(out), scratch.data());
         }
     }
 

@@ -31,7 +31,7 @@ public:
         }
         int64_t* fields[] = {&plan_.batch, &plan_.groups, &plan_.ins, &plan_.outs, &plan_.in_n, &plan_.in_c, plan_.in, plan_.in + 1, plan_.in + 2,
                              &plan_.out_n, &plan_.out_c, &plan_.out_p, &plan_.w_group, &plan_.w_out, &plan_.w_in, &plan_.w_tap, &plan_.flip,
-                             &plan_.plain, &plan_.few, &plan_.seen, &plan_.rows, &plan_.block, &plan_.split, &plan_.threads};
+                             &plan_.plain, &plan_.small_spatial, &plan_.seen, &plan_.rows, &plan_.block, &plan_.split, &plan_.threads};
         for (size_t k = 0; k < std::size(fields); ++k) *fields[k] = numbers.at(k);
         plan_.type = static_cast<Type>(type);
     }
@@ -45,9 +45,9 @@ public:
         Scratch scratch(kernels_->scratch(plan_, false, kept != 0));
         kernels_->run(view(relu), address(in), address(weight), address(kept), address(bias), address(out), scratch.data());
     }
-    void weigh(int64_t in, int64_t grad, int64_t weight) const {
+    void backward_weights(int64_t in, int64_t grad, int64_t weight) const {
         Scratch scratch(kernels_->scratch(plan_, true, false));
-        kernels_->weigh(view(false), address(in), address(grad), address(weight), scratch.data());
+        kernels_->backward_weights(view(false), address(in), address(grad), address(weight), scratch.data());
     }
 
 private:
@@ -69,12 +69,12 @@ private:
 
 void bind_implicit(nb::module_& m) {
     using released = nb::call_guard<nb::gil_scoped_release>;
-    nb::class_<ImplicitPlan>(m, "ImplicitPlan", "Maps c and h, or g, of a layer as products of matrices.")
+    nb::class_<ImplicitPlan>(m, "ImplicitPlan", "forward and backward_data, or g, of a layer as products of matrices.")
         .def(nb::init<const std::string&, const std::vector<Integers>&, const std::vector<RunLists>&, const Integers&, int64_t>())
         .def("kernel_bytes", &ImplicitPlan::kernel_bytes)
         .def("scratch", &ImplicitPlan::scratch)
         .def("prepare", &ImplicitPlan::prepare, released())
         .def("run", &ImplicitPlan::run, nb::arg("data"), nb::arg("weight"), nb::arg("kept"), nb::arg("bias"), nb::arg("out"), nb::arg("relu") = false,
              released())
-        .def("weigh", &ImplicitPlan::weigh, released());
+        .def("weigh", &ImplicitPlan::backward_weights, released());
 }

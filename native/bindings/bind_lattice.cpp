@@ -10,7 +10,7 @@
 #include "dispatch/isa.hpp"
 #include "dispatch/kernels.hpp"
 #include "lattice/lattice_build.hpp"
-#include "lattice/meeting.hpp"
+#include "lattice/barrier.hpp"
 
 namespace nb = nanobind;
 using namespace ninefold;
@@ -33,7 +33,7 @@ public:
         threads = allowed(threads, view().points);
         const Filtering f{view(), Order(order), channels, threads, reinterpret_cast<const float*>(in), reinterpret_cast<float*>(out)};
         Scratch scratch(kernels_.filter_scratch(f));
-        on_threads(threads, [&](int64_t me, int64_t size, Meeting& meeting) { kernels_.filter(f, scratch.data(), {me, size, meeting}); });
+        run_on_threads(threads, [&](int64_t me, int64_t size, Barrier& barrier) { kernels_.filter(f, scratch.data(), {me, size, barrier}); });
     }
     void diagonal(uintptr_t out, int64_t threads) const { plan_.diagonal(reinterpret_cast<float*>(out), allowed(threads, view().points)); }
 
@@ -61,7 +61,7 @@ void mean_field(const std::vector<const Lattice*>& lattices, const std::vector<u
     MeanField f = described(lattices, terms, labels, threads, views);
     f.unary = reinterpret_cast<const float*>(unary), f.q = reinterpret_cast<float*>(q), f.steps = steps, f.begun = begun;
     Scratch scratch(lattices[0]->kernels().field_scratch(f));
-    on_threads(f.threads, [&](int64_t me, int64_t size, Meeting& meeting) { lattices[0]->kernels().field(f, scratch.data(), {me, size, meeting}); });
+    run_on_threads(f.threads, [&](int64_t me, int64_t size, Barrier& barrier) { lattices[0]->kernels().field(f, scratch.data(), {me, size, barrier}); });
 }
 
 }  // namespace

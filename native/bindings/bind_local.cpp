@@ -26,8 +26,8 @@ public:
               const std::vector<RunLists>& runs, const Ints& extended, const Ints& outputs, const Ints& first, const Ints& step,
               const Ints& period, const Ints& taps, const Ints& dilation)
         : kernels_(kernels_named(isa)) {
-        Local& d = local_;
-        d.map = LocalMap(map), d.type = Type(type), d.threads = threads, d.cut = cut;
+        Unshared& d = local_;
+        d.map = UnsharedMap(map), d.type = Type(type), d.threads = threads, d.cut = cut;
         d.batch = channels.at(0), d.groups = channels.at(1), d.ins = channels.at(2), d.outs = channels.at(3);
         d.in_n = in.at(0), d.in_c = in.at(1);
         for (int k = 0; k < 3; ++k) {
@@ -43,7 +43,7 @@ public:
         d.positions = outputs.at(0) * outputs.at(1) * outputs.at(2), d.taps = int64_t(at_.size());
         d.kernels = period.at(0) * period.at(1) * period.at(2);
         d.run = dilation.at(2) == 1 ? taps.at(2) : 1;
-        scratch_ = kernels_.local_scratch(view());
+        scratch_ = kernels_.unshared_scratch(view());
     }
 
     LocalPlan(LocalPlan&&) = default;
@@ -54,16 +54,16 @@ public:
     // The operands in the map's order, a bias or 0, the result.
     void call(uintptr_t a, uintptr_t b, uintptr_t bias, uintptr_t out) const {
         Scratch scratch(scratch_);
-        Local d = view();
+        Unshared d = view();
         d.forked = after_fork();
         auto at = [](uintptr_t address) { return reinterpret_cast<void*>(address); };
-        kernels_.local(d, at(a), at(b), at(bias), at(out), scratch.data());
+        kernels_.unshared(d, at(a), at(b), at(bias), at(out), scratch.data());
     }
 
 private:
     // Made at every call, so that a plan may be moved.
-    Local view() const {
-        Local d = local_;
+    Unshared view() const {
+        Unshared d = local_;
         for (int k = 0; k < 2; ++k) d.source[k] = positions_of(runs_[k]);
         d.runs = runs_[2].data(), d.n_runs = int64_t(runs_[2].size());
         d.at = at_.data();
@@ -71,7 +71,7 @@ private:
     }
 
     const Kernels& kernels_;
-    Local local_{};
+    Unshared local_{};
     std::vector<Run> runs_[3];
     Ints at_;
     size_t scratch_ = 0;

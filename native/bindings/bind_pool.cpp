@@ -46,7 +46,7 @@ public:
     // The gradient of a largest or a total: input (not read for a total), gradient of the output, gradient of the input.
     void backward(uintptr_t in, uintptr_t grad, uintptr_t grad_in) const {
         const Pool pool = now();
-        Scratch scratch(kernels_.pool_back_scratch(pool));
+        Scratch scratch(kernels_.pool_backward_scratch(pool));
         kernels_.pool_backward(pool, reinterpret_cast<const void*>(in), reinterpret_cast<const void*>(grad),
                                reinterpret_cast<void*>(grad_in), scratch.data());
     }

@@ -4,7 +4,6 @@
 #include <nanobind/stl/vector.h>
 
 #include <array>
-#include <cstring>
 #include <limits>
 
 #include "common/arena.hpp"
@@ -27,7 +26,6 @@ class WinogradPlan {
 public:
     WinogradPlan(const std::string& isa, const std::vector<nb::object>& axes, const Integers& numbers, int64_t type)
         : kernels_(kernels_named(isa).winograd) {
-        std::memset(&plan_, 0, sizeof plan_);
         for (size_t d = 0; d < 3; ++d) axis(d, axes[d]);
         int64_t* fields[] = {&plan_.batch, &plan_.groups, &plan_.ins, &plan_.outs, &plan_.in_n, &plan_.in_c, plan_.in, plan_.in + 1, plan_.in + 2,
                              &plan_.out_n, &plan_.out_c, plan_.out, plan_.out + 1, plan_.out + 2, &plan_.w_group, &plan_.w_out, &plan_.w_in,
@@ -53,10 +51,10 @@ public:
         plan.floor = relu ? 0.0 : -std::numeric_limits<double>::infinity();
         return kernels_->run(plan, address(in), address(weight), address(kept), address(bias), address(out), scratch.data());
     }
-    void weigh(int64_t in, int64_t grad, int64_t weight) const {
+    void backward_weights(int64_t in, int64_t grad, int64_t weight) const {
         nb::gil_scoped_release released;
         Scratch scratch(kernels_->scratch(plan_, true, false));
-        kernels_->weigh(view(), address(in), address(grad), address(weight), scratch.data());
+        kernels_->backward_weights(view(), address(in), address(grad), address(weight), scratch.data());
     }
 
 private:
@@ -69,7 +67,7 @@ private:
     }
 
     void axis(size_t d, const nb::object& given) {
-        ToomAxis& a = plan_.axis[d];
+        WinogradAxis& a = plan_.axis[d];
         const Integers sizes = nb::cast<Integers>(given[0]);
         int64_t* fields[] = {&a.m, &a.r, &a.n, &a.taps, &a.pieces, &a.shift, &a.tiles, &a.size};
         for (size_t k = 0; k < std::size(fields); ++k) *fields[k] = sizes.at(k);
@@ -77,12 +75,12 @@ private:
         runs_[d][1] = {Run{0, 0, a.size, 1}};
         for (size_t k = 0; k < 5; ++k) matrices_[d][k] = nb::cast<Numbers>(given[k + 2]);
         a.source = positions_of(runs_[d][0]), a.target = positions_of(runs_[d][1]);
-        a.data = matrices_[d][0].data();
-        for (size_t k = 0; k < 2; ++k) a.spread[k] = matrices_[d][1 + k].data(), a.collect[k] = matrices_[d][3 + k].data();
+        a.BT = matrices_[d][0].data();
+        for (size_t k = 0; k < 2; ++k) a.G[k] = matrices_[d][1 + k].data(), a.AT[k] = matrices_[d][3 + k].data();
     }
 
     const WinogradKernels* kernels_;
-    Winograd plan_;
+    Winograd plan_{};
     std::vector<Run> runs_[3][2];
     Numbers matrices_[3][5];
 };
@@ -97,5 +95,5 @@ void bind_winograd(nb::module_& m) {
         .def("scratch", &WinogradPlan::scratch)
         .def("prepare", &WinogradPlan::prepare)
         .def("run", &WinogradPlan::run, nb::arg("data"), nb::arg("weight"), nb::arg("kept"), nb::arg("bias"), nb::arg("out"), nb::arg("relu") = false)
-        .def("weigh", &WinogradPlan::weigh);
+        .def("weigh", &WinogradPlan::backward_weights);
 }

@@ -7,10 +7,10 @@
 
 namespace NINEFOLD_NS {
 
-class Taker {
+class BumpAllocator {
 public:
-    explicit Taker(char* at) : base_(at), used_(0) {}
-    template <class T> T* of(int64_t count) {
+    explicit BumpAllocator(char* at) : base_(at), used_(0) {}
+    template <class T> T* allocate(int64_t count) {
         T* p = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
         used_ += (size_t(count) * sizeof(T) + 63) / 64 * 64;
         return p;

@@ -13,7 +13,7 @@ struct Line {
 };
 
 // A table of channels instead of groups, in lists: list k has the edges [first[k], first[k + 1]), each with a channel and a place in
-// the weight. Maps c and h have a list per channel that is written, of those that it reads; map g has lists of up to four outputs
+// the weight. Forward and backward_data have a list per channel that is written, of those that it reads; backward_weights has lists of up to four outputs
 // that share the input `shared[k]`.
 struct Edges {
     int64_t lists = 0, most = 0;  // 0: no table; edges of the longest list

@@ -155,13 +155,18 @@ NINEFOLD_INLINE void narrow(float x, BFloat16* p) {
     p->bits = uint16_t((bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 0x40 : rounded >> 16);
 }
 
-NINEFOLD_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-NINEFOLD_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+NINEFOLD_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+NINEFOLD_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 NINEFOLD_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-// The next portion of `left` things that come in portions of at most `widest`: even ones at the end, and no division.
-NINEFOLD_INLINE int64_t portion(int64_t left, int64_t widest) {
+// The size of the next chunk of `left` items, in chunks of at most `widest`. The last two chunks are of about equal size. No division.
+NINEFOLD_INLINE int64_t balanced_chunk(int64_t left, int64_t widest) {
     return left <= widest ? left : left < 2 * widest ? (left + 1) / 2 : widest;
 }
 NINEFOLD_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+// A stride of at least so many elements that is an odd number of cache lines: rows a power of two apart would share few cache sets.
+template <class T> NINEFOLD_INLINE int64_t pad_stride_for_cache_sets(int64_t elements) {
+    constexpr int64_t line = 64 / int64_t(sizeof(T));
+    return (ceil_div(elements, line) | 1) * line;
+}
 
 }  // namespace NINEFOLD_NS

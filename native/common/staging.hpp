@@ -118,7 +118,7 @@ struct Bands {
 
 NINEFOLD_INLINE int64_t reach(const Line& line) {
     int64_t far = 0;
-    for (int64_t t = 0; t < line.taps; ++t) far = most(far, line.at[t]);
+    for (int64_t t = 0; t < line.taps; ++t) far = max(far, line.at[t]);
     return far;
 }
 
@@ -129,15 +129,15 @@ NINEFOLD_INLINE Bands bands(const Direct& d, int64_t pitch, int64_t bytes, int64
     b.pitch = pitch;
     double best = -1;
     b.z = b.y = 1;
-    for (int64_t z = 1; z <= d.z.count; z = z < d.z.count ? least(2 * z, d.z.count) : z + 1) {
+    for (int64_t z = 1; z <= d.z.count; z = z < d.z.count ? min(2 * z, d.z.count) : z + 1) {
         int64_t rows_z = (z - 1) * d.step[0] + far[0];
-        int64_t room = budget / most(1, bytes * rows_z);
+        int64_t room = budget / max(1, bytes * rows_z);
         int64_t y = room <= far[1] ? 1 : (room - far[1]) / d.step[1] + 1;
-        y = least(d.y.count, most(y, least(d.y.count, 4)));
+        y = min(d.y.count, max(y, min(d.y.count, 4)));
         // even bands, and enough of them for all threads
         int64_t parts = ceil_div(d.y.count, y);
-        if (parts * ceil_div(d.z.count, z) < least_items) parts = least(ceil_div(d.y.count, 4), ceil_div(least_items, ceil_div(d.z.count, z)));
-        y = ceil_div(d.y.count, most(parts, 1));
+        if (parts * ceil_div(d.z.count, z) < least_items) parts = min(ceil_div(d.y.count, 4), ceil_div(least_items, ceil_div(d.z.count, z)));
+        y = ceil_div(d.y.count, max(parts, 1));
         int64_t rows_y = (y - 1) * d.step[1] + far[1];
         double waste = double(rows_z) * double(rows_y) / (double(z) * double(y));
         if (double(rows_z) * double(rows_y) * double(bytes) > 2.0 * double(budget)) waste *= 4;

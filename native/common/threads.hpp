@@ -18,6 +18,6 @@ NINEFOLD_INLINE int64_t this_thread() {
 }
 
 // Items that a thread takes at once: neighbours in memory, whose rows share cache lines and pages, so that two threads seldom meet.
-NINEFOLD_INLINE int64_t at_once(int64_t items, int64_t threads) { return most(1, items / (8 * threads)); }
+NINEFOLD_INLINE int64_t omp_chunk(int64_t items, int64_t threads) { return max(1, items / (8 * threads)); }
 
 }  // namespace NINEFOLD_NS

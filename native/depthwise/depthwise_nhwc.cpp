@@ -1,15 +1,15 @@
-// Depthwise correlations where the channels of a pixel are neighbours (channels-last): vectors over channels, no border cases.
+// Depthwise convolutions where the channels of a pixel are neighbours (channels-last): vectors over channels, no border cases.
 //
 // A band of rows is staged in blocks of two vectors of channels, read in the order of memory. P output pixels share each pair of
 // kernel vectors, and their inputs are operands of the multiply-adds straight from the cache: P + 1 loads per P multiply-adds.
-// Maps c and h stage nothing where every tap reads one run of pixels at one step: they read the pixels where they lie.
+// Forward and backward_data stage nothing where every tap reads one run of pixels at one step: they read the pixels where they lie.
 #include "depthwise/depthwise_nhwc.hpp"
 #include "depthwise/pixel_kernels.hpp"
 #include "common/threads.hpp"
 
 namespace NINEFOLD_NS {
 
-bool is_pixels(const Direct& d) { return d.ins == 1 && d.outs == 1 && d.groups > 1 && d.in_c == 1 && d.out_c == 1; }
+bool is_depthwise_nhwc(const Direct& d) { return d.ins == 1 && d.outs == 1 && d.groups > 1 && d.in_c == 1 && d.out_c == 1; }
 
 namespace {
 
@@ -24,7 +24,7 @@ struct Layout {
     bool in_place;           // nothing is staged: pixels are read where they lie, and taps outside are left out
     int64_t blocks;          // of channels
     int64_t together, parts; // blocks that an item takes, and items that takes
-    int64_t apart, staged, packed, offsets, sums, grads, each, items, chunks;
+    int64_t block_stride, staged, packed, offsets, sums, grads, each, items, chunks;
 };
 
 template <class T> Layout layout(const Direct& d, bool weights) {
@@ -43,12 +43,12 @@ template <class T> Layout layout(const Direct& d, bool weights) {
     // what is read where it lies needs no room: few bands, whose rows at the ends are read twice
     s.bands = bands(d, d.staged[2] * kBlock<T>, row * s.together, s.in_place ? int64_t(1) << 40 : kBand, wanted);
     int64_t places = d.batch * s.bands.n_z * s.bands.n_y, most_x = 0;
-    for (int64_t l = 0; l < d.n_x; ++l) most_x = most(most_x, d.x[l].count);
-    s.apart = round_up(d.staged[2] * kBlock<T> * s.bands.staged_z * s.bands.staged_y, 16);
-    s.staged = s.in_place ? 0 : s.apart * int64_t(sizeof(T)) * s.together;
+    for (int64_t l = 0; l < d.n_x; ++l) most_x = max(most_x, d.x[l].count);
+    s.block_stride = round_up(d.staged[2] * kBlock<T> * s.bands.staged_z * s.bands.staged_y, 16);
+    s.staged = s.in_place ? 0 : s.block_stride * int64_t(sizeof(T)) * s.together;
     s.packed *= weights || s.in_place ? s.together : 1;
     s.offsets = round_up(d.taps * 8 * (s.in_place ? 6 : 1), 64);
-    s.chunks = weights && s.parts < 2 * d.threads ? least(places, d.threads) : 1;
+    s.chunks = weights && s.parts < 2 * d.threads ? min(places, d.threads) : 1;
     s.items = weights ? s.parts * s.chunks : s.parts * places;
     s.sums = weights && s.chunks > 1 ? round_up(d.groups * d.taps * int64_t(sizeof(T)), 64) * s.chunks : 0;
     s.grads = weights ? round_up(most_x * kBlock<T> * int64_t(sizeof(T)), 64) : 0;
@@ -56,25 +56,25 @@ template <class T> Layout layout(const Direct& d, bool weights) {
     return s;
 }
 
-template <class T, class S> class Pixels {
+template <class T, class S> class DepthwiseNhwc {
 public:
-    Pixels(const Direct& direct, bool weights, char* memory) : d(direct), s(layout<T>(direct, weights)), memory(memory) {}
+    DepthwiseNhwc(const Direct& direct, bool weights, char* memory) : d(direct), s(layout<T>(direct, weights)), memory(memory) {}
 
-    void correlate(const S* in, const S* weight, const S* bias, S* out) {
-        int64_t n = least(d.threads, s.items);
+    void forward(const S* in, const S* weight, const S* bias, S* out) {
+        int64_t n = min(d.threads, s.items);
 #pragma omp parallel num_threads(n) if (n > 1)
         {
             char* mine = memory + s.each * this_thread();
 #pragma omp for schedule(dynamic, 1)
             for (int64_t k = 0; k < s.items; ++k) {
                 int64_t c = k % s.parts * s.together * kBlock<T>;
-                item(k / s.parts, c, least(s.together * kBlock<T>, d.groups - c), in, weight, bias, out, mine);
+                item(k / s.parts, c, min(s.together * kBlock<T>, d.groups - c), in, weight, bias, out, mine);
             }
         }
     }
 
-    void weigh(const S* in, const S* grad, S* weight) {
-        int64_t n = least(d.threads, s.items);
+    void backward_weights(const S* in, const S* grad, S* weight) {
+        int64_t n = min(d.threads, s.items);
         char* partial = memory + s.each * n;
         int64_t size = d.groups * d.taps, places = d.batch * s.bands.n_z * s.bands.n_y;
 #pragma omp parallel num_threads(n) if (n > 1)
@@ -84,7 +84,7 @@ public:
             for (int64_t k = 0; k < s.items; ++k) {
                 int64_t chunk = k % s.chunks, c = k / s.chunks * s.together * kBlock<T>;
                 T* to = s.chunks > 1 ? reinterpret_cast<T*>(partial + s.sums / s.chunks * chunk) : nullptr;
-                sums(places * chunk / s.chunks, places * (chunk + 1) / s.chunks, c, least(s.together * kBlock<T>, d.groups - c), in, grad, weight, to, mine);
+                sums(places * chunk / s.chunks, places * (chunk + 1) / s.chunks, c, min(s.together * kBlock<T>, d.groups - c), in, grad, weight, to, mine);
             }
             if (s.chunks > 1) {
 #pragma omp for schedule(static)
@@ -113,11 +113,11 @@ private:
         T* packed = reinterpret_cast<T*>(mine + s.staged);
         int64_t* at = reinterpret_cast<int64_t*>(mine + s.staged + s.packed);
         if constexpr (Same<T, S>::value)
-            if (s.in_place) return item_here(b, c, channels, in, weight, bias, out, packed, at);
-        stage_band<T, S>(d, s.bands, b, in + b.n * d.in_n + c, channels, kBlock<T>, s.apart, 0, staged);
+            if (s.in_place) return item_unstaged(b, c, channels, in, weight, bias, out, packed, at);
+        stage_band<T, S>(d, s.bands, b, in + b.n * d.in_n + c, channels, kBlock<T>, s.block_stride, 0, staged);
         fill_offsets(at);
         for (int64_t k = 0; k < channels; k += kBlock<T>)
-            block(b, c + k, least(kBlock<T>, channels - k), staged + k / kBlock<T> * s.apart, at, packed, weight + (c + k) * d.w_group, bias ? bias + c + k : nullptr, out);
+            block(b, c + k, min(kBlock<T>, channels - k), staged + k / kBlock<T> * s.block_stride, at, packed, weight + (c + k) * d.w_group, bias ? bias + c + k : nullptr, out);
     }
 
     void pack(int64_t channels, T* packed, const S* weight) const {
@@ -126,9 +126,9 @@ private:
     }
 
     // Without staging: all channels of a few pixels after each other, as they lie; what is outside is left out tap by tap.
-    void item_here(const Band& b, int64_t c, int64_t channels, const T* in, const T* weight, const T* bias, T* out, T* packed, int64_t* room) const {
+    void item_unstaged(const Band& b, int64_t c, int64_t channels, const T* in, const T* weight, const T* bias, T* out, T* packed, int64_t* room) const {
         constexpr int64_t B = kBlock<T>;
-        for (int64_t k = 0; k < channels; k += B) pack(least(B, channels - k), packed + k * d.taps, weight + (c + k) * d.w_group);
+        for (int64_t k = 0; k < channels; k += B) pack(min(B, channels - k), packed + k * d.taps, weight + (c + k) * d.w_group);
         Taps taps{room, room + d.taps, room + 2 * d.taps, room + 3 * d.taps, 0}, some{room + 4 * d.taps, room + 5 * d.taps, nullptr, nullptr, 0};
         const int64_t step = even_steps(d);
         for (int64_t z = b.z0; z < b.z1; ++z)
@@ -139,22 +139,22 @@ private:
                     const Line& x = d.x[l];
                     int64_t lo, hi;
                     find_taps(d, z, y, x, before, B, taps, &lo, &hi);
-                    Here here{in + b.n * d.in_n + c, row + x.first * d.out[2], packed, bias ? bias + c : nullptr, channels, step * d.in[2]};
+                    UnstagedRow line{in + b.n * d.in_n + c, row + x.first * d.out[2], packed, bias ? bias + c : nullptr, channels, step * d.in[2]};
                     for (int64_t k = lo ? 0 : hi; k < x.count; k = k + 1 == lo ? hi : k + 1) {
                         taps.under(k, some);
-                        few<1>(here, k, some);
+                        pixel_group<1>(line, k, some);
                     }
                     int64_t k = lo;
-                    for (; k + kPixels <= hi; k += kPixels) few<kPixels>(here, k, taps);
-                    if (k < hi && hi - lo >= kPixels) few<kPixels>(here, hi - kPixels, taps), k = hi;  // some again: they come out the same
-                    for (; k + 3 <= hi; k += 3) few<3>(here, k, taps);
-                    for (; k < hi; ++k) few<1>(here, k, taps);
+                    for (; k + kPixels <= hi; k += kPixels) pixel_group<kPixels>(line, k, taps);
+                    if (k < hi && hi - lo >= kPixels) pixel_group<kPixels>(line, hi - kPixels, taps), k = hi;  // some again: they come out the same
+                    for (; k + 3 <= hi; k += 3) pixel_group<3>(line, k, taps);
+                    for (; k < hi; ++k) pixel_group<1>(line, k, taps);
                     before += d.z.taps * d.y.taps * x.taps;
                 }
             }
     }
 
-    struct Here {
+    struct UnstagedRow {
         const T* in;
         T* out;
         const T *packed, *bias;
@@ -162,13 +162,13 @@ private:
     };
 
     // P pixels from the k-th on, all channels.
-    template <int P> void few(const Here& h, int64_t k, const Taps& taps) const {
+    template <int P> void pixel_group(const UnstagedRow& h, int64_t k, const Taps& taps) const {
         constexpr int64_t B = kBlock<T>;
         int64_t hop = d.jump[2] * d.out[2], ahead = 0;
-        const int64_t far = most(P, kAhead / (h.channels * int64_t(sizeof(T))));
-        for (int64_t t = 0; t < taps.count; ++t) ahead = most(ahead, taps.from[t]);
+        const int64_t far = max(P, kAhead / (h.channels * int64_t(sizeof(T))));
+        for (int64_t t = 0; t < taps.count; ++t) ahead = max(ahead, taps.from[t]);
         for (int64_t c = 0; c < h.channels; c += B) {
-            int64_t own = least(B, h.channels - c);
+            int64_t own = min(B, h.channels - c);
             T part[B] = {};
             if (h.bias && own < B) __builtin_memcpy(part, h.bias + c, size_t(own) * sizeof(T));
             const T* start = h.bias && own == B ? h.bias + c : part;
@@ -178,8 +178,8 @@ private:
                 __builtin_prefetch(in + ahead + (far + p) * h.step);
                 __builtin_prefetch(out + (far + p) * hop, 1);
             }
-            if (own == B) pixels_here<T, P, true>(in, h.step, taps, packed, start, T(d.floor), out, hop, own);
-            else pixels_here<T, P, false>(in, h.step, taps, packed, start, T(d.floor), out, hop, own);
+            if (own == B) pixels_unstaged<T, P, true>(in, h.step, taps, packed, start, T(d.floor), out, hop, own);
+            else pixels_unstaged<T, P, false>(in, h.step, taps, packed, start, T(d.floor), out, hop, own);
         }
     }
 
@@ -232,17 +232,17 @@ private:
             Band b = band(d, s.bands, part);
             if constexpr (Same<T, S>::value)
                 if (s.in_place) {
-                    sums_here(b, in + b.n * d.in_n + c, grad + b.n * d.out_n + c, channels, total, at);
+                    sums_unstaged(b, in + b.n * d.in_n + c, grad + b.n * d.out_n + c, channels, total, at);
                     continue;
                 }
-            stage_band<T, S>(d, s.bands, b, in + b.n * d.in_n + c, channels, kBlock<T>, s.apart, 0, staged);
+            stage_band<T, S>(d, s.bands, b, in + b.n * d.in_n + c, channels, kBlock<T>, s.block_stride, 0, staged);
             int64_t before = 0;
             for (int64_t l = 0; l < d.n_x; ++l) {
                 int64_t taps = d.z.taps * d.y.taps * d.x[l].taps;
                 for (int64_t k = 0; k < blocks; ++k)
                     for (int64_t t = 0; t < taps; t += kTaps)
-                        add_taps(b, d.x[l], staged + k * s.apart, at + before + t, least(kTaps, taps - t), grad + b.n * d.out_n + c + k * kBlock<T>,
-                                 least(kBlock<T>, channels - k * kBlock<T>), total + k * each + (before + t) * kBlock<T>, spare);
+                        add_taps(b, d.x[l], staged + k * s.block_stride, at + before + t, min(kTaps, taps - t), grad + b.n * d.out_n + c + k * kBlock<T>,
+                                 min(kBlock<T>, channels - k * kBlock<T>), total + k * each + (before + t) * kBlock<T>, spare);
                 before += taps;
             }
         }
@@ -257,7 +257,7 @@ private:
     }
 
     // Adds the rows of a band, row by row with all channels, so that memory is read in its order; the next row is asked for meanwhile.
-    void sums_here(const Band& b, const T* in, const T* grad, int64_t channels, T* total, int64_t* room) const {
+    void sums_unstaged(const Band& b, const T* in, const T* grad, int64_t channels, T* total, int64_t* room) const {
         constexpr int64_t B = kBlock<T>;
         Taps taps{room, room + d.taps, room + 2 * d.taps, room + 3 * d.taps, 0}, some{room + 4 * d.taps, room + 5 * d.taps, nullptr, nullptr, 0};
         const int64_t step = even_steps(d) * d.in[2], hop = d.jump[2] * d.out[2];
@@ -269,14 +269,14 @@ private:
                     const Line& x = d.x[l];
                     int64_t lo, hi, last = 0;
                     find_taps(d, z, y, x, before, B, taps, &lo, &hi);
-                    for (int64_t t = 0; t < taps.count; ++t) last = most(last, taps.from[t]);
+                    for (int64_t t = 0; t < taps.count; ++t) last = max(last, taps.from[t]);
                     const int64_t next = last + d.in[1] * d.step[1], grad_next = d.jump[1] * d.out[1];
                     auto add = [&](int64_t k, int64_t count, const Taps& under) {
                         for (int64_t c = 0; c < channels; c += B) {
-                            const int64_t own = least(B, channels - c);
+                            const int64_t own = min(B, channels - c);
                             const T *a = in + c + k * step, *up = row + (x.first * d.out[2] + k * hop) + c;
                             for (int64_t t = 0; t < under.count; t += kTaps) {
-                                const int64_t n = least(kTaps, under.count - t);
+                                const int64_t n = min(kTaps, under.count - t);
                                 (own == B ? row_sums_of<T, true> : row_sums_of<T, false>)(n, a, step, under.from + t, under.weight + t, up, hop, count, own, next,
                                                                                         grad_next, total + c * d.taps);
                             }
@@ -339,24 +339,24 @@ private:
 
 template <class T> size_t scratch_of(const Direct& d, bool weights) {
     Layout s = layout<T>(d, weights);
-    return size_t(s.each * least(d.threads, s.items) + s.sums);
+    return size_t(s.each * min(d.threads, s.items) + s.sums);
 }
 
 template <class T, class S> void run(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
-    Pixels<T, S>(d, false, scratch).correlate(static_cast<const S*>(in), static_cast<const S*>(weight), static_cast<const S*>(bias), static_cast<S*>(out));
+    DepthwiseNhwc<T, S>(d, false, scratch).forward(static_cast<const S*>(in), static_cast<const S*>(weight), static_cast<const S*>(bias), static_cast<S*>(out));
 }
 
 template <class T, class S> void run_sums(const Direct& d, const void* in, const void* grad, void* weight, char* scratch) {
-    Pixels<T, S>(d, true, scratch).weigh(static_cast<const S*>(in), static_cast<const S*>(grad), static_cast<S*>(weight));
+    DepthwiseNhwc<T, S>(d, true, scratch).backward_weights(static_cast<const S*>(in), static_cast<const S*>(grad), static_cast<S*>(weight));
 }
 
 }  // namespace
 
-size_t pixels_scratch(const Direct& d, bool weights) {
+size_t depthwise_nhwc_scratch(const Direct& d, bool weights) {
     return d.type == Type::float64 ? scratch_of<double>(d, weights) : scratch_of<float>(d, weights);
 }
 
-void pixels_correlate(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
+void depthwise_nhwc_forward(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
     switch (d.type) {
         case Type::float32: return run<float, float>(d, in, weight, bias, out, scratch);
         case Type::float64: return run<double, double>(d, in, weight, bias, out, scratch);
@@ -364,7 +364,7 @@ void pixels_correlate(const Direct& d, const void* in, const void* weight, const
     }
 }
 
-void pixels_weigh(const Direct& d, const void* in, const void* grad, void* weight, char* scratch) {
+void depthwise_nhwc_backward_weights(const Direct& d, const void* in, const void* grad, void* weight, char* scratch) {
     switch (d.type) {
         case Type::float32: return run_sums<float, float>(d, in, grad, weight, scratch);
         case Type::float64: return run_sums<double, double>(d, in, grad, weight, scratch);

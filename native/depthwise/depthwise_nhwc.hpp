@@ -5,9 +5,9 @@
 
 namespace NINEFOLD_NS {
 
-bool is_pixels(const Direct& d);
-size_t pixels_scratch(const Direct& d, bool weights);
-void pixels_correlate(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch);
-void pixels_weigh(const Direct& d, const void* in, const void* grad, void* weight, char* scratch);
+bool is_depthwise_nhwc(const Direct& d);
+size_t depthwise_nhwc_scratch(const Direct& d, bool weights);
+void depthwise_nhwc_forward(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch);
+void depthwise_nhwc_backward_weights(const Direct& d, const void* in, const void* grad, void* weight, char* scratch);
 
 }  // namespace NINEFOLD_NS

@@ -22,7 +22,7 @@ NINEFOLD_INLINE const Run* run_of(const Direct& d, const Line& x, int64_t tap, i
     return found;
 }
 
-// Pixels between neighbouring outputs of every tap, if all have the same and none reads two runs; else 0.
+// Pixels between what neighbouring outputs read, if every tap has the same number and none reads two runs; else 0.
 NINEFOLD_INLINE int64_t even_steps(const Direct& d) {
     const Run* first = nullptr;
     int64_t count;
@@ -65,7 +65,7 @@ template <class T, class S, int P> NINEFOLD_INLINE void write(const Vec<T> (&acc
             }
             T part[kLanes<T>];
             store(part, result);
-            for (int64_t c = 0; c < least(left, kLanes<T>); ++c) narrow(part[c], out + v * kLanes<T> + c);
+            for (int64_t c = 0; c < min(left, kLanes<T>); ++c) narrow(part[c], out + v * kLanes<T> + c);
         }
 }
 
@@ -112,13 +112,13 @@ NINEFOLD_INLINE void find_taps(const Direct& d, int64_t z, int64_t y, const Line
             }
         }
     *lo = 0, *hi = x.count;
-    for (int64_t t = 0; t < taps.count; ++t) *lo = most(*lo, taps.lo[t]), *hi = least(*hi, taps.hi[t]);
-    *lo = least(*lo, x.count), *hi = most(*lo, *hi);
+    for (int64_t t = 0; t < taps.count; ++t) *lo = max(*lo, taps.lo[t]), *hi = min(*hi, taps.hi[t]);
+    *lo = min(*lo, x.count), *hi = max(*lo, *hi);
 }
 
 // P pixels of one block of channels, `in_hop` apart in the input itself; the last block may be in part.
 template <class T, int P, bool Whole>
-void pixels_here(const T* in, int64_t in_hop, const Taps& taps, const T* packed, const T* start, T floor, T* out, int64_t hop, int64_t channels) {
+void pixels_unstaged(const T* in, int64_t in_hop, const Taps& taps, const T* packed, const T* start, T floor, T* out, int64_t hop, int64_t channels) {
     Vec<T> acc[P][kWide];
     for (int p = 0; p < P; ++p)
         for (int v = 0; v < kWide; ++v) acc[p][v] = load(start + v * kLanes<T>);
@@ -130,7 +130,7 @@ void pixels_here(const T* in, int64_t in_hop, const Taps& taps, const T* packed,
             for (int v = 0; v < kWide; ++v) {
                 const T* q = row + p * in_hop + v * kLanes<T>;
                 if constexpr (Whole) acc[p][v] += k[v] * load(q);
-                else acc[p][v] += k[v] * load_first(q, most(0, least(kLanes<T>, channels - v * kLanes<T>)));
+                else acc[p][v] += k[v] * load_first(q, max(0, min(kLanes<T>, channels - v * kLanes<T>)));
             }
     }
     write<T, T, P>(acc, floor, out, hop, channels);
@@ -153,14 +153,14 @@ NINEFOLD_INLINE void row_sums(const T* in, const int64_t* at, const T* grad, int
 // The same where pixels lie, `hop` apart in the input: the sums of N taps, at `to` + weight[n], go on from what they are. `next` and
 // `grad_next` are what the following row reads, from here on.
 template <class T, int N, bool Whole>
-void row_sums_here(const T* in, int64_t hop, const int64_t* from, const int64_t* weight, const T* grad, int64_t grad_hop, int64_t count, int64_t channels,
+void row_sums_unstaged(const T* in, int64_t hop, const int64_t* from, const int64_t* weight, const T* grad, int64_t grad_hop, int64_t count, int64_t channels,
                    int64_t next, int64_t grad_next, T* to) {
     Vec<T> acc[N][kWide];
     for (int n = 0; n < N; ++n)
         for (int v = 0; v < kWide; ++v) acc[n][v] = load(to + weight[n] + v * kLanes<T>);
     auto take = [&](const T* p, int v) __attribute__((always_inline)) {
         if constexpr (Whole) return load(p + v * kLanes<T>);
-        else return load_first(p + v * kLanes<T>, most(0, least(kLanes<T>, channels - v * kLanes<T>)));
+        else return load_first(p + v * kLanes<T>, max(0, min(kLanes<T>, channels - v * kLanes<T>)));
     };
     for (int64_t k = 0; k < count; ++k, in += hop, grad += grad_hop) {
         __builtin_prefetch(in + next);
@@ -179,7 +179,7 @@ void row_sums_of(int64_t n, const T* in, int64_t hop, const int64_t* from, const
                                  int64_t channels, int64_t next, int64_t grad_next, T* to) {
     if constexpr (N > 1)
         if (n < N) return row_sums_of<T, Whole, N - 1>(n, in, hop, from, weight, grad, grad_hop, count, channels, next, grad_next, to);
-    row_sums_here<T, N, Whole>(in, hop, from, weight, grad, grad_hop, count, channels, next, grad_next, to);
+    row_sums_unstaged<T, N, Whole>(in, hop, from, weight, grad, grad_hop, count, channels, next, grad_next, to);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Map g by direct summation: for every kernel element, the sum over outputs of gradient times the input it was multiplied with.
+// Backward_weights by direct summation: for every kernel element, the sum over outputs of gradient times the input it was multiplied with.
 //
 // Vectors run along x. Q gradients and B inputs make Q * B products, each with an accumulator that stays in a register over all
 // rows of a band; lanes are added up once per band. An item is an input channel with up to Q outputs of its group.
@@ -25,7 +25,7 @@ struct Layout {
 
 template <class T> Layout layout(const Direct& d) {
     Layout s{};
-    s.q = d.edges.lists ? d.edges.most : least(d.outs, 4);
+    s.q = d.edges.lists ? d.edges.most : min(d.outs, 4);
     s.outs_blocks = ceil_div(d.outs, s.q);
     for (int64_t l = 0; l < d.n_x; ++l) s.width += round_up(d.x[l].count, kLanes<T>);
     s.in_place = d.in_place && d.type != Type::bfloat16;
@@ -37,7 +37,7 @@ template <class T> Layout layout(const Direct& d) {
     int64_t wanted = items < 2 * d.threads ? ceil_div(2 * d.threads, d.batch) : 1;
     s.bands = bands(d, pitch, row + grad_row, kBand, wanted);
     int64_t parts = d.batch * s.bands.n_z * s.bands.n_y;
-    s.chunks = items < 2 * d.threads ? least(parts, d.threads) : 1;
+    s.chunks = items < 2 * d.threads ? min(parts, d.threads) : 1;
     s.items = items * s.chunks;
     s.staged = s.in_place ? 0 : round_up(row * s.bands.staged_z * s.bands.staged_y, 64);
     s.grads = round_up(grad_row * s.bands.z * s.bands.y, 64);
@@ -103,22 +103,22 @@ template <class T, int Q> void sweep_taps(int64_t b, const Sweep<T>& a, T* sums,
     }
 }
 
-template <class T, class S> class Weighing {
+template <class T, class S> class BackwardWeights {
 public:
-    Weighing(const Direct& direct, const void* in, const void* grad, void* weight, char* scratch)
+    BackwardWeights(const Direct& direct, const void* in, const void* grad, void* weight, char* scratch)
         : d(direct), s(layout<T>(direct)), in(static_cast<const S*>(in)), grad(static_cast<const S*>(grad)), weight(static_cast<S*>(weight)), scratch(scratch) {
         in_place = s.in_place;
         grad_in_place = Same<T, S>::value && s.grad_in_place;
     }
 
     void run() {
-        int64_t n = least(d.threads, s.items), parts = d.batch * s.bands.n_z * s.bands.n_y;
+        int64_t n = min(d.threads, s.items), parts = d.batch * s.bands.n_z * s.bands.n_y;
         char* partial = scratch + s.each * n;
         int64_t per_chunk = s.partial / int64_t(sizeof(T));
 #pragma omp parallel num_threads(n) if (n > 1)
         {
             char* mine = scratch + s.each * this_thread();
-#pragma omp for schedule(dynamic, at_once(s.items, n))
+#pragma omp for schedule(dynamic, omp_chunk(s.items, n))
             for (int64_t k = 0; k < s.items; ++k) {
                 int64_t chunk = k % s.chunks;
                 T* to = s.chunks > 1 ? reinterpret_cast<T*>(partial) + chunk * per_chunk : nullptr;
@@ -137,21 +137,21 @@ public:
     }
 
 private:
-    // An input channel, and what it is multiplied with: q outputs, whose pairs are `apart` from each other.
+    // An input channel, and what it is multiplied with: q outputs, whose pairs are `pair_stride` apart.
     struct Block {
-        int64_t input, q, outputs[4], pair, apart;
+        int64_t input, q, outputs[4], pair, pair_stride;
     };
 
     Block block(int64_t k) const {
         Block b{};
         if (d.edges.lists) {
-            b.pair = d.edges.first[k], b.apart = 1, b.input = d.edges.shared[k];
+            b.pair = d.edges.first[k], b.pair_stride = 1, b.input = d.edges.shared[k];
             b.q = d.edges.first[k + 1] - b.pair;
             for (int64_t j = 0; j < b.q; ++j) b.outputs[j] = d.edges.channel[b.pair + j];
             return b;
         }
         int64_t i = k % d.ins, o = k / d.ins % s.outs_blocks * s.q, g = k / d.ins / s.outs_blocks;
-        b.input = g * d.ins + i, b.q = least(s.q, d.outs - o), b.pair = (g * d.outs + o) * d.ins + i, b.apart = d.ins;
+        b.input = g * d.ins + i, b.q = min(s.q, d.outs - o), b.pair = (g * d.outs + o) * d.ins + i, b.pair_stride = d.ins;
         for (int64_t j = 0; j < b.q; ++j) b.outputs[j] = g * d.outs + o + j;
         return b;
     }
@@ -168,7 +168,7 @@ private:
         for (int64_t t = 0; t < d.taps * b.q; ++t) sums[t] = 0;
         for (int64_t part = from; part < until; ++part) band(part, b, sums, mine);
         for (int64_t j = 0; j < b.q; ++j) {
-            const int64_t pair = b.pair + j * b.apart;
+            const int64_t pair = b.pair + j * b.pair_stride;
             if (partial)
                 for (int64_t t = 0; t < d.taps; ++t) partial[pair * d.taps + t] = sums[j * d.taps + t];
             else
@@ -186,7 +186,7 @@ private:
 
     void band(int64_t part, const Block& block, T* sums, char* mine) {
         int64_t by = part % s.bands.n_y, bz = part / s.bands.n_y % s.bands.n_z, n = part / s.bands.n_y / s.bands.n_z;
-        int64_t z0 = bz * s.bands.z, z1 = least(z0 + s.bands.z, d.z.count), y0 = by * s.bands.y, y1 = least(y0 + s.bands.y, d.y.count);
+        int64_t z0 = bz * s.bands.z, z1 = min(z0 + s.bands.z, d.z.count), y0 = by * s.bands.y, y1 = min(y0 + s.bands.y, d.y.count);
         const S* source = in + n * d.in_n + block.input * d.in_c;
         int64_t ys, zs;
         const T* staged = stage(source, z0, y0, reinterpret_cast<T*>(mine), zs, ys);
@@ -226,7 +226,7 @@ private:
             }
             int64_t most_taps = q == 1 ? kAlone : kTogether;
             for (int64_t t = 0; t < taps;) {
-                int64_t b = portion(taps - t, most_taps);
+                int64_t b = balanced_chunk(taps - t, most_taps);
                 a.at = at + t;
                 T* to = sums + before + t;
                 switch (q) {
@@ -252,7 +252,7 @@ private:
         }
         ys = s.bands.pitch;
         zs = ys * s.bands.staged_y;
-        int64_t rows_z = least(s.bands.staged_z, d.staged[0] - z), rows_y = least(s.bands.staged_y, d.staged[1] - y);
+        int64_t rows_z = min(s.bands.staged_z, d.staged[0] - z), rows_y = min(s.bands.staged_y, d.staged[1] - y);
         Stager<T, S>(d).plane(to, source, z, y, rows_z, rows_y, zs, ys, false);
         return to;
     }
@@ -283,18 +283,18 @@ private:
 
 template <class T> size_t scratch_of(const Direct& d) {
     Layout s = layout<T>(d);
-    return size_t(s.each * least(d.threads, s.items) + s.partial * s.chunks);
+    return size_t(s.each * min(d.threads, s.items) + s.partial * s.chunks);
 }
 
 }  // namespace
 
-size_t planar_weigh_scratch(const Direct& d) { return d.type == Type::float64 ? scratch_of<double>(d) : scratch_of<float>(d); }
+size_t planar_backward_weights_scratch(const Direct& d) { return d.type == Type::float64 ? scratch_of<double>(d) : scratch_of<float>(d); }
 
-void planar_weigh(const Direct& d, const void* in, const void* grad, void* weight, char* scratch) {
+void planar_backward_weights(const Direct& d, const void* in, const void* grad, void* weight, char* scratch) {
     switch (d.type) {
-        case Type::float32: return Weighing<float, float>(d, in, grad, weight, scratch).run();
-        case Type::float64: return Weighing<double, double>(d, in, grad, weight, scratch).run();
-        case Type::bfloat16: return Weighing<float, BFloat16>(d, in, grad, weight, scratch).run();
+        case Type::float32: return BackwardWeights<float, float>(d, in, grad, weight, scratch).run();
+        case Type::float64: return BackwardWeights<double, double>(d, in, grad, weight, scratch).run();
+        case Type::bfloat16: return BackwardWeights<float, BFloat16>(d, in, grad, weight, scratch).run();
     }
 }
 

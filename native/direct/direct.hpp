@@ -5,9 +5,9 @@
 
 namespace NINEFOLD_NS {
 
-size_t planar_scratch(const Direct& d);
-void planar_correlate(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch);
-size_t planar_weigh_scratch(const Direct& d);
-void planar_weigh(const Direct& d, const void* in, const void* grad, void* weight, char* scratch);
+size_t planar_forward_scratch(const Direct& d);
+void planar_forward(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch);
+size_t planar_backward_weights_scratch(const Direct& d);
+void planar_backward_weights(const Direct& d, const void* in, const void* grad, void* weight, char* scratch);
 
 }  // namespace NINEFOLD_NS

@@ -1,4 +1,4 @@
-// Correlations by direct summation out of a staged band, contiguous along x: maps c and h.
+// Forward and backward_data by direct summation out of a staged band, contiguous along x.
 //
 // Two inner loops. Where a group has several outputs, each loaded vector of inputs serves up to four of them. Where it has one
 // (depthwise, one channel), a vector of an input row serves up to four output rows: row u under the first of R rows is the tap row
@@ -20,8 +20,8 @@ struct Layout {
     bool in_place;
     bool padded;                   // a line is shorter than the vector that is read of it
     bool several;                  // outputs of a group share what is loaded; of a table each has rows of its own
-    int64_t here;                  // size of a square kernel whose rows are read where they lie, or 0
-    bool along;                    // kernels along x only: rows are read where they lie, but for blocks that reach over their ends
+    int64_t unstaged;              // size of a square kernel whose rows are read where they lie, or 0
+    bool row_kernel;               // kernels along x only: rows are read where they lie, but for blocks that reach over their ends
     int64_t lines_taps;            // most taps along x of one line
     int64_t outs_at_once;          // Q, or 1
     int64_t split;                 // parts of the outputs of a group
@@ -33,27 +33,27 @@ template <class T> Layout layout(const Direct& d) {
     Layout s{};
     int64_t narrowest = d.x[0].count;
     for (int64_t l = 0; l < d.n_x; ++l) {
-        narrowest = least(narrowest, d.x[l].count);
-        s.lines_taps = most(s.lines_taps, d.x[l].taps);
+        narrowest = min(narrowest, d.x[l].count);
+        s.lines_taps = max(s.lines_taps, d.x[l].taps);
     }
     s.padded = narrowest < kLanes<T>;
     s.in_place = d.in_place && !s.padded && d.type != Type::bfloat16;
-    s.here = here_size(d);
+    s.unstaged = unstaged_size(d);
     Span span;
     const bool alone = d.ins == 1 && d.outs == 1 && !d.edges.lists && d.type != Type::bfloat16, row_wise = d.z.taps == 1 && d.y.taps == 1;
-    s.along = alone && row_wise && d.n_x == 1 && d.out[2] * d.jump[2] == 1 && span_of(d, span);
+    s.row_kernel = alone && row_wise && d.n_x == 1 && d.out[2] * d.jump[2] == 1 && span_of(d, span);
     int64_t pitch = round_up(d.staged[2] + kLanes<T>, kLanes<T>);
-    s.outs_at_once = least(d.outs, 4);
+    s.outs_at_once = min(d.outs, 4);
     int64_t row = pitch * int64_t(sizeof(T)) * d.ins;
     int64_t wanted = d.threads > 1 ? ceil_div(2 * d.threads, d.batch * d.groups) : 1;
     s.bands = bands(d, pitch, row, d.ins == 1 ? kPlane : kBudget, wanted);
     int64_t blocks = d.batch * d.groups * s.bands.n_z * s.bands.n_y;
-    s.split = d.outs > 1 && blocks < wanted * d.batch * d.groups ? least(ceil_div(wanted * d.batch * d.groups, blocks), ceil_div(d.outs, 4)) : 1;
+    s.split = d.outs > 1 && blocks < wanted * d.batch * d.groups ? min(ceil_div(wanted * d.batch * d.groups, blocks), ceil_div(d.outs, 4)) : 1;
     s.items = blocks * s.split;
     s.several = d.outs > 1 && !d.edges.lists;
     s.shared = s.several ? round_up(d.groups * d.outs * d.ins * d.taps * int64_t(sizeof(T)), 64) : 0;
     const int64_t window = (reach(d.x[0]) + (kMost<1> + 1) * kLanes<T>) * int64_t(sizeof(T));
-    s.staged = s.along ? round_up(window, 64) : s.in_place ? 0 : round_up(s.here ? row : row * s.bands.staged_z * s.bands.staged_y, 64);
+    s.staged = s.row_kernel ? round_up(window, 64) : s.in_place ? 0 : round_up(s.unstaged ? row : row * s.bands.staged_z * s.bands.staged_y, 64);
     s.packed = s.several ? 0 : round_up((d.edges.lists ? d.edges.most : d.ins) * d.taps * int64_t(sizeof(T)), 64);
     s.buffer = round_up(2 * 4 * 6 * kBytes, 64);  // two lines of outputs that lie between each other
     s.offsets = round_up((s.several ? d.z.taps * d.y.taps * s.lines_taps : d.ins) * 8 + 64, 64);
@@ -63,9 +63,9 @@ template <class T> Layout layout(const Direct& d) {
 
 // --- one item ----------------------------------------------------------------------------------------------------------------
 
-template <class T, class S> class Correlation {
+template <class T, class S> class Forward {
 public:
-    Correlation(const Direct& direct, const void* in, const void* weight, const void* bias, void* out, char* scratch)
+    Forward(const Direct& direct, const void* in, const void* weight, const void* bias, void* out, char* scratch)
         : d(direct), s(layout<T>(direct)), in(static_cast<const S*>(in)), weight(static_cast<const S*>(weight)),
           bias(static_cast<const S*>(bias)), out(static_cast<S*>(out)), shared(reinterpret_cast<T*>(scratch)), scratch(scratch + s.shared) {
         straight = Same<T, S>::value && d.n_x == 1 && d.out[2] * d.jump[2] == 1;
@@ -74,7 +74,7 @@ public:
     }
 
     void run() {
-        int64_t n = least(d.threads, s.items);
+        int64_t n = min(d.threads, s.items);
 #pragma omp parallel num_threads(n) if (n > 1)
         {
             char* mine = scratch + s.each * this_thread();
@@ -82,7 +82,7 @@ public:
 #pragma omp for schedule(static)
                 for (int64_t g = 0; g < d.groups * d.outs; ++g) pack(g);
             }
-#pragma omp for schedule(dynamic, at_once(s.items, n))
+#pragma omp for schedule(dynamic, omp_chunk(s.items, n))
             for (int64_t k = 0; k < s.items; ++k) item(k, mine);
         }
     }
@@ -91,7 +91,7 @@ private:
     // Where the packed weights of output o of group g start, and the step between their taps: a block of Q outputs lies together.
     void pack(int64_t k) {
         int64_t g = k / d.outs, o = k % d.outs;
-        int64_t first = o / 4 * 4, width = least(4, d.outs - first);
+        int64_t first = o / 4 * 4, width = min(4, d.outs - first);
         const S* w = weight + g * d.w_group + o * d.w_out;
         for (int64_t l = 0; l < d.n_x; ++l) {
             const Line& x = d.x[l];
@@ -123,16 +123,16 @@ private:
         Band band{};
         band.z0 = bz * s.bands.z;
         band.y0 = by * s.bands.y;
-        band.z1 = least(band.z0 + s.bands.z, d.z.count);
-        band.y1 = least(band.y0 + s.bands.y, d.y.count);
+        band.z1 = min(band.z0 + s.bands.z, d.z.count);
+        band.y1 = min(band.y0 + s.bands.y, d.y.count);
         const S* source = in + n * d.in_n + g * d.ins * d.in_c;
         if constexpr (kMasks && Same<S, float>::value) {
-            if (s.here == 3) return here<3>(band, g, source, out + n * d.out_n + g * d.out_c, reinterpret_cast<T*>(mine));
-            if (s.here == 5) return here<5>(band, g, source, out + n * d.out_n + g * d.out_c, reinterpret_cast<T*>(mine));
+            if (s.unstaged == 3) return unstaged<3>(band, g, source, out + n * d.out_n + g * d.out_c, reinterpret_cast<T*>(mine));
+            if (s.unstaged == 5) return unstaged<5>(band, g, source, out + n * d.out_n + g * d.out_c, reinterpret_cast<T*>(mine));
         }
         char* rest = mine + s.staged;
         if constexpr (Same<T, S>::value) {
-            if (s.along) return along(band, g, source, out + n * d.out_n + g * d.out_c, reinterpret_cast<T*>(mine), reinterpret_cast<T*>(rest));
+            if (s.row_kernel) return row_kernel(band, g, source, out + n * d.out_n + g * d.out_c, reinterpret_cast<T*>(mine), reinterpret_cast<T*>(rest));
         }
         stage(band, source, reinterpret_cast<T*>(mine));
         S* to = out + n * d.out_n + g * d.outs * d.out_c;
@@ -165,7 +165,7 @@ private:
                 return;
             }
         }
-        int64_t rows_z = least(s.bands.staged_z, d.staged[0] - z), rows_y = least(s.bands.staged_y, d.staged[1] - y);
+        int64_t rows_z = min(s.bands.staged_z, d.staged[0] - z), rows_y = min(s.bands.staged_y, d.staged[1] - y);
         band.ys = s.bands.pitch;
         band.zs = band.ys * s.bands.staged_y;
         band.is = band.zs * s.bands.staged_z;
@@ -202,10 +202,10 @@ private:
             Rows<T> args[2];
             for (int64_t k = 0; k < (paired ? 2 : 1); ++k) args[k] = packed_line(band, d.x[l + k], o, channels, p, init, dy, ks);
             for (int64_t z = band.z0; z < band.z1; ++z)
-                for (int64_t r = 0; r < least(rs, band.y1 - band.y0); ++r) {
+                for (int64_t r = 0; r < min(rs, band.y1 - band.y0); ++r) {
                     int64_t left = ceil_div(band.y1 - band.y0 - r, rs), y = band.y0 + r;
                     while (left) {
-                        int64_t many = portion(left, 4);
+                        int64_t many = balanced_chunk(left, 4);
                         if (paired) pair_block(band, args, to, z, y, many, rs, buffer);
                         else row_block(band, args[0], d.x[l], to, z, y, many, rs, buffer);
                         y += many * rs;
@@ -216,7 +216,7 @@ private:
     }
 
     // Rows under a kernel along x, read where they lie; what a block reads over the ends of a row is copied into `window` before.
-    void along(const Band& band, int64_t g, const T* source, T* to, T* window, T* packed) {
+    void row_kernel(const Band& band, int64_t g, const T* source, T* to, T* window, T* packed) {
         Span span;
         span_of(d, span);
         const Line& x = d.x[0];
@@ -230,23 +230,23 @@ private:
                 const T* row = zeros ? nullptr : source + from_z * d.in[0] + from_y * d.in[1] + span.from;
                 T* out_row = at(to, z, y, x, 0);
                 for (int64_t k = 0; k < x.count;) {
-                    const int64_t c = portion(ceil_div(x.count - k, kLanes<T>), kMost<1>), left = x.count - k;
-                    const int64_t own = least(left, c * kLanes<T>), end = k + most(own, kLanes<T>) + far;
-                    args.last = own < c * kLanes<T> ? most(own - kLanes<T>, 0) : (c - 1) * kLanes<T>;
+                    const int64_t c = balanced_chunk(ceil_div(x.count - k, kLanes<T>), kMost<1>), left = x.count - k;
+                    const int64_t own = min(left, c * kLanes<T>), end = k + max(own, kLanes<T>) + far;
+                    args.last = own < c * kLanes<T> ? max(own - kLanes<T>, 0) : (c - 1) * kLanes<T>;
                     if (!zeros && k >= span.before && end <= until) {
                         args.in = row + (k - span.before);
                     } else {
                         for (int64_t j = k; j < end; ++j) window[j - k] = !zeros && j >= span.before && j < until ? row[j - span.before] : T(0);
                         args.in = window;
                     }
-                    rows<T>(1, c, args, out_row + k, 0, least(own, kLanes<T>));
+                    rows<T>(1, c, args, out_row + k, 0, min(own, kLanes<T>));
                     k += own;
                 }
             }
     }
 
     // A band whose rows are read where they lie; `zeros` has room for one of them.
-    template <int K> void here(const Band& band, int64_t g, const float* source, float* to, float* zeros) {
+    template <int K> void unstaged(const Band& band, int64_t g, const float* source, float* to, float* zeros) {
         Span span;
         span_of(d, span);
         const int64_t dy = d.y.at[1] - d.y.at[0], from_x = span.from - span.before;
@@ -254,14 +254,14 @@ private:
         const bool columns = K == 3 && d.z.taps == 1;
         const float* rows[kRows];
         T* packed = reinterpret_cast<T*>(reinterpret_cast<char*>(zeros) + s.staged);
-        Here<K> args{rows, d.z.taps, d.x[0].count, packed, bias ? wide(bias[g]) : 0.0f, float(d.floor), {}};
+        Unstaged<K> args{rows, d.z.taps, d.x[0].count, packed, bias ? wide(bias[g]) : 0.0f, float(d.floor), {}};
         packed_line(band, d.x[0], g, nullptr, packed, 0, dy, 1);
         args.prepare(span);
         for (int64_t z = band.z0; z < band.z1; ++z)
-            for (int64_t r = 0; r < least(dy, band.y1 - band.y0); ++r) {
+            for (int64_t r = 0; r < min(dy, band.y1 - band.y0); ++r) {
                 int64_t left = ceil_div(band.y1 - band.y0 - r, dy), y = band.y0 + r;
                 while (left) {
-                    const int64_t many = portion(left, columns ? kColumn : 4), out_row = dy * d.jump[1] * d.out[1];
+                    const int64_t many = balanced_chunk(left, columns ? kColumn : 4), out_row = dy * d.jump[1] * d.out[1];
                     const float** row = rows;
                     for (int64_t a = 0; a < d.z.taps; ++a) {
                         const int64_t from_z = d.source[0][z * d.step[0] + d.z.at[a]];
@@ -270,20 +270,20 @@ private:
                             *row++ = from_z < 0 || from_y < 0 ? zeros : source + from_z * d.in[0] + from_y * d.in[1] + from_x;
                         }
                     }
-                    float* out_here = at(to, z, y, d.x[0], 0);
+                    float* out_rows = at(to, z, y, d.x[0], 0);
                     y += many * dy;
                     left -= many;
                     if constexpr (K == 3) {
                         if (columns) {
-                            here_columns(args, many, out_here, out_row);
+                            unstaged_columns(args, many, out_rows, out_row);
                             continue;
                         }
                     }
                     switch (many) {
-                        case 1: here_rows<K, 1>(args, out_here, out_row); break;
-                        case 2: here_rows<K, 2>(args, out_here, out_row); break;
-                        case 3: here_rows<K, 3>(args, out_here, out_row); break;
-                        default: here_rows<K, 4>(args, out_here, out_row);
+                        case 1: unstaged_rows<K, 1>(args, out_rows, out_row); break;
+                        case 2: unstaged_rows<K, 2>(args, out_rows, out_row); break;
+                        case 3: unstaged_rows<K, 3>(args, out_rows, out_row); break;
+                        default: unstaged_rows<K, 4>(args, out_rows, out_row);
                     }
                 }
             }
@@ -311,15 +311,15 @@ private:
         const T* base = first_read(band, z, y);
         int64_t vectors = ceil_div(d.x[0].count, kLanes<T>), k = 0;
         while (vectors) {
-            int64_t c = portion(vectors, widest(many));
+            int64_t c = balanced_chunk(vectors, widest(many));
             int64_t count[2];
             for (int l = 0; l < 2; ++l) {
-                int64_t left = d.x[l].count - k, own = least(c, ceil_div(left, kLanes<T>));
-                count[l] = least(left, c * kLanes<T>);
+                int64_t left = d.x[l].count - k, own = min(c, ceil_div(left, kLanes<T>));
+                count[l] = min(left, c * kLanes<T>);
                 if (!own) continue;
                 args[l].in = base + k;
                 args[l].last = count[l] >= kLanes<T> ? count[l] - kLanes<T> : 0;
-                rows<T>(many, own, args[l], buffer + l * 4 * 6 * kLanes<T>, 6 * kLanes<T>, least(count[l], kLanes<T>));
+                rows<T>(many, own, args[l], buffer + l * 4 * 6 * kLanes<T>, 6 * kLanes<T>, min(count[l], kLanes<T>));
             }
             if constexpr (Same<T, S>::value)
                 for (int64_t q = 0; q < many; ++q)
@@ -334,7 +334,7 @@ private:
         const T* base = first_read(band, z, y);
         int64_t vectors = ceil_div(x.count, kLanes<T>), k = 0;
         while (vectors) {
-            int64_t c = portion(vectors, widest(many));
+            int64_t c = balanced_chunk(vectors, widest(many));
             int64_t left = x.count - k;
             bool ends = c == vectors;
             int64_t tail = ends && left < kLanes<T> ? left : kLanes<T>;
@@ -349,7 +349,7 @@ private:
                 }
             }
             rows<T>(many, c, args, buffer, 6 * kLanes<T>, tail);
-            int64_t count = least(left, c * kLanes<T>), hop = d.out[2] * d.jump[2];
+            int64_t count = min(left, c * kLanes<T>), hop = d.out[2] * d.jump[2];
             for (int64_t q = 0; q < many; ++q) {
                 S* row = at(to, z, y + q * rs, x, k);
                 for (int64_t e = 0; e < count; ++e) narrow(buffer[q * 6 * kLanes<T> + e], row + e * hop);
@@ -361,7 +361,7 @@ private:
 
     void by_outs(const Band& band, int64_t g, int64_t part, S* to, T* buffer, int64_t* offsets) {
         int64_t blocks = ceil_div(d.outs, 4);
-        int64_t from = blocks * part / s.split * 4, until = least(d.outs, blocks * (part + 1) / s.split * 4);
+        int64_t from = blocks * part / s.split * 4, until = min(d.outs, blocks * (part + 1) / s.split * 4);
         T init[4];
         for (int64_t l = 0; l < d.n_x; ++l) {
             const Line& x = d.x[l];
@@ -375,17 +375,17 @@ private:
                     const T* base = band.base + (z - band.z0) * d.step[0] * band.zs + (y - band.y0) * d.step[1] * band.ys;
                     int64_t vectors = ceil_div(x.count, kLanes<T>), k = 0;
                     while (vectors) {
-                        int64_t c = portion(vectors, widest(least(4, d.outs)));
+                        int64_t c = balanced_chunk(vectors, widest(min(4, d.outs)));
                         int64_t left = x.count - k;
                         bool ends = c == vectors;
                         int64_t tail = ends && left < kLanes<T> ? left : kLanes<T>;
                         args.in = base + k;
                         args.last = ends && left >= kLanes<T> ? left - kLanes<T> : (c - 1) * kLanes<T>;
                         for (int64_t o = from; o < until; o += 4) {
-                            int64_t q = least(4, d.outs - o);
+                            int64_t q = min(4, d.outs - o);
                             args.w = block(g, o, q, l);
                             for (int64_t j = 0; j < q; ++j) init[j] = bias ? T(wide(bias[g * d.outs + o + j])) : T(0);
-                            out_block(args, q, c, at(to + o * d.out_c, z, y, x, k), tail, least(left, c * kLanes<T>), buffer);
+                            out_block(args, q, c, at(to + o * d.out_c, z, y, x, k), tail, min(left, c * kLanes<T>), buffer);
                         }
                         k += c * kLanes<T>;
                         vectors -= c;
@@ -420,18 +420,18 @@ private:
 
 template <class T> size_t scratch_of(const Direct& d) {
     Layout s = layout<T>(d);
-    return size_t(s.shared + s.each * least(d.threads, s.items));
+    return size_t(s.shared + s.each * min(d.threads, s.items));
 }
 
 }  // namespace
 
-size_t planar_scratch(const Direct& d) { return d.type == Type::float64 ? scratch_of<double>(d) : scratch_of<float>(d); }
+size_t planar_forward_scratch(const Direct& d) { return d.type == Type::float64 ? scratch_of<double>(d) : scratch_of<float>(d); }
 
-void planar_correlate(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
+void planar_forward(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
     switch (d.type) {
-        case Type::float32: return Correlation<float, float>(d, in, weight, bias, out, scratch).run();
-        case Type::float64: return Correlation<double, double>(d, in, weight, bias, out, scratch).run();
-        case Type::bfloat16: return Correlation<float, BFloat16>(d, in, weight, bias, out, scratch).run();
+        case Type::float32: return Forward<float, float>(d, in, weight, bias, out, scratch).run();
+        case Type::float64: return Forward<double, double>(d, in, weight, bias, out, scratch).run();
+        case Type::bfloat16: return Forward<float, BFloat16>(d, in, weight, bias, out, scratch).run();
     }
 }
 

@@ -63,7 +63,7 @@ void rows_core(const Rows<T>& a, T* out, int64_t out_row, int64_t tail) {
         for (int64_t z = 0; z < a.kz; ++z, w += ky * kx) {
             const T* row = a.in + a.channel[i] + a.tz[z] * a.zs;
             for (int64_t u = 0; u < ky + (R - 1) * ks; ++u, row += us) {
-                int64_t hi = least(R - 1, ks == 1 ? u : u / ks);
+                int64_t hi = min(R - 1, ks == 1 ? u : u / ks);
                 int64_t lo = u < ky ? 0 : (ks == 1 ? u - ky : (u - ky) / ks) + 1;
                 if (lo > hi) continue;
                 const T* wu = w + (u - lo * ks) * kx;

@@ -30,7 +30,7 @@ NINEFOLD_INLINE Vec<float> load_lanes(const float* p, Lanes m) {
 #endif
 
 // Size of the square kernel if all is read where it lies, else 0.
-NINEFOLD_INLINE int64_t here_size(const Direct& d) {
+NINEFOLD_INLINE int64_t unstaged_size(const Direct& d) {
     Span s;
     if (!kMasks || d.type != Type::float32 || d.ins != 1 || d.outs != 1 || d.n_x != 1 || d.out[2] * d.jump[2] != 1) return 0;
     int64_t size = d.x[0].taps, outputs = d.x[0].count;
@@ -49,7 +49,7 @@ template <int K> struct Edges {
 
 NINEFOLD_INLINE Lanes lanes_from(int64_t n) {  // all but the first n
 #if defined(NINEFOLD_AVX512)
-    return Lanes(n < 16 ? 0xffffu << most(n, 0) : 0);
+    return Lanes(n < 16 ? 0xffffu << max(n, 0) : 0);
 #else
     return ~first<float>(n);
 #endif
@@ -57,7 +57,7 @@ NINEFOLD_INLINE Lanes lanes_from(int64_t n) {  // all but the first n
 
 NINEFOLD_INLINE Lanes lanes_to(int64_t n) {
 #if defined(NINEFOLD_AVX512)
-    return Lanes(n >= 16 ? 0xffffu : (1u << most(n, 0)) - 1);
+    return Lanes(n >= 16 ? 0xffffu : (1u << max(n, 0)) - 1);
 #else
     return first<float>(n);
 #endif
@@ -65,7 +65,7 @@ NINEFOLD_INLINE Lanes lanes_to(int64_t n) {
 
 // R rows of outputs, C vectors of them, of which the first and the last may touch what is outside.
 template <int R, int C, int K>
-void here_core(const float* const* rows, int64_t x, int64_t depth, const float* w, float init, float floor, const Edges<K>& edges, int64_t last, float* out, int64_t out_row) {
+void unstaged_core(const float* const* rows, int64_t x, int64_t depth, const float* w, float init, float floor, const Edges<K>& edges, int64_t last, float* out, int64_t out_row) {
     Vec<float> acc[R][C];
     for (int q = 0; q < R; ++q)
         for (int c = 0; c < C; ++c) acc[q][c] = broadcast(init);
@@ -136,7 +136,7 @@ void column_core(const float* const* rows, int64_t x, const float* w, float init
     if (u + 1 < count + 2) step(u + 1, acc[1], acc[0], acc[2]);
 }
 
-template <int K> struct Here {
+template <int K> struct Unstaged {
     const float* const* rows;    // of the input where staged position 0 would lie: depth times K + R - 1
     int64_t depth, outputs;
     const float* w;
@@ -154,33 +154,33 @@ template <int K> struct Here {
     }
 };
 
-template <int K, int R> void here_rows(const Here<K>& a, float* out, int64_t out_row) {
+template <int K, int R> void unstaged_rows(const Unstaged<K>& a, float* out, int64_t out_row) {
     constexpr int64_t L = kLanes<float>;
     int64_t vectors = ceil_div(a.outputs, L), k = 0;
     while (vectors) {
-        int64_t c = portion(vectors, 3);
+        int64_t c = balanced_chunk(vectors, 3);
         bool begins = k == 0, ends = c == vectors;
         int64_t last = ends ? a.outputs - k - L : (c - 1) * L;
         const Edges<K>& edges = a.edges[begins + 2 * ends];
-#define NINEFOLD_HERE(C) \
-    case C: here_core<R, C, K>(a.rows, k, a.depth, a.w, a.init, a.floor, edges, last, out + k, out_row); break;
+#define NINEFOLD_UNSTAGED(C) \
+    case C: unstaged_core<R, C, K>(a.rows, k, a.depth, a.w, a.init, a.floor, edges, last, out + k, out_row); break;
         switch (c) {
-            NINEFOLD_HERE(1)
-            NINEFOLD_HERE(2)
-            NINEFOLD_HERE(3)
+            NINEFOLD_UNSTAGED(1)
+            NINEFOLD_UNSTAGED(2)
+            NINEFOLD_UNSTAGED(3)
         }
-#undef NINEFOLD_HERE
+#undef NINEFOLD_UNSTAGED
         k += c * L;
         vectors -= c;
     }
 }
 
 // `count` rows of outputs, column by column.
-NINEFOLD_INLINE void here_columns(const Here<3>& a, int64_t count, float* out, int64_t out_row) {
+NINEFOLD_INLINE void unstaged_columns(const Unstaged<3>& a, int64_t count, float* out, int64_t out_row) {
     constexpr int64_t L = kLanes<float>;
     int64_t vectors = ceil_div(a.outputs, L), k = 0;
     while (vectors) {
-        int64_t c = least(vectors, 2);
+        int64_t c = min(vectors, 2);
         bool begins = k == 0, ends = c == vectors;
         int64_t last = ends ? a.outputs - k - L : (c - 1) * L;
         const Edges<3>& edges = a.edges[begins + 2 * ends];

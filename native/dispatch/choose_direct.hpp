@@ -6,7 +6,7 @@
 namespace NINEFOLD_NS {
 
 size_t direct_scratch(const Direct& d, bool weights);
-void correlate(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch);
-void weigh(const Direct& d, const void* in, const void* grad, void* weight, char* scratch);
+void direct_forward(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch);
+void direct_backward_weights(const Direct& d, const void* in, const void* grad, void* weight, char* scratch);
 
 }  // namespace NINEFOLD_NS

@@ -21,9 +21,9 @@ int64_t wide_of(const Encode& d) { return d.code == Code::split ? 2 * d.atoms : 
 Layout layout(const Encode& d, int64_t images) {
     Layout l;
     l.patch = round_up(d.values, kPanel<float>), l.width = round_up(d.atoms, kPanel<float>);
-    l.parts = images >= 2 * d.threads ? 1 : least(d.rows, d.threads);
+    l.parts = images >= 2 * d.threads ? 1 : min(d.rows, d.threads);
     int64_t positions = ceil_div(d.rows, l.parts) * d.columns;
-    l.block = most(kRows, least(round_up(positions, kRows), kBlock / l.width / kRows * kRows));
+    l.block = max(kRows, min(round_up(positions, kRows), kBlock / l.width / kRows * kRows));
     l.thread = l.block * (2 * l.patch + l.width) + round_up(l.block, kL) + round_up(2 * d.regions, kL);  // a pointer is two floats
     size_t sums = l.parts > 1 ? round_up(images * l.parts * d.regions * wide_of(d), kL) : 0;
     l.total = 4 * (l.thread * d.threads + sums);
@@ -57,7 +57,7 @@ void prepare(const Encode& d, const float* image, int64_t y, int64_t x, float* t
     if (d.contrast >= 0) {
         const float middle = sum_of(to, d.values) / float(d.values);
         for (int64_t k = 0; k < d.values; ++k) to[k] -= middle;
-        const float scale = 1 / __builtin_sqrtf(squares_of(to, d.values) / float(most(1, d.values - 1)) + d.contrast);
+        const float scale = 1 / __builtin_sqrtf(squares_of(to, d.values) / float(max(1, d.values - 1)) + d.contrast);
         for (int64_t k = 0; k < d.values; ++k) to[k] *= scale;
     }
     for (int64_t k = 0; k < d.values; ++k) to[k] -= d.mean[k];
@@ -71,7 +71,7 @@ void multiply(const float* a, int64_t lda, int64_t count, int64_t values, const 
         for (int64_t i = 0; i < count; i += kRows) {
             int64_t row[kRows];
             for (int k = 0; k < kRows; ++k) row[k] = (i + k) * lda;
-            product_of<float>(least(kRows, count - i), kVectors, a, row, over, b, c + i * columns + j, columns, false);
+            product_of<float>(min(kRows, count - i), kVectors, a, row, over, b, c + i * columns + j, columns, false);
         }
 }
 
@@ -144,7 +144,7 @@ void rows_of(const Encode& d, const Layout& l, const float* image, int64_t top, 
     const int64_t wide = wide_of(d), end = bottom * d.columns;
     for (int64_t k = 0; k < d.regions * wide; ++k) sums[k] = 0;
     for (int64_t p = top * d.columns; p < end; p += l.block) {
-        const int64_t count = least(l.block, end - p);
+        const int64_t count = min(l.block, end - p);
         for (int64_t k = 0; k < count; ++k) prepare(d, image, (p + k) / d.columns, (p + k) % d.columns, patches + k * l.patch);
         const float* ready = patches;
         if (d.matrix) {
@@ -172,7 +172,7 @@ size_t encode_scratch(const Encode& d, int64_t images) { return layout(d, images
 void encode_run(const Encode& d, int64_t images, const float* in, float* out, char* scratch) {
     const Layout l = layout(d, images);
     float *memory = reinterpret_cast<float*>(scratch), *parts = memory + l.thread * d.threads;
-    const int64_t size = d.regions * wide_of(d), items = images * l.parts, n = least(d.threads, items);
+    const int64_t size = d.regions * wide_of(d), items = images * l.parts, n = min(d.threads, items);
 #pragma omp parallel for num_threads(n) if (n > 1) schedule(dynamic)
     for (int64_t item = 0; item < items; ++item) {
         const int64_t image = item / l.parts, part = item % l.parts;

@@ -106,7 +106,7 @@ __attribute__((noinline)) void row(const Reads& r, const float* in, const float*
             for (int p = 0; p < P; ++p) acc[p] = larger(acc[p], lowest);
             float part[P * kL];
             __builtin_memcpy(part, acc, sizeof part);
-            for (int64_t p = 0; p < count; ++p) store_first(out + p * w.hop, load(part + p * kL), least(kL, w.channels));
+            for (int64_t p = 0; p < count; ++p) store_first(out + p * w.hop, load(part + p * kL), min(kL, w.channels));
         }
     }
 }
@@ -121,9 +121,9 @@ struct Sweep {
 template <int M, int N> __attribute__((noinline)) void weights(const Reads& r, const Sweep& s, const float* in, int64_t first, const float* grad, float* to) {
     const int64_t hop = M ? kL : r.hop;
     each_input<M>(r.inputs, in, [&](auto number, int64_t i, const float* pixel) __attribute__((always_inline)) {
-        float* here = to + (i * r.taps + first) * kL;
+        float* sums_at = to + (i * r.taps + first) * kL;
         Vec<float> acc[N];
-        for (int n = 0; n < N; ++n) acc[n] = load(here + n * kL);
+        for (int n = 0; n < N; ++n) acc[n] = load(sums_at + n * kL);
         for (int64_t z = 0; z < s.planes; ++z)
             for (int64_t y = 0; y < s.rows; ++y) {
                 const float *up = grad + z * s.grad_plane + y * s.grad_row, *at[N];
@@ -133,7 +133,7 @@ template <int M, int N> __attribute__((noinline)) void weights(const Reads& r, c
                     for (int n = 0; n < N; ++n) acc[n] += g * input<M, decltype(number)::value>(at[n] + k * hop);
                 }
             }
-        for (int n = 0; n < N; ++n) store(here + n * kL, acc[n]);
+        for (int n = 0; n < N; ++n) store(sums_at + n * kL, acc[n]);
     });
 }
 
@@ -141,10 +141,10 @@ template <int M, int N> __attribute__((noinline)) void weights(const Reads& r, c
 template <int M, int R> __attribute__((noinline)) void sliding_weights(const Reads& r, const Sweep& s, const float* in, int64_t first, const float* grad, float* to) {
     const int64_t hop = M ? kL : r.hop, next = r.inputs * 3 * kL;
     each_input<M>(r.inputs, in, [&](auto number, int64_t i, const float* pixel) __attribute__((always_inline)) {
-        float* here = to + i * 3 * kL;
+        float* sums_at = to + i * 3 * kL;
         Vec<float> acc[R][3];
         for (int q = 0; q < R; ++q)
-            for (int n = 0; n < 3; ++n) acc[q][n] = load(here + q * next + n * kL);
+            for (int n = 0; n < 3; ++n) acc[q][n] = load(sums_at + q * next + n * kL);
         for (int64_t z = 0; z < s.planes; ++z)
             for (int64_t y = 0; y < s.rows; ++y) {
                 const float *up = grad + z * s.grad_plane + y * s.grad_row, *at[R];
@@ -158,7 +158,7 @@ template <int M, int R> __attribute__((noinline)) void sliding_weights(const Rea
                 }
             }
         for (int q = 0; q < R; ++q)
-            for (int n = 0; n < 3; ++n) store(here + q * next + n * kL, acc[q][n]);
+            for (int n = 0; n < 3; ++n) store(sums_at + q * next + n * kL, acc[q][n]);
     });
 }
 
@@ -170,8 +170,8 @@ NINEFOLD_INLINE int64_t tile_size(int64_t count) { return count <= 4 ? 4 : count
 NINEFOLD_INLINE int64_t read_behind(const Direct& d) {
     int64_t end = d.staged[2];
     for (int64_t l = 0; l < d.n_x; ++l) {
-        const int64_t count = d.x[l].count, each = tile_count(most(1, count));
-        for (int64_t k = 0; k < count; k += each) end = most(end, k + tile_size(least(each, count - k)) + reach(d.x[l]));
+        const int64_t count = d.x[l].count, each = tile_count(max(1, count));
+        for (int64_t k = 0; k < count; k += each) end = max(end, k + tile_size(min(each, count - k)) + reach(d.x[l]));
     }
     return end - d.staged[2];
 }
@@ -182,7 +182,7 @@ struct Layout {
     int64_t width, blocks;         // channels that are staged together: those that a vector of outputs reads; such blocks
     int64_t together, parts;       // blocks that an item takes, and items that takes
     int64_t behind;                // pixels of zeros after a staged row
-    int64_t apart, grad_apart;     // elements between blocks of a band, of what is read and of gradients
+    int64_t block_stride, grad_block_stride; // elements between blocks of a band, of what is read and of gradients
     int64_t items, chunks;
     int64_t kernel, offsets, staged, grads, each;  // bytes: of all kernels, packed, or of their sums; of a thread
 };
@@ -191,10 +191,10 @@ Layout layout(const Direct& d, bool weights) {
     Layout s{};
     s.channels = d.groups * d.outs;
     s.vectors = ceil_div(s.channels, kL);
-    s.width = most(kL, d.ins);
+    s.width = max(kL, d.ins);
     s.blocks = ceil_div(s.channels, s.width);
     int64_t most_x = 0, rows_of_taps = d.z.taps * d.y.taps;
-    for (int64_t l = 0; l < d.n_x; ++l) most_x = most(most_x, d.x[l].count);
+    for (int64_t l = 0; l < d.n_x; ++l) most_x = max(most_x, d.x[l].count);
     const int64_t pitch = (d.staged[2] + kMostPixels) * s.width, row = pitch * int64_t(sizeof(float)) * (weights ? 2 : 1);
     const int64_t tall = (reach(d.z) + 1) * (reach(d.y) + 1 + 3 * d.step[1]);
     s.together = s.blocks;
@@ -203,27 +203,27 @@ Layout layout(const Direct& d, bool weights) {
     const int64_t wanted = d.threads > 1 ? ceil_div(2 * d.threads, s.parts * d.batch) : 1;
     s.bands = bands(d, pitch, row * s.together, kBand, wanted);
     s.behind = weights ? 0 : read_behind(d);
-    s.apart = round_up(pitch * s.bands.staged_z * s.bands.staged_y, 16);
-    s.grad_apart = weights ? most_x * s.width * s.bands.z * s.bands.y : 0;
+    s.block_stride = round_up(pitch * s.bands.staged_z * s.bands.staged_y, 16);
+    s.grad_block_stride = weights ? most_x * s.width * s.bands.z * s.bands.y : 0;
     const int64_t places = d.batch * s.bands.n_z * s.bands.n_y;
-    s.chunks = weights && s.parts < 2 * d.threads ? least(places, d.threads) : 1;
+    s.chunks = weights && s.parts < 2 * d.threads ? min(places, d.threads) : 1;
     s.items = s.parts * (weights ? s.chunks : places);
     s.kernel = round_up(s.vectors * d.taps * d.ins * kL * int64_t(sizeof(float)), 64);
     s.offsets = round_up(rows_of_taps * 8, 64);
-    s.staged = round_up(s.apart * s.together * int64_t(sizeof(float)), 64);
-    s.grads = round_up(s.grad_apart * s.together * int64_t(sizeof(float)), 64);
+    s.staged = round_up(s.block_stride * s.together * int64_t(sizeof(float)), 64);
+    s.grads = round_up(s.grad_block_stride * s.together * int64_t(sizeof(float)), 64);
     s.each = s.offsets + s.staged + s.grads + 4096;
     return s;
 }
 
-template <int M> class Grouped {
+template <int M> class GroupedNhwc {
 public:
-    Grouped(const Direct& direct, bool weights, char* scratch) : d(direct), s(layout(direct, weights)), kernels(reinterpret_cast<float*>(scratch)) {
+    GroupedNhwc(const Direct& direct, bool weights, char* scratch) : d(direct), s(layout(direct, weights)), kernels(reinterpret_cast<float*>(scratch)) {
         rooms = scratch + s.kernel * (weights ? s.chunks : 1);
     }
 
-    void correlate(const float* in, const float* weight, const float* bias, float* out) {
-        const int64_t n = least(d.threads, s.items);
+    void forward(const float* in, const float* weight, const float* bias, float* out) {
+        const int64_t n = min(d.threads, s.items);
 #pragma omp parallel num_threads(n) if (n > 1)
         {
             const Room room = mine();
@@ -231,28 +231,28 @@ public:
             for (int64_t k = 0; k < s.vectors * d.taps; ++k) pack(k, weight);
 #pragma omp for schedule(dynamic, 1)
             for (int64_t k = 0; k < s.items; ++k) {
-                const int64_t c = k % s.parts * s.together * width(), own = least(s.together * width(), s.channels - c);
+                const int64_t c = k % s.parts * s.together * width(), own = min(s.together * width(), s.channels - c);
                 const Band b = band(d, s.bands, k / s.parts);
-                stage_band<float, float>(d, s.bands, b, in + b.n * d.in_n + c, own, width(), s.apart, s.behind, room.staged);
+                stage_band<float, float>(d, s.bands, b, in + b.n * d.in_n + c, own, width(), s.block_stride, s.behind, room.staged);
                 for (int64_t v = 0; v < own; v += kL)
-                    vector(b, c + v, bias, room.staged + v / width() * s.apart, out + b.n * d.out_n + c + v, room.rows);
+                    vector(b, c + v, bias, room.staged + v / width() * s.block_stride, out + b.n * d.out_n + c + v, room.rows);
             }
         }
     }
 
-    void weigh(const float* in, const float* grad, float* weight) {
-        const int64_t n = least(d.threads, s.items), size = s.kernel / int64_t(sizeof(float)), places = d.batch * s.bands.n_z * s.bands.n_y;
+    void backward_weights(const float* in, const float* grad, float* weight) {
+        const int64_t n = min(d.threads, s.items), size = s.kernel / int64_t(sizeof(float)), places = d.batch * s.bands.n_z * s.bands.n_y;
 #pragma omp parallel num_threads(n) if (n > 1)
         {
             const Room room = mine();
 #pragma omp for schedule(dynamic, 1)
             for (int64_t k = 0; k < s.items; ++k) {
-                const int64_t chunk = k % s.chunks, c = k / s.chunks * s.together * width(), own = least(s.together * width(), s.channels - c);
+                const int64_t chunk = k % s.chunks, c = k / s.chunks * s.together * width(), own = min(s.together * width(), s.channels - c);
                 float* total = kernels + chunk * size + c * d.taps * d.ins;
                 for (int64_t e = 0; e < round_up(own, kL) * d.taps * d.ins; ++e) total[e] = 0;
                 for (int64_t part = places * chunk / s.chunks; part < places * (chunk + 1) / s.chunks; ++part) {
                     const Band b = band(d, s.bands, part);
-                    stage_band<float, float>(d, s.bands, b, in + b.n * d.in_n + c, own, width(), s.apart, s.behind, room.staged);
+                    stage_band<float, float>(d, s.bands, b, in + b.n * d.in_n + c, own, width(), s.block_stride, s.behind, room.staged);
                     add(b, own, grad + b.n * d.out_n + c, room, total);
                 }
             }
@@ -301,7 +301,7 @@ private:
         const int64_t c = k / d.taps * kL, where = place(d, k % d.taps);
         const float* from = kernels + c * d.taps * d.ins + packed_at(k % d.taps, &taps);
         for (int64_t i = 0; i < d.ins; ++i, from += taps * kL)
-            for (int64_t o = c; o < least(c + kL, s.channels); ++o) {
+            for (int64_t o = c; o < min(c + kL, s.channels); ++o) {
                 float sum = 0;
                 for (int64_t chunk = 0; chunk < s.chunks; ++chunk) sum += from[chunk * size + o - c];
                 weight[o / d.outs * d.w_group + o % d.outs * d.w_out + i * d.w_in + where] = sum;
@@ -310,7 +310,7 @@ private:
 
     // All outputs of a band in the vector of channels from c on.
     void vector(const Band& b, int64_t c, const float* bias, const float* staged, float* out, const int64_t* rows) const {
-        const int64_t own = least(kL, s.channels - c), ys = s.bands.pitch, zs = ys * s.bands.staged_y, hop = d.jump[2] * d.out[2];
+        const int64_t own = min(kL, s.channels - c), ys = s.bands.pitch, zs = ys * s.bands.staged_y, hop = d.jump[2] * d.out[2];
         float start[kL] = {};
         if (bias) __builtin_memcpy(start, bias + c, size_t(own) * sizeof(float));
         const float* packed = kernels + c * d.taps * d.ins;
@@ -350,17 +350,17 @@ private:
         int64_t before = 0;
         for (int64_t l = 0; l < d.n_x; ++l) {
             const Line& x = d.x[l];
-            const int64_t grad_row = x.count * kL, grad_apart = grad_row * rows * (b.z1 - b.z0);
+            const int64_t grad_row = x.count * kL, grad_block_stride = grad_row * rows * (b.z1 - b.z0);
             const Run run{0, 0, x.count, 1};
             for (int64_t z = b.z0; z < b.z1; ++z)
                 for (int64_t y = b.y0; y < b.y1; ++y) {
                     const float* from = grad + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1] + x.first * d.out[2];
-                    stage_pixels<float, float>(room.grads + ((z - b.z0) * rows + y - b.y0) * grad_row, grad_apart, from, d.jump[2] * d.out[2], &run, 1, own, kL);
+                    stage_pixels<float, float>(room.grads + ((z - b.z0) * rows + y - b.y0) * grad_row, grad_block_stride, from, d.jump[2] * d.out[2], &run, 1, own, kL);
                 }
             const Reads r = reads(x, room.rows);
             const Sweep sweep{b.z1 - b.z0, rows, x.count, d.step[0] * zs, d.step[1] * ys, rows * grad_row, grad_row};
             for (int64_t v = 0; v < own; v += kL) {
-                const float *in = room.staged + v / width() * s.apart, *up = room.grads + v / kL * grad_apart;
+                const float *in = room.staged + v / width() * s.block_stride, *up = room.grads + v / kL * grad_block_stride;
                 add_vector(r, sweep, in, up, total + v * d.taps * d.ins + before * d.ins * kL);
             }
             before += r.n_rows * x.taps;
@@ -402,27 +402,27 @@ template <class F> void with_group(const Direct& d, F f) {
 
 }  // namespace
 
-bool is_grouped(const Direct& d) {
+bool is_grouped_nhwc(const Direct& d) {
     const bool fills = d.ins % kL == 0 ? d.ins <= kMostWidth : d.ins == 2 || (kL > 4 && d.ins == 4) || (kL > 8 && d.ins == 8);
     return fills && d.outs == d.ins && d.groups > 1 && d.in_c == 1 && d.out_c == 1 && d.type == Type::float32 && !d.edges.lists;
 }
 
-size_t grouped_scratch(const Direct& d, bool weights) {
+size_t grouped_nhwc_scratch(const Direct& d, bool weights) {
     const Layout s = layout(d, weights);
-    return size_t(s.kernel * (weights ? s.chunks : 1) + s.each * least(d.threads, s.items));
+    return size_t(s.kernel * (weights ? s.chunks : 1) + s.each * min(d.threads, s.items));
 }
 
-void grouped_correlate(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
+void grouped_nhwc_forward(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
     with_group(d, [&](auto m) {
-        Grouped<decltype(m)::value>(d, false, scratch)
-            .correlate(static_cast<const float*>(in), static_cast<const float*>(weight), static_cast<const float*>(bias), static_cast<float*>(out));
+        GroupedNhwc<decltype(m)::value>(d, false, scratch)
+            .forward(static_cast<const float*>(in), static_cast<const float*>(weight), static_cast<const float*>(bias), static_cast<float*>(out));
     });
 }
 
-void grouped_weigh(const Direct& d, const void* in, const void* grad, void* weight, char* scratch) {
+void grouped_nhwc_backward_weights(const Direct& d, const void* in, const void* grad, void* weight, char* scratch) {
     with_group(d, [&](auto m) {
-        Grouped<decltype(m)::value>(d, true, scratch)
-            .weigh(static_cast<const float*>(in), static_cast<const float*>(grad), static_cast<float*>(weight));
+        GroupedNhwc<decltype(m)::value>(d, true, scratch)
+            .backward_weights(static_cast<const float*>(in), static_cast<const float*>(grad), static_cast<float*>(weight));
     });
 }
 

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int64_t kLong = 256;  // positions of a chunk, about
 
-template <class T> struct Weigh {
+template <class T> struct BackwardWeights {
     static constexpr int L = kLanes<T>, W = kPanel<T>;
 
     const Implicit& p;
@@ -16,7 +16,7 @@ template <class T> struct Weigh {
     int64_t cuts, together, n_chunks, deep;  // chunks of an image, or images of a chunk; positions of the longest one
     int64_t parts;                           // of the chunks, each summed apart
 
-    explicit Weigh(const Implicit& plan) : p(plan) {
+    explicit BackwardWeights(const Implicit& plan) : p(plan) {
         n_taps = taps(p), each = positions(p), total = p.batch * each;
         summands = n_taps * p.ins, row = round_up(summands, W);
         share = round_up(ceil_div(p.outs, p.split), kRows);
@@ -26,9 +26,9 @@ template <class T> struct Weigh {
         } else if (each > kLong / 2) {
             deep = ceil_div(each, ceil_div(each, kLong)), cuts = ceil_div(each, deep), n_chunks = p.batch * cuts;
         } else {
-            together = least(p.batch, kLong / each), deep = together * each, n_chunks = ceil_div(p.batch, together);
+            together = min(p.batch, kLong / each), deep = together * each, n_chunks = ceil_div(p.batch, together);
         }
-        parts = most(1, least(p.threads / p.split, n_chunks));
+        parts = max(1, min(p.threads / p.split, n_chunks));
     }
 
     int64_t sums_size() const { return p.groups * p.outs * row; }
@@ -56,22 +56,22 @@ template <class T> struct Weigh {
     // right[position][lane]: the elements that summands [n, n + lanes) read, contiguous memory; zeros in the rest of a vector.
     void pack_columns(Room& r, const T* in, int64_t first, int64_t count, int64_t n, int64_t lanes) const {
         for (int64_t l = 0; l < lanes;) {
-            const int64_t t = (n + l) / p.ins, i = (n + l) % p.ins, here = least(l % L ? 1 : L, least(lanes - l, p.ins - i));
+            const int64_t t = (n + l) / p.ins, i = (n + l) % p.ins, lanes_here = min(l % L ? 1 : L, min(lanes - l, p.ins - i));
             if (t != r.tap) r.tap = t, r.count = pieces_of(p, t, first, count, r.pieces);
             for (int64_t s = 0; s < r.count; ++s) {
                 const Piece& piece = r.pieces[s];
                 T* to = r.right + piece.at * W + l;
                 if (piece.from < 0) {
                     for (int64_t e = 0; e < piece.count; ++e)
-                        for (int64_t k = 0; k < (l % L ? here : L); ++k) to[e * W + k] = 0;
+                        for (int64_t k = 0; k < (l % L ? lanes_here : L); ++k) to[e * W + k] = 0;
                 } else if (l % L == 0) {
-                    gather<T>(in + i * p.in_c + piece.from, p.in_c, here, piece.step, piece.count, to, W);
+                    gather<T>(in + i * p.in_c + piece.from, p.in_c, lanes_here, piece.step, piece.count, to, W);
                 } else {
                     const T* from = in + i * p.in_c + piece.from;
                     for (int64_t e = 0; e < piece.count; ++e) to[e * W] = from[e * piece.step];
                 }
             }
-            l += here;
+            l += lanes_here;
         }
     }
 
@@ -79,24 +79,24 @@ template <class T> struct Weigh {
     void pack_pixels(Room& r, const T* in, int64_t first, int64_t count, int64_t n, int64_t lanes) const {
         for (int64_t e = 0; e < count && lanes % L; ++e) store(r.right + e * W + lanes / L * L, Vec<T>{});
         for (int64_t l = 0; l < lanes;) {
-            const int64_t t = (n + l) / p.ins, i = (n + l) % p.ins, here = least(lanes - l, p.ins - i);
+            const int64_t t = (n + l) / p.ins, i = (n + l) % p.ins, lanes_here = min(lanes - l, p.ins - i);
             if (t != r.tap) r.tap = t, pixels_of<T>(p, t, first, count, in, r.zeros, r.addresses);
             T* to = r.right + l;
-            if (here == W) {
+            if (lanes_here == W) {
                 for (int64_t e = 0; e < count; ++e, to += W)
                     for (int v = 0; v < kVectors; ++v) store(to + v * L, load(r.addresses[e] + i + v * L));
             } else {
                 for (int64_t e = 0; e < count; ++e, to += W)
-                    for (int64_t k = 0; k < here; ++k) to[k] = r.addresses[e][i + k];
+                    for (int64_t k = 0; k < lanes_here; ++k) to[k] = r.addresses[e][i + k];
             }
-            l += here;
+            l += lanes_here;
         }
     }
 
     // left[tile][position][kRows] of outputs [o, end) out of channels-last G.
     void pack_left(const T* grad, int64_t count, int64_t o, int64_t end, T* to) const {
         for (int64_t k = o; k < end; k += kRows) {
-            const int64_t lines = least(kRows, end - k);
+            const int64_t lines = min(kRows, end - k);
             const T* from = grad + k;
             for (int64_t e = 0; e < count; ++e, from += p.out_p, to += kRows) {
                 if (lines == kRows) __builtin_memcpy(to, from, sizeof(T) * kRows);
@@ -113,18 +113,18 @@ template <class T> struct Weigh {
         for (int64_t c = from; c < to; ++c) {
             int64_t first, count, segments = 1;
             if (p.rows) {
-                first = c * deep, count = least(deep, total - first);
+                first = c * deep, count = min(deep, total - first);
                 pack_left(grad + first * p.out_p, count, o, end, r.left);
             } else {
                 const int64_t image = c / cuts * together, at = c % cuts * deep;
-                segments = least(together, p.batch - image);
-                first = image * each + at, count = together > 1 ? segments * each : least(deep, each - at);
+                segments = min(together, p.batch - image);
+                first = image * each + at, count = together > 1 ? segments * each : min(deep, each - at);
                 for (int64_t s = 0; s < segments; ++s)
                     for (int64_t k = o; k < end; ++k) r.addresses[s * share + k - o] = grad + (image + s) * p.out_n + k * p.out_c + at;
             }
             r.tap = -1;
             for (int64_t n = 0; n < summands; n += W) {
-                const int64_t lanes = least(W, summands - n);
+                const int64_t lanes = min(W, summands - n);
                 if (p.rows) pack_pixels(r, in, first, count, n, lanes);
                 else pack_columns(r, in, first, count, n, lanes);
                 for (int64_t k = o; k < end; k += kRows) {
@@ -148,7 +148,7 @@ template <class T> struct Weigh {
 #pragma omp for schedule(dynamic)
             for (int64_t job = 0; job < jobs; ++job) {
                 const int64_t k = job % p.split, part = job / p.split % parts, group = job / p.split / parts;
-                const int64_t o = k * share, end = least(p.outs, o + share);
+                const int64_t o = k * share, end = min(p.outs, o + share);
                 T* mine = scratch + this_thread() * thread_size();
                 if (o < end) sum(in, grad, sums + part * sums_size() + group * p.outs * row, group, n_chunks * part / parts, n_chunks * (part + 1) / parts, o, end, mine);
             }
@@ -162,7 +162,7 @@ template <class T> struct Weigh {
                 for (int64_t i = 0; i < p.ins; i += L) {
                     const int64_t step = p.flip ? -p.ins : p.ins;
                     scatter<T>(p.flip ? from + (n_taps - 1) * p.ins + i : from + i, step, Vec<T>{}, -T(__builtin_inf()), to + i * p.w_in, p.w_in,
-                               least(L, p.ins - i), p.w_tap, n_taps);
+                               min(L, p.ins - i), p.w_tap, n_taps);
                 }
             }
         }
@@ -171,15 +171,15 @@ template <class T> struct Weigh {
 
 }  // namespace
 
-size_t implicit_weigh_scratch(const Implicit& p) {
-    return p.type == Type::float64 ? Weigh<double>(p).scratch() : Weigh<float>(p).scratch();
+size_t implicit_backward_weights_scratch(const Implicit& p) {
+    return p.type == Type::float64 ? BackwardWeights<double>(p).scratch() : BackwardWeights<float>(p).scratch();
 }
 
-void implicit_weigh(const Implicit& p, const void* in, const void* grad, void* weight, char* scratch) {
+void implicit_backward_weights(const Implicit& p, const void* in, const void* grad, void* weight, char* scratch) {
     if (p.type == Type::float64)
-        Weigh<double>(p).run(static_cast<const double*>(in), static_cast<const double*>(grad), static_cast<double*>(weight), reinterpret_cast<double*>(scratch));
+        BackwardWeights<double>(p).run(static_cast<const double*>(in), static_cast<const double*>(grad), static_cast<double*>(weight), reinterpret_cast<double*>(scratch));
     else
-        Weigh<float>(p).run(static_cast<const float*>(in), static_cast<const float*>(grad), static_cast<float*>(weight), reinterpret_cast<float*>(scratch));
+        BackwardWeights<float>(p).run(static_cast<const float*>(in), static_cast<const float*>(grad), static_cast<float*>(weight), reinterpret_cast<float*>(scratch));
 }
 
 }  // namespace NINEFOLD_NS

@@ -35,21 +35,21 @@ template <class T> struct Product {
         n_taps = taps(p), each = positions(p), total = p.batch * each;
         summands = n_taps * p.ins;
         unit = p.rows ? W : kRows, units = ceil_div(p.outs, unit);
-        share = least(round_up(ceil_div(p.outs, p.split), unit), round_up(p.outs, unit));
+        share = min(round_up(ceil_div(p.outs, p.split), unit), round_up(p.outs, unit));
         const bool inputs_inside = p.w_in == 1 && p.w_tap == p.ins && p.ins > 1;
         in_place = !p.rows && !p.flip && ((p.w_in == n_taps && p.w_tap == 1) || inputs_inside);
         taps_inside = !p.rows && !(in_place && inputs_inside);
         constexpr int64_t line = 64 / int64_t(sizeof(T));
         plane = (ceil_div(summands * unit, line) | 1) * line;
         const int64_t inner = taps_inside ? n_taps : p.ins;
-        deep = inner <= kDeep ? least(kDeep / inner * inner, summands) : ceil_div(inner, ceil_div(inner, kDeep));
+        deep = inner <= kDeep ? min(kDeep / inner * inner, summands) : ceil_div(inner, ceil_div(inner, kDeep));
         panels = ceil_div(p.block, W);
         n_blocks = ceil_div(total, p.block);
     }
 
     Chunk chunk(int64_t first) const {
         const int64_t inner = taps_inside ? n_taps : p.ins, outer = first / inner, at = first % inner;
-        const int64_t many = inner <= kDeep ? least(deep, summands - first) / inner : 1, part = inner <= kDeep ? inner : least(deep, inner - at);
+        const int64_t many = inner <= kDeep ? min(deep, summands - first) / inner : 1, part = inner <= kDeep ? inner : min(deep, inner - at);
         return taps_inside ? Chunk{at, part, outer, many, first} : Chunk{outer, many, at, part, first};
     }
     int64_t tap(int64_t t) const { return (p.flip ? n_taps - 1 - t : t) * p.w_tap; }
@@ -60,7 +60,7 @@ template <class T> struct Product {
     // In elements: packed panels; pieces or addresses; what is collected beside the result; zeros.
     int64_t table_size() const {
         const int64_t pieces = p.rows ? 0 : p.block * int64_t(sizeof(Piece));
-        const int64_t addresses = (p.rows ? most(1, deep / p.ins) * p.block : share) * int64_t(sizeof(T*));
+        const int64_t addresses = (p.rows ? max(1, deep / p.ins) * p.block : share) * int64_t(sizeof(T*));
         return ceil_div(pieces + addresses, int64_t(sizeof(T)));
     }
     int64_t thread_size() const {
@@ -77,7 +77,7 @@ template <class T> struct Product {
             const int64_t step = p.ins * W;
             T* there = to + i * W + (p.flip ? (n_taps - 1) * step : 0);
             for (int v = 0; v < kVectors; ++v)
-                gather<T>(from + v * L * p.w_out, p.w_out, most(0, least(L, lanes - v * L)), p.w_tap, n_taps, there + v * L, p.flip ? -step : step);
+                gather<T>(from + v * L * p.w_out, p.w_out, max(0, min(L, lanes - v * L)), p.w_tap, n_taps, there + v * L, p.flip ? -step : step);
         } else {
             T* there = to + i * n_taps * kRows;
             for (int64_t t = 0; t < n_taps; ++t, there += kRows)
@@ -87,21 +87,21 @@ template <class T> struct Product {
 
     void prepare(const T* weight, T* to, int64_t threads) const {
         if (in_place) return;
-        const int64_t together = ceil_div(units, most(threads, ceil_div(units, kUnits))), jobs = ceil_div(units, together);
+        const int64_t together = ceil_div(units, max(threads, ceil_div(units, kUnits))), jobs = ceil_div(units, together);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
         for (int64_t job = 0; job < p.groups * jobs; ++job) {
-            const int64_t group = job / jobs, first = job % jobs * together, end = least(units, first + together);
+            const int64_t group = job / jobs, first = job % jobs * together, end = min(units, first + together);
             const T* from = weight + group * p.w_group;
             T* here = to + group * units * plane;
-            auto lanes = [&](int64_t u) { return least(unit, p.outs - u * unit); };
+            auto lanes = [&](int64_t u) { return min(unit, p.outs - u * unit); };
             if (p.rows && p.w_in == 1) {
                 for (int64_t u = first; u < end; ++u)
                     for (int64_t t = 0; t < n_taps; ++t)
                         for (int v = 0; v < kVectors; ++v)
-                            gather<T>(from + (u * W + v * L) * p.w_out + tap(t), p.w_out, most(0, least(L, lanes(u) - v * L)), 1, p.ins,
+                            gather<T>(from + (u * W + v * L) * p.w_out + tap(t), p.w_out, max(0, min(L, lanes(u) - v * L)), 1, p.ins,
                                       here + u * plane + t * p.ins * W + v * L, W);
             } else if (p.w_out == 1 && n_taps == 1) {
-                const int64_t whole = least(end, p.outs / unit);
+                const int64_t whole = min(end, p.outs / unit);
                 for (int64_t i = 0; i < p.ins; ++i) {
                     for (int64_t u = first; u < whole; ++u) {
                         const T* row = from + i * p.w_in + u * unit;
@@ -122,7 +122,7 @@ template <class T> struct Product {
     static NINEFOLD_INLINE void line(const Piece* pieces, int64_t n, const T* in, T* to) {
         for (int64_t s = 0; s < n; ++s) {
             const Piece& piece = pieces[s];
-            const T* from = in + most(piece.from, 0);
+            const T* from = in + max(piece.from, 0);
             T* there = to + piece.at;
             int64_t e = 0;
             if (piece.from < 0) {
@@ -144,7 +144,7 @@ template <class T> struct Product {
         for (int64_t t = 0; t < c.nt; ++t) {
             const int64_t n = pieces_of(p, c.t + t, first, count, pieces);
             for (int64_t i = 0; i < c.ni; i += kLines) {  // a line is read some lines after it was written: loads of half-written vectors wait
-                const int64_t lines = least(kLines, c.ni - i);
+                const int64_t lines = min(kLines, c.ni - i);
                 for (int64_t l = 0; l < lines; ++l) line(pieces, n, in + (c.i + i + l) * p.in_c, row + l * line_size());
                 for (int64_t l = 0; l < lines; ++l) {
                     T* there = to + (taps_inside ? (i + l) * c.nt + t : t * c.ni + i + l) * W;
@@ -173,13 +173,13 @@ template <class T> struct Product {
             k += c.count();
             const T floor = k == summands ? T(p.floor) : -T(__builtin_inf());
             for (int64_t j = 0; j < count; j += W) {
-                const int64_t n = (first + j) / each, r = (first + j) % each, wide = least(W, count - j);
+                const int64_t n = (first + j) / each, r = (first + j) % each, wide = min(W, count - j);
                 const bool whole = p.out_p == 1 && wide % L == 0 && r + wide <= each;
                 for (int64_t i = o; i < end; i += kRows) {
                     const Left<T> left = in_place ? Left<T>{nullptr, rows + (i - o), 0, c.first, 1, c.count()}
                                                   : Left<T>{U + (group * units + i / kRows) * plane + c.first * kRows, nullptr, 0, 0, 1, c.count()};
                     T* to = whole ? result + n * p.out_n + i * p.out_c + r : edge + (j / W * share + i - o) * W;
-                    const int64_t to_row = whole ? p.out_c : W, lines = least(kRows, end - i);
+                    const int64_t to_row = whole ? p.out_c : W, lines = min(kRows, end - i);
                     const T* start = to;
                     int64_t start_row = to_row;
                     T added[kRows * W];
@@ -197,10 +197,10 @@ template <class T> struct Product {
             }
         }
         for (int64_t j = 0; j < count; j += W) {
-            const int64_t wide = least(W, count - j), r = (first + j) % each;
+            const int64_t wide = min(W, count - j), r = (first + j) % each;
             if (p.out_p == 1 && wide % L == 0 && r + wide <= each) continue;
             for (int64_t l = 0; l < wide;) {
-                const int64_t n = (first + j + l) / each, at = (first + j + l) % each, here = least(each - at, wide - l);
+                const int64_t n = (first + j + l) / each, at = (first + j + l) % each, here = min(each - at, wide - l);
                 for (int64_t i = o; i < end; ++i) {
                     const T* from = edge + (j / W * share + i - o) * W + l;
                     T* to = result + n * p.out_n + i * p.out_c + at * p.out_p;
@@ -213,13 +213,13 @@ template <class T> struct Product {
 
     // The block of positions from `first` on, under one tap; `tiles` of each chunk.
     Ahead columns_ahead(const T* in, int64_t first, int64_t tiles) const {
-        const int64_t n = first / each, r = first % each, count = least(p.block, each - r);
+        const int64_t n = first / each, r = first % each, count = min(p.block, each - r);
         if (!p.plain || p.in[2] != 1 || first >= total) return Ahead::nothing();
         return Ahead::over(in + n * p.in_n + r * p.in[2], count * p.in[2] * int64_t(sizeof(T)), p.in_c * int64_t(sizeof(T)), p.ins, tiles * ceil_div(summands, deep));
     }
     Ahead rows_ahead(const T* in, int64_t first, int64_t tiles) const {
         if (!p.plain || first >= total) return Ahead::nothing();
-        return Ahead::over(in + first * p.in[2], p.ins * int64_t(sizeof(T)), p.in[2] * int64_t(sizeof(T)), least(p.block, total - first), tiles * ceil_div(summands, deep));
+        return Ahead::over(in + first * p.in[2], p.ins * int64_t(sizeof(T)), p.in[2] * int64_t(sizeof(T)), min(p.block, total - first), tiles * ceil_div(summands, deep));
     }
 
     // Positions as rows of the product, outputs as columns.
@@ -244,7 +244,7 @@ template <class T> struct Product {
                     T* to = i < odd ? result + r * p.out_p + i : edge + r * W;
                     const int64_t to_row = i < odd ? p.out_p : W;
                     ahead.some();
-                    tile_of<T>(count - r, least(kVectors, ceil_div(end - i, L)), left, panel, W, c.first == 0 ? added + i : to, c.first == 0 ? 0 : to_row, to, to_row, floor);
+                    tile_of<T>(count - r, min(kVectors, ceil_div(end - i, L)), left, panel, W, c.first == 0 ? added + i : to, c.first == 0 ? 0 : to_row, to, to_row, floor);
                 }
             }
         }
@@ -260,12 +260,12 @@ template <class T> struct Product {
             U = made;
         }
         // neighbouring blocks go to one thread, a few at a time, which asks for the next one's data
-        const int64_t jobs = p.groups * n_blocks * p.split, run = most(1, least(8, jobs / (4 * p.threads)));
+        const int64_t jobs = p.groups * n_blocks * p.split, run = max(1, min(8, jobs / (4 * p.threads)));
 #pragma omp parallel for schedule(dynamic) num_threads(p.threads) if (p.threads > 1)
         for (int64_t k = 0; k < ceil_div(jobs, run); ++k)
-            for (int64_t job = k * run; job < least(jobs, (k + 1) * run); ++job) {
+            for (int64_t job = k * run; job < min(jobs, (k + 1) * run); ++job) {
                 const int64_t part = job % p.split, group = job / p.split % p.groups, block = job / p.split / p.groups;
-                const int64_t o = part * share, end = least(p.outs, o + share), first = block * p.block, count = least(p.block, total - first);
+                const int64_t o = part * share, end = min(p.outs, o + share), first = block * p.block, count = min(p.block, total - first);
                 T* mine = room + this_thread() * thread_size();
                 if (o >= end) continue;
                 if (p.rows) rows(group, first, count, o, end, in, U, bias, out, mine);
@@ -290,18 +290,18 @@ bool wide_type(const Implicit& p) { return p.type == Type::float64; }
 }  // namespace
 
 const ImplicitKernels implicit = {
-    [](const Implicit& p) { return p.few ? 0 : wide_type(p) ? kernel_bytes_of<double>(p) : kernel_bytes_of<float>(p); },
+    [](const Implicit& p) { return p.small_spatial ? 0 : wide_type(p) ? kernel_bytes_of<double>(p) : kernel_bytes_of<float>(p); },
     [](const Implicit& p, bool weights, bool kept) {
-        if (p.few) return implicit_few_scratch(p, weights);
-        return weights ? implicit_weigh_scratch(p) : wide_type(p) ? scratch_of<double>(p, kept) : scratch_of<float>(p, kept);
+        if (p.small_spatial) return small_spatial_scratch(p, weights);
+        return weights ? implicit_backward_weights_scratch(p) : wide_type(p) ? scratch_of<double>(p, kept) : scratch_of<float>(p, kept);
     },
     [](const Implicit& p, const void* weight, void* kept) { (wide_type(p) ? prepare_of<double> : prepare_of<float>)(p, weight, kept); },
     [](const Implicit& p, const void* in, const void* weight, const void* kept, const void* bias, void* out, char* scratch) {
-        if (p.few) return implicit_few_run(p, in, weight, bias, out, scratch);
+        if (p.small_spatial) return small_spatial_run(p, in, weight, bias, out, scratch);
         (wide_type(p) ? run_of<double> : run_of<float>)(p, in, weight, kept, bias, out, scratch);
     },
     [](const Implicit& p, const void* in, const void* grad, void* weight, char* scratch) {
-        (p.few ? implicit_few_weigh : implicit_weigh)(p, in, grad, weight, scratch);
+        (p.small_spatial ? small_spatial_backward_weights : implicit_backward_weights)(p, in, grad, weight, scratch);
     },
 };
 

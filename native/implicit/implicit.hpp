@@ -20,13 +20,13 @@ struct ImplicitAxis {
 
 struct Implicit {
     ImplicitAxis axis[3];
-    int64_t batch, groups, ins, outs;  // channels per group, of what is read and of what is written or, in map g, paired with it
+    int64_t batch, groups, ins, outs;  // channels per group, of what is read and of what is written or, in backward_weights, paired with it
     int64_t in_n, in_c, in[3];
     int64_t out_n, out_c, out_p;       // positions of the result are evenly spaced
     int64_t w_group, w_out, w_in, w_tap;
     int64_t flip;       // the last tap of the weight is the first
     int64_t plain;      // one tap, and output j reads position j
-    int64_t few;        // maps h and g of few positions: the weight is passed in its own order
+    int64_t small_spatial;        // backward_data and backward_weights of few positions: the weight is passed in its own order
     int64_t seen;       // positions of an image of what is read
     int64_t rows;       // pixels are rows of the product and channels its columns: what channels-last memory has side by side
     int64_t block;      // output positions of an item of work
@@ -41,7 +41,7 @@ struct ImplicitKernels {
     size_t (*scratch)(const Implicit&, bool weights, bool kept);
     void (*prepare)(const Implicit&, const void* weight, void* kept);
     void (*run)(const Implicit&, const void* in, const void* weight, const void* kept, const void* bias, void* out, char* scratch);
-    void (*weigh)(const Implicit&, const void* in, const void* grad, void* weight, char* scratch);
+    void (*backward_weights)(const Implicit&, const void* in, const void* grad, void* weight, char* scratch);
 };
 
 }  // namespace ninefold
@@ -49,10 +49,10 @@ struct ImplicitKernels {
 #ifdef NINEFOLD_ISA  // where kernels are compiled
 namespace ninefold::NINEFOLD_ISA {
 extern const ImplicitKernels implicit;
-size_t implicit_few_scratch(const Implicit& p, bool weights);
-void implicit_few_run(const Implicit& p, const void* in, const void* weight, const void* bias, void* out, char* scratch);
-void implicit_few_weigh(const Implicit& p, const void* in, const void* grad, void* weight, char* scratch);
-size_t implicit_weigh_scratch(const Implicit& p);
-void implicit_weigh(const Implicit& p, const void* in, const void* grad, void* weight, char* scratch);
+size_t small_spatial_scratch(const Implicit& p, bool weights);
+void small_spatial_run(const Implicit& p, const void* in, const void* weight, const void* bias, void* out, char* scratch);
+void small_spatial_backward_weights(const Implicit& p, const void* in, const void* grad, void* weight, char* scratch);
+size_t implicit_backward_weights_scratch(const Implicit& p);
+void implicit_backward_weights(const Implicit& p, const void* in, const void* grad, void* weight, char* scratch);
 }  // namespace ninefold::NINEFOLD_ISA
 #endif

@@ -70,7 +70,7 @@ struct Ahead {
     // Spread over so many tiles.
     static Ahead over(const void* at, int64_t bytes, int64_t stride, int64_t rows, int64_t tiles) {
         if (rows * bytes > kAsked) return nothing();
-        return {static_cast<const char*>(at), bytes, stride, rows, ceil_div(rows * ceil_div(bytes, 64), most(1, tiles)), 0, 0};
+        return {static_cast<const char*>(at), bytes, stride, rows, ceil_div(rows * ceil_div(bytes, 64), max(1, tiles)), 0, 0};
     }
     NINEFOLD_INLINE void some() {
         for (int64_t k = 0; k < each && row < rows; ++k) {
@@ -91,23 +91,23 @@ template <class Visit> NINEFOLD_INLINE void each_piece(const Implicit& p, int64_
     int64_t x = first % ax.size, y = first / ax.size, z = y / ay.size, n = z / az.size;
     y %= ay.size, z %= az.size;
     for (int64_t done = 0; done < count;) {
-        const int64_t here = least(ax.size - x, count - done), sz = az.under(tz, z), sy = ay.under(ty, y);
+        const int64_t in_row = min(ax.size - x, count - done), sz = az.under(tz, z), sy = ay.under(ty, y);
         if (sz < 0 || sy < 0) {
-            visit(Piece{done, -1, here, 0});
+            visit(Piece{done, -1, in_row, 0});
         } else {
             const int64_t base = n * p.in_n + sz * p.in[0] + sy * p.in[1];
             int64_t at = ax.first + x * ax.step + tx * ax.tap;
             const Run *run = ax.source.of(at), *end = ax.source.runs + ax.source.n_runs;
-            for (int64_t k = 0; k < here;) {
-                const int64_t until = at < 0 ? 0 : run == end ? at + here * ax.step : run->to + run->count;  // where another run begins
-                const int64_t many = least(here - k, ceil_div(until - at, ax.step));
+            for (int64_t k = 0; k < in_row;) {
+                const int64_t until = at < 0 ? 0 : run == end ? at + in_row * ax.step : run->to + run->count;  // where another run begins
+                const int64_t many = min(in_row - k, ceil_div(until - at, ax.step));
                 const bool zeros = at < 0 || run == end || run->from < 0;
                 visit(Piece{done + k, zeros ? -1 : base + (run->from + (at - run->to) * run->step) * p.in[2], many, zeros ? 0 : ax.step * run->step * p.in[2]});
                 k += many, at += many * ax.step;
                 while (run != end && at >= run->to + run->count) ++run;
             }
         }
-        done += here, x = 0;
+        done += in_row, x = 0;
         if (++y == ay.size) {
             y = 0;
             if (++z == az.size) z = 0, ++n;
@@ -121,9 +121,9 @@ NINEFOLD_INLINE int64_t pieces_of(const Implicit& p, int64_t tap, int64_t first,
     if (p.plain) {
         const int64_t each = positions(p);
         for (int64_t done = 0; done < count;) {
-            const int64_t n = (first + done) / each, r = (first + done) % each, here = least(each - r, count - done);
-            to[made++] = {done, n * p.in_n + r * p.in[2], here, p.in[2]};
-            done += here;
+            const int64_t n = (first + done) / each, r = (first + done) % each, in_row = min(each - r, count - done);
+            to[made++] = {done, n * p.in_n + r * p.in[2], in_row, p.in[2]};
+            done += in_row;
         }
         return made;
     }

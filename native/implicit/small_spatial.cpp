@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kTogether = 16;  // rows of the weight that are passed side by side: as many streams as a processor follows
 
-template <class T> struct Few {
+template <class T> struct SmallSpatial {
     static constexpr int L = kLanes<T>, W = kPanel<T>;
 
     const Implicit& p;
@@ -20,7 +20,7 @@ template <class T> struct Few {
     int64_t step_in;                       // between inputs in a row
     int64_t reads, each, count;            // positions of the input's image, of the output's, of all outputs
 
-    Few(const Implicit& plan, bool g) : p(plan), weights(g) {
+    SmallSpatial(const Implicit& plan, bool g) : p(plan), weights(g) {
         n_taps = taps(p);
         ins = g ? p.ins : p.outs, outs = g ? p.outs : p.ins;
         step_in = g ? p.w_in : p.w_out;
@@ -41,9 +41,9 @@ template <class T> struct Few {
         return sx < 0 || sy < 0 || sz < 0 ? -1 : sz * p.in[0] + sy * p.in[1] + sx * p.in[2];
     }
 
-    void gradient_to_input(const T* G, const T* K, const T* bias, T* out, T* scratch) const {
+    void backward_data(const T* G, const T* K, const T* bias, T* out, T* scratch) const {
         T *left = scratch, *tail = left + left_size(), *spread = tail + tail_size();
-        const int64_t whole = row / W * W, panels = whole / W, parts = least(p.threads, most(1, panels));
+        const int64_t whole = row / W * W, panels = whole / W, parts = min(p.threads, max(1, panels));
         const T none[W] = {}, *zeros = none;
 #pragma omp parallel num_threads(p.threads) if (p.threads > 1)
         for (int64_t g = 0; g < p.groups; ++g) {
@@ -60,7 +60,7 @@ template <class T> struct Few {
                 for (int64_t o = 0; o < outs; o += kTogether)
                     for (int64_t j = begin; j < end; ++j)
                         for (int64_t q = 0; q < count; q += kRows) {
-                            const Left<T> a{left + (q / kRows * outs + o) * kRows, nullptr, 0, 0, 1, least(kTogether, outs - o)};
+                            const Left<T> a{left + (q / kRows * outs + o) * kRows, nullptr, 0, 0, 1, min(kTogether, outs - o)};
                             T* to = spread + q * wide + j * W;
                             const T* b = j < panels ? k + o * row + j * W : tail + o * W;
                             tile_of<T>(count - q, kVectors, a, b, j < panels ? row : W, o == 0 ? zeros : to, o == 0 ? 0 : wide, to, wide, -T(__builtin_inf()));
@@ -82,7 +82,7 @@ template <class T> struct Few {
         }
     }
 
-    void gradient_to_weight(const T* V, const T* G, T* D, T* scratch) const {
+    void backward_weights(const T* V, const T* G, T* D, T* scratch) const {
         T *left = scratch, *columns = left + left_size() + tail_size();
         const int64_t whole = row / L * L;
         const T none[W] = {}, *zeros = none;
@@ -92,22 +92,22 @@ template <class T> struct Few {
             T* to = D + g * p.w_group;
 #pragma omp for schedule(static)
             for (int64_t q = 0; q < count; ++q) {
-                T* here = columns + q * wide;
+                T* column = columns + q * wide;
                 for (int64_t t = 0; t < n_taps; ++t) {
                     const int64_t at = under(q % each, t);
                     const T* pixel = from + q / each * p.in_n + at;
-                    for (int64_t i = 0; i < ins; ++i) here[i * step_in + tap(t)] = at < 0 ? T(0) : pixel[i * p.in_c];
+                    for (int64_t i = 0; i < ins; ++i) column[i * step_in + tap(t)] = at < 0 ? T(0) : pixel[i * p.in_c];
                 }
-                for (int64_t n = row; n < wide; ++n) here[n] = 0;
+                for (int64_t n = row; n < wide; ++n) column[n] = 0;
                 for (int64_t o = 0; o < round_up(outs, kRows); ++o)
                     left[(o / kRows * count + q) * kRows + o % kRows] = o < outs ? up[q / each * p.out_n + q % each * p.out_p + o * p.out_c] : T(0);
             }
 #pragma omp for schedule(static)
             for (int64_t o = 0; o < outs; o += kRows) {
                 const Left<T> a{left + o * count, nullptr, 0, 0, 1, count};
-                const int64_t lines = least(kRows, outs - o);
+                const int64_t lines = min(kRows, outs - o);
                 for (int64_t n = 0; n < whole; n += W)
-                    tile_of<T>(lines, least(kVectors, (whole - n) / L), a, columns + n, wide, zeros, 0, to + o * row + n, row, -T(__builtin_inf()));
+                    tile_of<T>(lines, min(kVectors, (whole - n) / L), a, columns + n, wide, zeros, 0, to + o * row + n, row, -T(__builtin_inf()));
                 if (whole == row) continue;
                 T rest[kRows * L];
                 tile_of<T>(lines, 1, a, columns + whole, wide, zeros, 0, rest, L, -T(__builtin_inf()));
@@ -120,22 +120,22 @@ template <class T> struct Few {
 
 }  // namespace
 
-size_t implicit_few_scratch(const Implicit& p, bool weights) {
-    return p.type == Type::float64 ? Few<double>(p, weights).scratch() : Few<float>(p, weights).scratch();
+size_t small_spatial_scratch(const Implicit& p, bool weights) {
+    return p.type == Type::float64 ? SmallSpatial<double>(p, weights).scratch() : SmallSpatial<float>(p, weights).scratch();
 }
 
-template <class T> void few_run(const Implicit& p, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
-    Few<T>(p, false).gradient_to_input(static_cast<const T*>(in), static_cast<const T*>(weight), static_cast<const T*>(bias), static_cast<T*>(out),
+template <class T> void small_spatial_run_of(const Implicit& p, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
+    SmallSpatial<T>(p, false).backward_data(static_cast<const T*>(in), static_cast<const T*>(weight), static_cast<const T*>(bias), static_cast<T*>(out),
                                        reinterpret_cast<T*>(scratch));
 }
-template <class T> void few_weigh(const Implicit& p, const void* in, const void* grad, void* weight, char* scratch) {
-    Few<T>(p, true).gradient_to_weight(static_cast<const T*>(in), static_cast<const T*>(grad), static_cast<T*>(weight), reinterpret_cast<T*>(scratch));
+template <class T> void small_spatial_backward_weights_of(const Implicit& p, const void* in, const void* grad, void* weight, char* scratch) {
+    SmallSpatial<T>(p, true).backward_weights(static_cast<const T*>(in), static_cast<const T*>(grad), static_cast<T*>(weight), reinterpret_cast<T*>(scratch));
 }
-void implicit_few_run(const Implicit& p, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
-    (p.type == Type::float64 ? few_run<double> : few_run<float>)(p, in, weight, bias, out, scratch);
+void small_spatial_run(const Implicit& p, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
+    (p.type == Type::float64 ? small_spatial_run_of<double> : small_spatial_run_of<float>)(p, in, weight, bias, out, scratch);
 }
-void implicit_few_weigh(const Implicit& p, const void* in, const void* grad, void* weight, char* scratch) {
-    (p.type == Type::float64 ? few_weigh<double> : few_weigh<float>)(p, in, grad, weight, scratch);
+void small_spatial_backward_weights(const Implicit& p, const void* in, const void* grad, void* weight, char* scratch) {
+    (p.type == Type::float64 ? small_spatial_backward_weights_of<double> : small_spatial_backward_weights_of<float>)(p, in, grad, weight, scratch);
 }
 
 }  // namespace NINEFOLD_NS

@@ -168,7 +168,7 @@ template <class R> struct Field {
         }
     }
 
-    // The steps of one thread: all meet after the pass, and after each phase of the blurs of all terms.
+    // The steps of one thread: all wait after the pass, and after each phase of the blurs of all terms.
     void run(const Team& team) {
         for (int64_t step = 0; step <= f.steps; ++step) {
             for (int64_t band = team.me; band < count; band += team.size) {

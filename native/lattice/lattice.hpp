@@ -56,13 +56,13 @@ struct Filtering {
     float* out = nullptr;
 };
 
-class Meeting;
-void meet(Meeting& meeting, int64_t threads);  // Meeting::wait, for kernels, which compile nothing of a library
+class Barrier;
+void wait_at(Barrier& barrier, int64_t threads);  // Barrier::wait, for kernels, which compile nothing of a library
 
 // One thread among those that make one call.
 struct Team {
     int64_t me, size;
-    Meeting& meeting;
+    Barrier& barrier;
 };
 
 struct LatticeKernels {

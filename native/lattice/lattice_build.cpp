@@ -6,7 +6,7 @@
 #include <cmath>
 #include <stdexcept>
 
-#include "lattice/meeting.hpp"
+#include "lattice/barrier.hpp"
 
 namespace ninefold {
 namespace {
@@ -96,7 +96,7 @@ template <int D> bool lift(const float* f, const double* stretch, double* y) {
 }
 
 // The weights as whole numbers that add up to kWhole: what rounding leaves goes to the largest.
-template <int D> void weigh(const double* barycentric, uint16_t* weight) {
+template <int D> void round_weights(const double* barycentric, uint16_t* weight) {
     int32_t left = kWhole, best = 0, w[D + 1];
     for (int k = 0; k <= D; ++k) {
         w[k] = int32_t(std::max(0.0, barycentric[k]) * kWhole + 0.5);
@@ -131,7 +131,7 @@ template <int D> void locate(const double* y, Place<D>& p) {
         barycentric[D - p.rank[k]] += part, barycentric[n - p.rank[k]] -= part;
     }
     barycentric[0] += 1 + barycentric[n];
-    weigh<D>(barycentric, p.weight);
+    round_weights<D>(barycentric, p.weight);
 }
 
 template <int D> Key<D> corner(const Place<D>& p, int k) {
@@ -154,16 +154,16 @@ template <int D> Trouble walk(const float* features, int64_t first, int64_t last
     for (int k = 0; k < D; ++k) stretch[k] = (D + 1) * std::sqrt(2.0 / 3) / std::sqrt((k + 1.0) * (k + 2.0));
     Place<D> place[2] = {};
     for (int64_t i = first; i < last; ++i) {
-        Place<D>&here = place[i & 1], &before = place[1 - (i & 1)];
+        Place<D>&now = place[i & 1], &before = place[1 - (i & 1)];
         if (!lift<D>(features + i * D, stretch, y)) return far;
-        locate<D>(y, here);
+        locate<D>(y, now);
         int32_t* to = ids + i * (D + 1);
-        std::copy(here.weight, here.weight + D, weights + i * D);  // the last is what is left
-        if (i > first && here.same(before)) {
+        std::copy(now.weight, now.weight + D, weights + i * D);  // the last is what is left
+        if (i > first && now.same(before)) {
             std::copy(to - (D + 1), to, to);
             continue;
         }
-        for (int k = 0; k <= D; ++k) to[k] = table.insert(corner<D>(here, k));
+        for (int k = 0; k <= D; ++k) to[k] = table.insert(corner<D>(now, k));
         if (int64_t(table.keys().size()) > most) return many;
     }
     return none;
@@ -196,7 +196,7 @@ template <int D> void LatticePlan::build(const float* features, int64_t most, in
     std::vector<Table<D>> tables(bands);
     std::atomic<int> trouble{none};
     const auto share = [&](int64_t b, int64_t items) { return items * b / bands; };
-    on_threads(bands, [&](int64_t me, int64_t size, Meeting&) {
+    run_on_threads(bands, [&](int64_t me, int64_t size, Barrier&) {
         for (int64_t b = me; b < bands; b += size) {
             int found = memory;
             try {
@@ -218,7 +218,7 @@ template <int D> void LatticePlan::build(const float* features, int64_t most, in
     const int64_t vertices = int64_t(all.keys().size());
     near_.reset(new int32_t[vertices * n * 2]);
     std::fill_n(near_.get(), vertices * n * 2, int32_t(vertices));
-    on_threads(bands, [&](int64_t me, int64_t size, Meeting&) {
+    run_on_threads(bands, [&](int64_t me, int64_t size, Barrier&) {
         for (int64_t b = me; b < bands; b += size) {
             for (int64_t k = share(b, points) * n; b && k < share(b + 1, points) * n; ++k) ids_[k] = numbers[b][ids_[k]];
             join<D>(all, share(b, vertices), share(b + 1, vertices), near_.get());
@@ -285,7 +285,7 @@ static double with_itself(const LatticeView& l, const int32_t* ids, const uint16
 void LatticePlan::diagonal(float* out, int64_t threads) const {
     const LatticeView& l = view_;
     const double unit = double(kWeightUnit) * kWeightUnit * l.scale;
-    on_threads(threads, [&](int64_t me, int64_t size, Meeting&) {
+    run_on_threads(threads, [&](int64_t me, int64_t size, Barrier&) {
         for (int64_t i = l.points * me / size; i < l.points * (me + 1) / size; ++i)
             out[i] = float(with_itself(l, l.ids + i * l.corners, l.weights + i * (l.corners - 1)) * unit);
     });

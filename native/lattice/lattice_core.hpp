@@ -93,7 +93,7 @@ NINEFOLD_INLINE void clear(float* p, int64_t count) { __builtin_memset(p, 0, siz
 NINEFOLD_INLINE Part part_of(const Team& team, int64_t items) { return Part(items, team.me, team.size); }
 
 NINEFOLD_INLINE void together(const Team& team) {
-    if (team.size > 1) meet(team.meeting, team.size);
+    if (team.size > 1) wait_at(team.barrier, team.size);
 }
 
 // What is on a lattice's vertices: one buffer per band to spread into, and one or two for the blur. Every thread has a copy of its
@@ -125,19 +125,19 @@ template <class R> struct Values {
         float* const idle = spare;
         if (step == 0) {
             // after the first order `blurred` holds its result, which stays
-            if (count == 1) along<1, false>(near, fresh, second ? idle : blurred, part);
-            else along<0, false>(near, fresh, second ? idle : blurred, part);
+            if (count == 1) blur_axis<1, false>(near, fresh, second ? idle : blurred, part);
+            else blur_axis<0, false>(near, fresh, second ? idle : blurred, part);
             return;
         }
         if (!second) {
-            along<1, false>(near, blurred, idle, part);
+            blur_axis<1, false>(near, blurred, idle, part);
             spare = blurred, blurred = idle;
             if (order != Order::both) fresh = spare;
             return;
         }
         float *from = step % 2 ? spare : fresh, *to = step % 2 ? fresh : spare;
-        if (step == n - 1) along<1, true>(near, from, blurred, part);
-        else along<1, false>(near, from, to, part);
+        if (step == n - 1) blur_axis<1, true>(near, from, blurred, part);
+        else blur_axis<1, false>(near, from, to, part);
     }
 
 private:
@@ -148,7 +148,7 @@ private:
     }
 
     // kBands 1: of one buffer; 0: of the sum of all bands'.
-    template <int kBands, bool kMean> NINEFOLD_INLINE void along(const int32_t* near, const float* from, float* to, const Part& part) const {
+    template <int kBands, bool kMean> NINEFOLD_INLINE void blur_axis(const int32_t* near, const float* from, float* to, const Part& part) const {
         for (int64_t v = part.first; v < part.last; ++v) {
             const int64_t a = near[2 * v], b = near[2 * v + 1];
             R sides = kBands ? R::from(from + a * R::width) : sum_of(a, from);

@@ -35,15 +35,15 @@ struct Part {
 
 Part part_of(const PoolAxis& a, int64_t from, int64_t to) {
     Part part{from, to, 0, 0, 0, 0};
-    part.j0 = most(0, -floor_div(-(from + a.lo - extent(a) + 1), a.stride));
-    part.j1 = most(part.j0, least(a.n_out, floor_div(to - 1 + a.lo, a.stride) + 1));
-    part.q0 = least(from, most(0, part.j0 * a.stride - a.lo));
-    part.q1 = part.j1 > part.j0 ? most(to, least(a.n_in, (part.j1 - 1) * a.stride - a.lo + extent(a))) : to;
+    part.j0 = max(0, -floor_div(-(from + a.lo - extent(a) + 1), a.stride));
+    part.j1 = max(part.j0, min(a.n_out, floor_div(to - 1 + a.lo, a.stride) + 1));
+    part.q0 = min(from, max(0, part.j0 * a.stride - a.lo));
+    part.q1 = part.j1 > part.j0 ? max(to, min(a.n_in, (part.j1 - 1) * a.stride - a.lo + extent(a))) : to;
     return part;
 }
 
 struct Cut {
-    int along;                 // the axis that is cut: 0 or 1
+    int cut_axis;              // the axis that is cut: 0 or 1
     int64_t own, pieces;       // positions per piece
     int64_t reads, outs;       // most of them along that axis
     int64_t n, pitch, before;  // elements of a row of outputs; with room before and behind; that room
@@ -53,24 +53,24 @@ struct Cut {
 Cut cut_of(const Pool& p) {
     const PoolAxis &y = p.axis[1], &x = p.axis[2];
     Cut c{};
-    c.along = trivial(p.axis[0]) ? 1 : 0;
-    const PoolAxis& a = p.axis[c.along];
-    const int64_t slice = (c.along == 0 ? y.n_in : 1) * x.n_in * p.inner;
-    c.own = most(most(1, 2 * extent(a)), kPiece / most(1, slice));
+    c.cut_axis = trivial(p.axis[0]) ? 1 : 0;
+    const PoolAxis& a = p.axis[c.cut_axis];
+    const int64_t slice = (c.cut_axis == 0 ? y.n_in : 1) * x.n_in * p.inner;
+    c.own = max(max(1, 2 * extent(a)), kPiece / max(1, slice));
     if (p.threads > 1 && p.outer * ceil_div(a.n_in, c.own) < 4 * p.threads)
-        c.own = most(a.stride, ceil_div(a.n_in, ceil_div(4 * p.threads, most(1, p.outer))));
-    c.own = least(a.n_in, c.own);
+        c.own = max(a.stride, ceil_div(a.n_in, ceil_div(4 * p.threads, max(1, p.outer))));
+    c.own = min(a.n_in, c.own);
     c.pieces = ceil_div(a.n_in, c.own);
     for (int64_t k = 0; k < c.pieces; ++k) {
-        const Part part = part_of(a, k * c.own, least(a.n_in, (k + 1) * c.own));
-        c.reads = most(c.reads, part.q1 - part.q0);
-        c.outs = most(c.outs, part.j1 - part.j0);
+        const Part part = part_of(a, k * c.own, min(a.n_in, (k + 1) * c.own));
+        c.reads = max(c.reads, part.q1 - part.q0);
+        c.outs = max(c.outs, part.j1 - part.j0);
     }
     c.n = x.n_out * p.inner;
     c.before = (extent(x) - 1) / x.stride * p.inner;
     const int64_t last = (x.lo + x.n_in - 1) / x.stride + 1;  // behind the last part that a position of the input is in
-    c.pitch = c.before + most(x.n_out, last) * p.inner + kSlack;
-    const int64_t width = most(span(x, x.n_out), x.lo + x.n_in);
+    c.pitch = c.before + max(x.n_out, last) * p.inner + kSlack;
+    const int64_t width = max(span(x, x.n_out), x.lo + x.n_in);
     c.staged = width * p.inner + kSlack;
     c.parted = ceil_div(width, x.stride) * p.inner + kSlack;
     return c;
@@ -87,25 +87,25 @@ template <class S> struct Room {
 
     size_t layout(char* base, const Pool& p, const Cut& c) {
         const PoolAxis &z = p.axis[0], &y = p.axis[1], &x = p.axis[2];
-        const bool max = p.join == Join::largest;
-        const int64_t zs = c.along == 0 ? c.reads : 1, ys = c.along == 1 ? c.reads : y.n_in;
-        const int64_t zo = c.along == 0 ? c.outs : 1, yo = c.along == 1 ? c.outs : y.n_out;
-        const int64_t taps_most = most(z.kernel, most(y.kernel, x.kernel));
-        Taker take(base);
-        rows = take.of<const T*>(taps_most), found = take.of<const Word<T>*>(taps_most), taps = take.of<Word<T>>(taps_most);
-        plain = take.of<const S*>(taps_most);
-        staged = take.of<T>(max ? kBatch * c.staged : 0);
-        parts = take.of<T>((max ? kBatch : 1) * x.stride * c.parted);
-        merged = take.of<T>(c.staged);
-        up = take.of<T>(zo * yo * c.n + kSlack);       // the gradient of the outputs, divided and widened
-        row = take.of<T>(kBatch * c.pitch);            // the gradient with respect to the maxima along x
-        across = take.of<T>(max ? ys * c.n + kSlack : 0);       // maxima along x, of one plane
-        down = take.of<T>(max ? zs * yo * c.n + kSlack : 0);    // maxima along x and y
-        slab = take.of<T>(yo * c.n + kSlack);          // the gradient with respect to those of one plane
-        start = take.of<Word<T>>(max ? c.n + kSlack : 0);       // the first tap along x that reads inside
-        at_x = take.of<Word<T>>(max ? zs * ys * c.pitch : 0);
-        at_y = take.of<Word<T>>(max ? zs * yo * c.n + kSlack : 0);
-        at_z = take.of<Word<T>>(max ? zo * yo * c.n + kSlack : 0);
+        const bool largest = p.join == Join::largest;
+        const int64_t zs = c.cut_axis == 0 ? c.reads : 1, ys = c.cut_axis == 1 ? c.reads : y.n_in;
+        const int64_t zo = c.cut_axis == 0 ? c.outs : 1, yo = c.cut_axis == 1 ? c.outs : y.n_out;
+        const int64_t taps_most = max(z.kernel, max(y.kernel, x.kernel));
+        BumpAllocator take(base);
+        rows = take.allocate<const T*>(taps_most), found = take.allocate<const Word<T>*>(taps_most), taps = take.allocate<Word<T>>(taps_most);
+        plain = take.allocate<const S*>(taps_most);
+        staged = take.allocate<T>(largest ? kBatch * c.staged : 0);
+        parts = take.allocate<T>((largest ? kBatch : 1) * x.stride * c.parted);
+        merged = take.allocate<T>(c.staged);
+        up = take.allocate<T>(zo * yo * c.n + kSlack);       // the gradient of the outputs, divided and widened
+        row = take.allocate<T>(kBatch * c.pitch);            // the gradient with respect to the maxima along x
+        across = take.allocate<T>(largest ? ys * c.n + kSlack : 0);       // maxima along x, of one plane
+        down = take.allocate<T>(largest ? zs * yo * c.n + kSlack : 0);    // maxima along x and y
+        slab = take.allocate<T>(yo * c.n + kSlack);          // the gradient with respect to those of one plane
+        start = take.allocate<Word<T>>(largest ? c.n + kSlack : 0);       // the first tap along x that reads inside
+        at_x = take.allocate<Word<T>>(largest ? zs * ys * c.pitch : 0);
+        at_y = take.allocate<Word<T>>(largest ? zs * yo * c.n + kSlack : 0);
+        at_z = take.allocate<Word<T>>(largest ? zo * yo * c.n + kSlack : 0);
         return take.bytes();
     }
 };
@@ -231,10 +231,10 @@ template <class S, bool Max> struct Piece {
                     for (; v < until; ++v) to[v] = wide(from[v]) / by;
                 };
                 if (x.counts) {
-                    auto apart = [&](int64_t i) { divided(i * p.inner, (i + 1) * p.inner, share * T(x.divisor(i))); };
-                    for (int64_t i = 0; i < begin; ++i) apart(i);
+                    auto one_by_one = [&](int64_t i) { divided(i * p.inner, (i + 1) * p.inner, share * T(x.divisor(i))); };
+                    for (int64_t i = 0; i < begin; ++i) one_by_one(i);
                     divided(begin * p.inner, behind * p.inner, share * T(x.kernel));
-                    for (int64_t i = behind; i < x.n_out; ++i) apart(i);
+                    for (int64_t i = behind; i < x.n_out; ++i) one_by_one(i);
                     continue;
                 }
                 if (share == T(1)) {
@@ -251,7 +251,7 @@ template <class S, bool Max> struct Piece {
         for (int64_t iz = z.q0; iz < z.q1; ++iz) {
             T* down = room.down + (iz - z.q0) * outs_y() * c.n;
             T* across = trivial(yy) ? down : room.across;
-            for (int64_t iy = y.q0; iy < y.q1; iy += kBatch) rows_x<Nan>(iz, iy, least(kBatch, y.q1 - iy), across);
+            for (int64_t iy = y.q0; iy < y.q1; iy += kBatch) rows_x<Nan>(iz, iy, min(kBatch, y.q1 - iy), across);
             if (trivial(yy)) continue;
             for (int64_t oy = y.j0; oy < y.j1; ++oy) {
                 const int64_t count = picks(yy, oy, y.q0, across, c.n), to = (iz - z.q0) * outs_y() + oy - y.j0;
@@ -327,7 +327,7 @@ template <class S, bool Max> struct Piece {
         }
         const int64_t plane = iz - z.q0;
         for (int64_t iy = y.p0; iy < y.p1; iy += kBatch) {
-            const int64_t count = least(kBatch, y.p1 - iy);
+            const int64_t count = min(kBatch, y.p1 - iy);
             for (int64_t i = 0; i < count; ++i) {
                 T* row = room.row + i * c.pitch;
                 fill<T>(row, c.before, T(0));
@@ -411,9 +411,9 @@ int64_t positions_out(const Pool& p) { return p.axis[0].n_out * p.axis[1].n_out 
 
 template <class S, bool Max> void piece(const Pool& p, const Cut& c, const S* x, const S* g, S* dx, Room<S>& room, int64_t k) {
     const PoolAxis &z = p.axis[0], &y = p.axis[1];
-    const Part cut = part_of(p.axis[c.along], k * c.own, least((k + 1) * c.own, p.axis[c.along].n_in));
+    const Part cut = part_of(p.axis[c.cut_axis], k * c.own, min((k + 1) * c.own, p.axis[c.cut_axis].n_in));
     const Part all_z{0, z.n_in, 0, z.n_out, 0, z.n_in}, all_y{0, y.n_in, 0, y.n_out, 0, y.n_in};
-    Piece<S, Max>{p, c, x, g, dx, room, c.along == 0 ? cut : all_z, c.along == 1 ? cut : all_y}.run();
+    Piece<S, Max>{p, c, x, g, dx, room, c.cut_axis == 0 ? cut : all_z, c.cut_axis == 1 ? cut : all_y}.run();
 }
 
 template <class S, bool Max> void backward(const Pool& p, const S* x, const S* g, S* dx, char* scratch) {
@@ -422,7 +422,7 @@ template <class S, bool Max> void backward(const Pool& p, const S* x, const S* g
     const size_t each = measured.layout(nullptr, p, c);
     const int64_t in = positions_in(p) * p.inner, out = positions_out(p) * p.inner;
     const int64_t pieces = p.outer * c.pieces;
-    const int64_t together = most(1, least(pieces / (8 * p.threads), 8192 * c.pieces / (in + 1)));
+    const int64_t together = max(1, min(pieces / (8 * p.threads), 8192 * c.pieces / (in + 1)));
 #pragma omp parallel num_threads(int(p.threads)) if (p.threads > 1)
     {
         Room<S> room;
@@ -430,7 +430,7 @@ template <class S, bool Max> void backward(const Pool& p, const S* x, const S* g
         if constexpr (Max) starts(p, c, room);
 #pragma omp for schedule(dynamic)
         for (int64_t first = 0; first < pieces; first += together)
-            for (int64_t k = first; k < least(first + together, pieces); ++k) {
+            for (int64_t k = first; k < min(first + together, pieces); ++k) {
                 const int64_t o = k / c.pieces;
                 piece<S, Max>(p, c, Max ? x + o * in : x, g + o * out, dx + o * in, room, k % c.pieces);
             }
@@ -448,8 +448,8 @@ template <class T> Pool pixels_of(const Pool& p) {
 template <class T> size_t pixels_scratch(const Pool& p) {
     const Pool q = pixels_of<T>(p);
     Room<T> room;
-    Taker take(nullptr);
-    take.of<T>(positions_in(p) * kLanes<T>), take.of<T>(positions_out(p) * kLanes<T>), take.of<T>(positions_in(p) * kLanes<T>);
+    BumpAllocator take(nullptr);
+    take.allocate<T>(positions_in(p) * kLanes<T>), take.allocate<T>(positions_out(p) * kLanes<T>), take.allocate<T>(positions_in(p) * kLanes<T>);
     return take.bytes() + room.layout(nullptr, q, cut_of(q));
 }
 
@@ -461,14 +461,14 @@ template <class T, bool Max> void backward_as_pixels(const Pool& p, const T* x, 
 #pragma omp parallel num_threads(int(p.threads)) if (p.threads > 1)
     {
         char* mine = scratch + size_t(this_thread()) * each;
-        Taker take(mine);
-        T *from = take.of<T>(in * kLanes<T>), *up = take.of<T>(out * kLanes<T>), *to = take.of<T>(in * kLanes<T>);
+        BumpAllocator take(mine);
+        T *from = take.allocate<T>(in * kLanes<T>), *up = take.allocate<T>(out * kLanes<T>), *to = take.allocate<T>(in * kLanes<T>);
         Room<T> room;
         room.layout(mine + take.bytes(), q, c);
         if constexpr (Max) starts(q, c, room);
 #pragma omp for schedule(dynamic)
         for (int64_t o = 0; o < p.outer; o += kLanes<T>) {
-            const int64_t count = least(kLanes<T>, p.outer - o);
+            const int64_t count = min(kLanes<T>, p.outer - o);
             if constexpr (Max) to_pixels(x + o * in, in, count, in, from);
             to_pixels(g + o * out, out, count, out, up);
             for (int64_t k = 0; k < c.pieces; ++k) piece<T, Max>(q, c, from, up, to, room, k);
@@ -497,7 +497,7 @@ template <class T> size_t scratch_of(const Pool& p) {
 
 }  // namespace
 
-size_t pool_back_scratch(const Pool& p) {
+size_t pool_backward_scratch(const Pool& p) {
     return size_t(p.threads) * (p.type == Type::float64 ? scratch_of<double>(p) : scratch_of<float>(p));
 }
 

@@ -47,20 +47,20 @@ Cut cut_of(const Pool& p) {
     c.deep = z.kernel > 1;
     c.cols = x.n_out;
     if (span(x, x.n_out) * p.inner > 2 * kLongRow) {
-        c.cols = most(1, (most(kLongRow / p.inner, 2 * extent(x)) - extent(x)) / x.stride + 1);
+        c.cols = max(1, (max(kLongRow / p.inner, 2 * extent(x)) - extent(x)) / x.stride + 1);
         c.cols = ceil_div(x.n_out, ceil_div(x.n_out, c.cols));
     }
     c.chunks = ceil_div(x.n_out, c.cols);
     const int64_t wide = span(x, c.cols) * p.inner, planes = c.deep ? z.kernel + 1 : 1;
-    const int64_t fitting = most(kBand / (wide * planes), 2 * extent(y));
-    c.rows = least(y.n_out, most(1, (fitting - extent(y)) / y.stride + 1));
+    const int64_t fitting = max(kBand / (wide * planes), 2 * extent(y));
+    c.rows = min(y.n_out, max(1, (fitting - extent(y)) / y.stride + 1));
     const int64_t wanted = 4 * p.threads;  // pieces, so that all threads end together
     if (p.threads > 1 && p.outer * c.chunks * ceil_div(y.n_out, c.rows) < wanted)
-        c.rows = most(1, ceil_div(y.n_out, ceil_div(wanted, most(1, p.outer * c.chunks))));
+        c.rows = max(1, ceil_div(y.n_out, ceil_div(wanted, max(1, p.outer * c.chunks))));
     c.rows = ceil_div(y.n_out, ceil_div(y.n_out, c.rows));
     c.bands = ceil_div(y.n_out, c.rows);
     c.row = wide + kSlack;
-    c.batch = least(c.rows, most(shared(y), kStaged / c.row));
+    c.batch = min(c.rows, max(shared(y), kStaged / c.row));
     c.pitch = x.stride > 1 ? ceil_div(span(x, c.cols), x.stride) * p.inner + kSlack : 0;
     c.out = c.cols * p.inner + kSlack;
     return c;
@@ -79,16 +79,16 @@ template <class S> struct Room {
 
     size_t layout(char* at, const Pool& p, const Cut& c) {
         const int64_t height = span(p.axis[1], c.rows);
-        const int64_t most_taps = most(p.axis[0].kernel, most(p.axis[1].kernel, p.axis[2].kernel));
-        Taker take(at);
-        rows = take.of<const S*>(height), joined = take.of<const T*>(height);
-        picked = take.of<const S*>(most_taps), taps = take.of<const T*>(most_taps);
-        none = take.of<S>(c.row), no_row = take.of<T>(c.row);
-        planes = take.of<T>(c.deep ? height * c.row : 0);
-        staged = take.of<T>(c.batch * c.row);
-        parts = take.of<T>(c.batch * p.axis[2].stride * c.pitch);
-        fewer = take.of<T>(c.batch * c.row);
-        out = take.of<T>(c.out), twice = take.of<T>(2 * c.out), divide = take.of<T>(c.out);
+        const int64_t most_taps = max(p.axis[0].kernel, max(p.axis[1].kernel, p.axis[2].kernel));
+        BumpAllocator take(at);
+        rows = take.allocate<const S*>(height), joined = take.allocate<const T*>(height);
+        picked = take.allocate<const S*>(most_taps), taps = take.allocate<const T*>(most_taps);
+        none = take.allocate<S>(c.row), no_row = take.allocate<T>(c.row);
+        planes = take.allocate<T>(c.deep ? height * c.row : 0);
+        staged = take.allocate<T>(c.batch * c.row);
+        parts = take.allocate<T>(c.batch * p.axis[2].stride * c.pitch);
+        fewer = take.allocate<T>(c.batch * c.row);
+        out = take.allocate<T>(c.out), twice = take.allocate<T>(2 * c.out), divide = take.allocate<T>(c.out);
         return take.bytes();
     }
 };
@@ -106,11 +106,11 @@ template <class S> struct Piece {
     int64_t scanned = 0, last_nan = -1;
 
     Piece(const Pool& pool, const Cut& c, const S* x, S* z, Room<S>& r, int64_t band, int64_t chunk) : p(pool), cut(c), in(x), result(z), room(r) {
-        j0 = band * c.rows, j1 = least(j0 + c.rows, p.axis[1].n_out);
-        i0 = chunk * c.cols, i1 = least(i0 + c.cols, p.axis[2].n_out);
+        j0 = band * c.rows, j1 = min(j0 + c.rows, p.axis[1].n_out);
+        i0 = chunk * c.cols, i1 = min(i0 + c.cols, p.axis[2].n_out);
         left = i0 * p.axis[2].stride - p.axis[2].lo;
-        first = most(0, left);
-        until = most(first, least(p.axis[2].n_in, left + span(p.axis[2], i1 - i0)));
+        first = max(0, left);
+        until = max(first, min(p.axis[2].n_in, left + span(p.axis[2], i1 - i0)));
     }
 
     int64_t inside() const { return (until - first) * p.inner; }
@@ -119,9 +119,9 @@ template <class S> struct Piece {
     // Whether a NaN stands where this plane of outputs reads; every element is looked at once, when it is first read.
     bool nan(int64_t oz) {
         const PoolAxis &z = p.axis[0], &y = p.axis[1];
-        const int64_t from = most(0, oz * z.stride - z.lo), to = least(z.n_in, oz * z.stride - z.lo + extent(z));
-        const int64_t top = most(0, j0 * y.stride - y.lo), end = least(y.n_in, (j1 - 1) * y.stride - y.lo + extent(y));
-        for (int64_t k = most(from, scanned); k < to; ++k) {
+        const int64_t from = max(0, oz * z.stride - z.lo), to = min(z.n_in, oz * z.stride - z.lo + extent(z));
+        const int64_t top = max(0, j0 * y.stride - y.lo), end = min(y.n_in, (j1 - 1) * y.stride - y.lo + extent(y));
+        for (int64_t k = max(from, scanned); k < to; ++k) {
             bool any = false;
             if (inside() == p.axis[2].n_in * p.inner && top < end)
                 any = any_nan(row(k, top), (end - top) * inside());
@@ -129,7 +129,7 @@ template <class S> struct Piece {
                 for (int64_t i = top; i < end; ++i) any |= any_nan(row(k, i), inside());
             if (any) last_nan = k;
         }
-        scanned = most(scanned, to);
+        scanned = max(scanned, to);
         return last_nan >= from;
     }
 
@@ -185,7 +185,7 @@ template <class S> struct Piece {
             fill<T>(room.staged + i * cut.row + pad + inside(), span(x, i1 - i0) * p.inner - pad - inside(), nothing<Op, T>());
         }
         for (int64_t j = j0; j < j1; j += cut.batch) {
-            const int64_t count = least(cut.batch, j1 - j);
+            const int64_t count = min(cut.batch, j1 - j);
             const From* const* taps = rows + (j - j0) * y.stride;
             if constexpr (sizeof(From) == sizeof(T) && B == Before::none)
                 if (y.kernel == 1 && along_x && inside() == span(x, i1 - i0) * p.inner) {
@@ -364,7 +364,7 @@ template <class S> void pool(const Pool& p, const S* x, S* z, char* scratch) {
     const size_t each = measured.layout(nullptr, p, cut);
     const int64_t in = positions_in(p) * p.inner, out = positions_out(p) * p.inner;
     const int64_t pieces = p.outer * cut.bands * cut.chunks;
-    const int64_t together = most(1, least(pieces / (8 * p.threads), 8192 * cut.bands * cut.chunks / (in + 1)));
+    const int64_t together = max(1, min(pieces / (8 * p.threads), 8192 * cut.bands * cut.chunks / (in + 1)));
 #pragma omp parallel num_threads(int(p.threads)) if (p.threads > 1)
     {
         Room<S> room;
@@ -372,7 +372,7 @@ template <class S> void pool(const Pool& p, const S* x, S* z, char* scratch) {
         start(p, cut, room);
 #pragma omp for schedule(dynamic)
         for (int64_t first = 0; first < pieces; first += together)
-            for (int64_t k = first; k < least(first + together, pieces); ++k) {
+            for (int64_t k = first; k < min(first + together, pieces); ++k) {
                 const int64_t o = k / (cut.bands * cut.chunks), rest = k % (cut.bands * cut.chunks);
                 Piece<S> piece(p, cut, x + o * in, z + o * out, room, rest / cut.chunks, rest % cut.chunks);
                 run(piece);
@@ -391,8 +391,8 @@ template <class T> Pool pixels_of(const Pool& p) {
 template <class T> size_t pixels_scratch(const Pool& p) {
     const Pool q = pixels_of<T>(p);
     Room<T> room;
-    Taker take(nullptr);
-    take.of<T>(positions_in(p) * kLanes<T>), take.of<T>(positions_out(p) * kLanes<T>);
+    BumpAllocator take(nullptr);
+    take.allocate<T>(positions_in(p) * kLanes<T>), take.allocate<T>(positions_out(p) * kLanes<T>);
     return take.bytes() + room.layout(nullptr, q, cut_of(q));
 }
 
@@ -404,14 +404,14 @@ template <class T> void pool_as_pixels(const Pool& p, const T* x, T* z, char* sc
 #pragma omp parallel num_threads(int(p.threads)) if (p.threads > 1)
     {
         char* mine = scratch + size_t(this_thread()) * each;
-        Taker take(mine);
-        T *from = take.of<T>(in * kLanes<T>), *to = take.of<T>(out * kLanes<T>);
+        BumpAllocator take(mine);
+        T *from = take.allocate<T>(in * kLanes<T>), *to = take.allocate<T>(out * kLanes<T>);
         Room<T> room;
         room.layout(mine + take.bytes(), q, cut);
         start(q, cut, room);
 #pragma omp for schedule(dynamic)
         for (int64_t o = 0; o < p.outer; o += kLanes<T>) {
-            const int64_t count = least(kLanes<T>, p.outer - o);
+            const int64_t count = min(kLanes<T>, p.outer - o);
             to_pixels(x + o * in, in, count, in, from);
             for (int64_t k = 0; k < cut.bands * cut.chunks; ++k) {
                 Piece<T> piece(q, cut, from, to, room, k / cut.chunks, k % cut.chunks);

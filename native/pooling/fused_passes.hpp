@@ -69,10 +69,10 @@ template <class Op, int R, int C, int Step, int K, class T> struct Fused {
         const Vec<T> none = broadcast<T>(nothing<Op, T>());
         for (int i = 0; i < R; ++i) out[i] = none;
         if (from <= -L || from >= inside) return;
-        const int64_t there = from < 0 ? 0 : least(from, inside - L);
+        const int64_t there = from < 0 ? 0 : min(from, inside - L);
         down(there, out);
         const Mask<T> place = lane_numbers<T>(), back = (place + Word(from - there)) & Word(L - 1);
-        const Mask<T> valid = (place >= Word(-from)) & (place < Word(least(L, inside - from)));
+        const Mask<T> valid = (place >= Word(-from)) & (place < Word(min(L, inside - from)));
         for (int i = 0; i < R; ++i) out[i] = valid ? __builtin_shuffle(out[i], back) : none;
     }
 
@@ -85,7 +85,7 @@ template <class Op, int R, int C, int Step, int K, class T> struct Fused {
     NINEFOLD_INLINE void ones(int64_t n, T* const* to) const {
         Vec<T> a[R], b[R];
         edge(0, a);
-        const int64_t easy = least(n - L, inside - 2 * L + pad);  // as far as the next vector lies inside
+        const int64_t easy = min(n - L, inside - 2 * L + pad);  // as far as the next vector lies inside
         int64_t o = 0;
         for (; o <= easy; o += L) {
             down(o + L - pad, b);
@@ -102,7 +102,7 @@ template <class Op, int R, int C, int Step, int K, class T> struct Fused {
         auto both = [&](int i) { return K == 1 ? evens<T>(a[i], b[i]) : Op::template join<T>(evens<T>(a[i], b[i]), odds<T>(a[i], b[i])); };
         int64_t o = 0;
         if (pad == 0)
-            for (const int64_t easy = least(n - L, (inside - 2 * L) / 2); o <= easy && inside >= 2 * L; o += L) {
+            for (const int64_t easy = min(n - L, (inside - 2 * L) / 2); o <= easy && inside >= 2 * L; o += L) {
                 down(2 * o, a), down(2 * o + L, b);
                 for (int i = 0; i < R; ++i) store(to[i] + o, both(i));
             }

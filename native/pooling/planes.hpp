@@ -42,7 +42,7 @@ template <class V> NINEFOLD_INLINE void transpose(V* v) {
 template <class T> void to_pixels(const T* planes, int64_t pitch, int64_t count, int64_t n, T* pixels) {
     constexpr int L = kLanes<T>;
     for (int64_t i = 0; i < n; i += L) {
-        const int64_t rest = least(L, n - i);
+        const int64_t rest = min(L, n - i);
         Vec<T> v[L];
         for (int k = 0; k < L; ++k) {
             const T* from = planes + k * pitch + i;
@@ -57,7 +57,7 @@ template <class T> void to_pixels(const T* planes, int64_t pitch, int64_t count,
 template <class T> void to_planes(const T* pixels, int64_t pitch, int64_t count, int64_t n, T* planes) {
     constexpr int L = kLanes<T>;
     for (int64_t i = 0; i < n; i += L) {
-        const int64_t rest = least(L, n - i);
+        const int64_t rest = min(L, n - i);
         Vec<T> v[L];
         for (int k = 0; k < L; ++k) v[k] = k < rest ? load(pixels + (i + k) * L) : Vec<T>{};
         transpose(v);
@@ -73,7 +73,7 @@ template <class T> void to_planes(const T* pixels, int64_t pitch, int64_t count,
 NINEFOLD_INLINE bool as_pixels(const Pool& p, int64_t lanes, int64_t width, int64_t narrowest) {
     const int64_t in = p.axis[0].n_in * p.axis[1].n_in * p.axis[2].n_in, out = p.axis[0].n_out * p.axis[1].n_out * p.axis[2].n_out;
     const bool across = p.axis[2].kernel > 1 || p.axis[2].stride > 1, narrow = p.axis[2].n_in <= narrowest;
-    return p.type != Type::bfloat16 && p.inner == 1 && across && narrow && p.outer >= lanes * most(1, p.threads) && (in + out) * lanes * width <= 256 * 1024;
+    return p.type != Type::bfloat16 && p.inner == 1 && across && narrow && p.outer >= lanes * max(1, p.threads) && (in + out) * lanes * width <= 256 * 1024;
 }
 
 }  // namespace NINEFOLD_NS

@@ -61,7 +61,7 @@ struct Pool {
 namespace ninefold::NINEFOLD_ISA {
 size_t pool_scratch(const Pool& p);
 void pool_forward(const Pool& p, const void* x, void* y, char* scratch);
-size_t pool_back_scratch(const Pool& p);
+size_t pool_backward_scratch(const Pool& p);
 void pool_backward(const Pool& p, const void* x, const void* g, void* dx, char* scratch);
 }  // namespace ninefold::NINEFOLD_ISA
 #endif

@@ -1,6 +1,6 @@
-// Map h of an unshared layer: the gradient of the patch of p is the sum over o of K[o][p][l] G[b][o][p], added to where it was read.
+// Backward_data of an unshared layer: the gradient of the patch of p is the sum over o of K[o][p][l] G[b][o][p], added to where it was read.
 //
-// The mirror of map c: weights are read once, a few outputs at a time along the positions. Positions are cut into parts, and
+// The mirror of forward: weights are read once, a few outputs at a time along the positions. Positions are cut into parts, and
 // each sums what it reads of the input for itself: parts are added up in order, so that the result does not depend on who ran
 // first. What lies on the border is added to where it came from on the way out.
 #include "unshared/unshared_staging.hpp"
@@ -15,30 +15,30 @@ constexpr int kFew[] = {0, 8, 6, 4, 3};                                         
 
 int64_t wide_rows(const Shape& s) { return s.blocks > 1 ? kWide2 : kWide1; }
 
-template <class T> int64_t place_of(const Local& d, const Shape& s) {
-    int64_t each = s.wide ? s.blocks * wide_rows(s) * kBytes : least(d.cut, d.batch) * s.pitch * int64_t(sizeof(T));
-    return least(kMostPlaces, most(s.wide ? kLanes<T> : 1, kTile / each));
+template <class T> int64_t place_of(const Unshared& d, const Shape& s) {
+    int64_t each = s.wide ? s.blocks * wide_rows(s) * kBytes : min(d.cut, d.batch) * s.pitch * int64_t(sizeof(T));
+    return min(kMostPlaces, max(s.wide ? kLanes<T> : 1, kTile / each));
 }
 
 // What the positions of part t read: extended positions [low, high), and the elements from one channel of them to the next.
 struct Slab {
     int64_t low, high, channel;
 };
-template <class T> Slab slab_of(const Local& d, const Shape& s, int64_t t) {
+template <class T> Slab slab_of(const Unshared& d, const Shape& s, int64_t t) {
     Range ps = part(d.positions, t, s.parts);
     int64_t a = d.base(ps.begin), b = d.base(ps.end - 1);  // bases rise throughout, or fall
-    int64_t low = least(a, b), high = most(a, b) + d.at[d.taps - 1] + 1;
-    return Slab{low, high, apart<T>((high - low) * s.deep)};
+    int64_t low = min(a, b), high = max(a, b) + d.at[d.taps - 1] + 1;
+    return Slab{low, high, channel_stride<T>((high - low) * s.deep)};
 }
 template <class T> int64_t slab_elements(const Shape& s, const Slab& slab) {
     return s.blocks * s.inputs * slab.channel + kLanes<T>;
 }
 
-template <class T> using Wide = void (*)(const Local&, const T*, int64_t, const T*, int64_t, int64_t, T*, int64_t, int64_t);
+template <class T> using Wide = void (*)(const Unshared&, const T*, int64_t, const T*, int64_t, int64_t, T*, int64_t, int64_t);
 
 // R outputs of one position, V vectors of examples, added to the sums at x.
 template <class T, int R, int V>
-void rows_wide(const Local& d, const T* k, int64_t step, const T* given, int64_t given_r, int64_t given_v, T* x, int64_t block, int64_t channel) {
+void rows_wide(const Unshared& d, const T* k, int64_t step, const T* given, int64_t given_r, int64_t given_v, T* x, int64_t block, int64_t channel) {
     Vec<T> g[R][V];
     for (int r = 0; r < R; ++r)
         for (int u = 0; u < V; ++u) g[r][u] = load(given + r * given_r + u * given_v);
@@ -47,14 +47,14 @@ void rows_wide(const Local& d, const T* k, int64_t step, const T* given, int64_t
     for (int64_t i = 0; i < ins; ++i, x += channel) {
         for (int r = 0; r < R; ++r) __builtin_prefetch(k + r * step + ahead);
         for (int64_t m = 0; m < taps; ++m, ++k) {
-            T* here = x + at[m] * kLanes<T>;
+            T* patch = x + at[m] * kLanes<T>;
             Vec<T> v[V];
-            for (int u = 0; u < V; ++u) v[u] = load(here + u * block);
+            for (int u = 0; u < V; ++u) v[u] = load(patch + u * block);
             for (int r = 0; r < R; ++r) {
                 Vec<T> w = broadcast(k[r * step]);
                 for (int u = 0; u < V; ++u) v[u] += w * g[r][u];
             }
-            for (int u = 0; u < V; ++u) store(here + u * block, v[u]);
+            for (int u = 0; u < V; ++u) store(patch + u * block, v[u]);
         }
     }
 }
@@ -65,7 +65,7 @@ template <class T, int V, int R> Wide<T> wide_named(int64_t rows) {
     return rows_wide<T, R, V>;
 }
 
-template <class T> using Few = void (*)(const T*, int64_t, const T*, int64_t, int64_t, bool, T*);
+template <class T> using FewExamples = void (*)(const T*, int64_t, const T*, int64_t, int64_t, bool, T*);
 
 // R outputs of one position and B examples, given[r * B + b], added to rows of taps, or written to them at first.
 template <class T, int R, int B> void rows_few(const T* k, int64_t step, const T* given, int64_t row, int64_t pitch, bool first, T* to) {
@@ -87,19 +87,19 @@ template <class T, int R, int B> void rows_few(const T* k, int64_t step, const T
     if (l < row) add(l, [&](const T* p) NINEFOLD_LAMBDA { return load_some(p, row - l); });
 }
 
-template <class T, int B, int R> Few<T> few_named(int64_t rows) {
+template <class T, int B, int R> FewExamples<T> few_examples_of(int64_t rows) {
     if constexpr (R > 1)
-        if (rows < R) return few_named<T, B, R - 1>(rows);
+        if (rows < R) return few_examples_of<T, B, R - 1>(rows);
     return rows_few<T, R, B>;
 }
 
-template <class T> Few<T> few_named(int64_t rows, int64_t examples) {
-    return examples == 1 ? few_named<T, 1, kFew[1]>(rows) : examples == 2 ? few_named<T, 2, kFew[2]>(rows)
-         : examples == 3 ? few_named<T, 3, kFew[3]>(rows) : few_named<T, 4, kFew[4]>(rows);
+template <class T> FewExamples<T> few_examples_of(int64_t rows, int64_t examples) {
+    return examples == 1 ? few_examples_of<T, 1, kFew[1]>(rows) : examples == 2 ? few_examples_of<T, 2, kFew[2]>(rows)
+         : examples == 3 ? few_examples_of<T, 3, kFew[3]>(rows) : few_examples_of<T, 4, kFew[4]>(rows);
 }
 
 template <class T> struct Run_h {
-    const Local& d;
+    const Unshared& d;
     const Shape& s;
     int64_t place;
     const T *K, *G;     // G at the first example of the cut
@@ -118,20 +118,20 @@ template <class T> struct Run_h {
             for (int64_t b = 0; b < blocks; ++b)
                 for (int64_t r = 0; r < count; ++r)
                     stage_run(tile + b * to_v + r * to_r, G + b * lanes * d.out_n + (o + r) * d.out_c + ps.begin * d.out_p, d.out_p, d.out_n,
-                              ps.size(), least(lanes, examples - b * lanes));
+                              ps.size(), min(lanes, examples - b * lanes));
             Wide<T> one = wide_named<T, 1, kWide1>(count), two = wide_named<T, 2, kWide2>(count);
             for (int64_t p = 0; p < ps.size(); ++p) {
                 const T *given = tile + p * lanes, *k = weights(o, at.row[p]);
-                T* here = x + (at.base[p] - slab.low) * lanes;
+                T* patch = x + (at.base[p] - slab.low) * lanes;
                 int64_t b = 0;
-                for (; b + 1 < blocks; b += 2) two(d, k, step, given + b * to_v, to_r, to_v, here + b * block, block, channel);
-                if (b < blocks) one(d, k, step, given + b * to_v, to_r, to_v, here + b * block, block, channel);
+                for (; b + 1 < blocks; b += 2) two(d, k, step, given + b * to_v, to_r, to_v, patch + b * block, block, channel);
+                if (b < blocks) one(d, k, step, given + b * to_v, to_r, to_v, patch + b * block, block, channel);
             }
         }
     }
 
     // Rows of the patches' gradients, [position][example], first over all outputs, then to their places.
-    void few(Range ps, const Places& at, int64_t g, const Slab& slab, T* sums, T* patches) const {
+    void few_examples(Range ps, const Places& at, int64_t g, const Slab& slab, T* sums, T* patches) const {
         const int64_t step = d.kernels * s.row, channel = slab.channel;
         const int64_t parts_b = ceil_div(examples, 4), most_rows = kFew[ceil_div(examples, parts_b)];
         const int64_t parts = ceil_div(d.outs, most_rows);
@@ -145,7 +145,7 @@ template <class T> struct Run_h {
                     T* to = given;
                     for (int64_t r = 0; r < rows.size(); ++r)
                         for (int64_t b = bs.begin; b < bs.end; ++b) *to++ = G[b * d.out_n + (o + r) * d.out_c + p * d.out_p];
-                    few_named<T>(rows.size(), bs.size())(weights(o, at.row[p - ps.begin]), step, given, s.row, s.pitch, k == 0,
+                    few_examples_of<T>(rows.size(), bs.size())(weights(o, at.row[p - ps.begin]), step, given, s.row, s.pitch, k == 0,
                                                          patches + ((p - ps.begin) * examples + bs.begin) * s.pitch);
                 }
         }
@@ -161,20 +161,20 @@ template <class T> struct Run_h {
         const Range all = part(d.positions, t, s.parts);
         const int64_t items = ceil_div(all.size(), place);
         for (int64_t k = 0; k < items; ++k) {
-            Range ps{all.begin + k * place, least(all.end, all.begin + (k + 1) * place)};
+            Range ps{all.begin + k * place, min(all.end, all.begin + (k + 1) * place)};
             const Places at(d, ps);
             for (int64_t g = 0; g < d.groups; ++g) {
                 if (s.wide)
                     wide(ps, at, g, slab, sums, reinterpret_cast<T*>(mine));
                 else
-                    few(ps, at, g, slab, sums, reinterpret_cast<T*>(mine));
+                    few_examples(ps, at, g, slab, sums, reinterpret_cast<T*>(mine));
             }
         }
     }
 
     // Channel c of the block of examples that starts with b, all parts added up.
     void channel_of(int64_t b, int64_t c, const T* const sums, const T* bias, T* out) const {
-        const int64_t have = least(s.deep, examples - b), block = b / s.deep;
+        const int64_t have = min(s.deep, examples - b), block = b / s.deep;
         const T plus = bias ? bias[c] : T(0);
         for (int64_t e = 0; e < have; ++e)
             for (int64_t z = 0; z < d.space[0]; ++z)
@@ -192,24 +192,24 @@ template <class T> struct Run_h {
     }
 };
 
-template <class T> int64_t sums_bytes(const Local& d, const Shape& s) {
+template <class T> int64_t sums_bytes(const Unshared& d, const Shape& s) {
     int64_t elements = 0;
     for (int64_t t = 0; t < s.parts; ++t) elements += slab_elements<T>(s, slab_of<T>(d, s, t));
     return bytes_of(elements, sizeof(T));
 }
 
-template <class T> int64_t own_bytes(const Local& d, const Shape& s) {
+template <class T> int64_t own_bytes(const Unshared& d, const Shape& s) {
     int64_t place = place_of<T>(d, s);
-    return bytes_of(s.wide ? s.blocks * wide_rows(s) * place * kLanes<T> : place * least(d.cut, d.batch) * s.pitch + kLanes<T>, sizeof(T));
+    return bytes_of(s.wide ? s.blocks * wide_rows(s) * place * kLanes<T> : place * min(d.cut, d.batch) * s.pitch + kLanes<T>, sizeof(T));
 }
 
-template <class T> void run(const Local& d, const T* K, const T* G, const T* bias, T* out, char* scratch) {
+template <class T> void run(const Unshared& d, const T* K, const T* G, const T* bias, T* out, char* scratch) {
     const Shape s = shape_of<T>(d);
     T* sums = reinterpret_cast<T*>(scratch);
     char* own = scratch + sums_bytes<T>(d, s);
     const int64_t each = own_bytes<T>(d, s), threads = d.threads;
     for (int64_t first = 0; first < d.batch; first += d.cut) {
-        const int64_t examples = least(d.cut, d.batch - first), blocks = ceil_div(examples, s.deep);
+        const int64_t examples = min(d.cut, d.batch - first), blocks = ceil_div(examples, s.deep);
         const Run_h<T> r{d, s, place_of<T>(d, s), K, G + first * d.out_n, examples};
 #pragma omp parallel num_threads(threads) if (threads > 1 && !d.forked)
         {
@@ -228,7 +228,7 @@ template <class T> void run(const Local& d, const T* K, const T* G, const T* bia
 
 }  // namespace
 
-size_t local_scratch_h(const Local& d) {
+size_t unshared_backward_data_scratch(const Unshared& d) {
     if (d.type == Type::float64) {
         Shape s = shape_of<double>(d);
         return size_t(sums_bytes<double>(d, s) + d.threads * own_bytes<double>(d, s));
@@ -237,7 +237,7 @@ size_t local_scratch_h(const Local& d) {
     return size_t(sums_bytes<float>(d, s) + d.threads * own_bytes<float>(d, s));
 }
 
-void local_h(const Local& d, const void* K, const void* G, const void* bias, void* out, char* scratch) {
+void unshared_backward_data(const Unshared& d, const void* K, const void* G, const void* bias, void* out, char* scratch) {
     if (d.type == Type::float64)
         run(d, static_cast<const double*>(K), static_cast<const double*>(G), static_cast<const double*>(bias), static_cast<double*>(out), scratch);
     else

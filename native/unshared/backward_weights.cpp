@@ -1,4 +1,4 @@
-// Map g of an unshared layer: D[o][k][l] is the sum of G[b][o][p] times the patch of (b, p), over examples and the positions of k.
+// Backward_weights of an unshared layer: D[o][k][l] is the sum of G[b][o][p] times the patch of (b, p), over examples and the positions of k.
 //
 // Rows of weights are written once, a few outputs at a time along the positions; lanes run along the taps, over patches that
 // were copied into rows. Positions that share a row come one after another, and add to it.
@@ -16,13 +16,13 @@ struct Items {
     int64_t place, parts_k, parts_o, count, examples;
 };
 
-template <class T> Items items_of(const Local& d, const Shape& s) {
+template <class T> Items items_of(const Unshared& d, const Shape& s) {
     Items k;
-    k.examples = least(kExamples, least(d.cut, d.batch));
-    k.place = least(kMostPlaces, most(1, kTile / (k.examples * s.pitch * int64_t(sizeof(T)))));
+    k.examples = min(kExamples, min(d.cut, d.batch));
+    k.place = min(kMostPlaces, max(1, kTile / (k.examples * s.pitch * int64_t(sizeof(T)))));
     k.parts_k = ceil_div(d.kernels, k.place);
     k.place = ceil_div(d.kernels, k.parts_k);
-    k.parts_o = d.threads > 1 ? least(ceil_div(d.outs, kRows), ceil_div(4 * d.threads, k.parts_k * d.groups)) : 1;
+    k.parts_o = d.threads > 1 ? min(ceil_div(d.outs, kRows), ceil_div(4 * d.threads, k.parts_k * d.groups)) : 1;
     k.count = k.parts_k * d.groups * k.parts_o;
     return k;
 }
@@ -64,7 +64,7 @@ template <class T, int R, int V> NINEFOLD_INLINE void taps_of(const Sums<T>& a, 
             if (behind < n) {
                 T part[n];
                 store(part, sums[r][u]);
-                for (int64_t k = 0; k < least(left, n); ++k) to[k] = a.add ? to[k] + part[k] : part[k];
+                for (int64_t k = 0; k < min(left, n); ++k) to[k] = a.add ? to[k] + part[k] : part[k];
             } else if (a.add) {
                 store(to, load(to) + (left < n ? masked<T>(sums[r][u], first<T>(left)) : sums[r][u]));
             } else {
@@ -87,7 +87,7 @@ template <class T, int R> void rows_of(const Sums<T>& a, int64_t row, int64_t ro
 }
 
 template <class T> struct Run_g {
-    const Local& d;
+    const Unshared& d;
     const Shape& s;
     const Items& n;
     const T *X, *G;     // G at the first example of the cut
@@ -138,7 +138,7 @@ template <class T> struct Run_g {
     }
     int64_t given_pitch() const { return round_up(n.place, kLanes<T>); }
 
-    void weigh(Range ks, const int64_t* position, int64_t o, int64_t rows, Range bs, bool add, const T* patches, const T* given) const {
+    void add_products(Range ks, const int64_t* position, int64_t o, int64_t rows, Range bs, bool add, const T* patches, const T* given) const {
         const int64_t step = d.kernels * s.row, given_b = given_pitch();
         for (int64_t k = ks.begin; k < ks.end; ++k) {
             T* to = D + (o * d.kernels + k) * s.row;
@@ -165,10 +165,10 @@ template <class T> struct Run_g {
     void item(int64_t q, char* mine) const {
         Range os = part(d.outs, q % n.parts_o, n.parts_o);
         int64_t g = q / n.parts_o % d.groups, first_k = q / n.parts_o / d.groups * n.place;
-        Range ks{first_k, least(d.kernels, first_k + n.place)};
+        Range ks{first_k, min(d.kernels, first_k + n.place)};
         int64_t shared = 1;
         Jth at;
-        for (int64_t k = 0; k < ks.size() && !whole; ++k) shared = most(shared, at.sharing[k] = d.sharing(ks.begin + k));
+        for (int64_t k = 0; k < ks.size() && !whole; ++k) shared = max(shared, at.sharing[k] = d.sharing(ks.begin + k));
         T* patches = reinterpret_cast<T*>(mine);
         T* given = patches + n.place * n.examples * s.pitch + kLanes<T>;
         const int64_t parts_b = ceil_div(examples, n.examples), parts = ceil_div(os.size(), kRows);
@@ -182,7 +182,7 @@ template <class T> struct Run_g {
                     Range rows = part(os.size(), k, parts);
                     int64_t o = g * d.outs + os.begin + rows.begin;
                     collect(ks, at.position, o, rows.size(), bs, given);
-                    weigh(ks, at.position, o, rows.size(), bs, add, patches, given);
+                    add_products(ks, at.position, o, rows.size(), bs, add, patches, given);
                 }
             }
         }
@@ -191,12 +191,12 @@ template <class T> struct Run_g {
 
 template <class T> int64_t staged_bytes(const Shape& s) { return bytes_of(s.blocks * s.inputs * s.channel + kLanes<T>, sizeof(T)); }
 
-template <class T> int64_t own_bytes(const Local& d, const Shape& s) {
+template <class T> int64_t own_bytes(const Unshared& d, const Shape& s) {
     Items n = items_of<T>(d, s);
     return bytes_of(n.place * n.examples * s.pitch + kLanes<T> + kRows * n.examples * round_up(n.place, kLanes<T>), sizeof(T));
 }
 
-template <class T> void run(const Local& d, const T* V, const T* G, T* D, char* scratch) {
+template <class T> void run(const Unshared& d, const T* V, const T* G, T* D, char* scratch) {
     const Shape s = shape_of<T>(d);
     const Items n = items_of<T>(d, s);
     T* X = reinterpret_cast<T*>(scratch);
@@ -204,7 +204,7 @@ template <class T> void run(const Local& d, const T* V, const T* G, T* D, char* 
     const int64_t each = own_bytes<T>(d, s), threads = d.threads;
     const bool whole = d.period[0] == d.outputs[0] && d.period[1] == d.outputs[1] && d.period[2] == d.outputs[2];
     for (int64_t first = 0; first < d.batch; first += d.cut) {
-        const int64_t examples = least(d.cut, d.batch - first);
+        const int64_t examples = min(d.cut, d.batch - first);
         const Run_g<T> r{d, s, n, X, G + first * d.out_n, D, examples, first == 0, whole};
 #pragma omp parallel num_threads(threads) if (threads > 1 && !d.forked)
         {
@@ -219,7 +219,7 @@ template <class T> void run(const Local& d, const T* V, const T* G, T* D, char* 
 
 }  // namespace
 
-size_t local_scratch_g(const Local& d) {
+size_t unshared_backward_weights_scratch(const Unshared& d) {
     if (d.type == Type::float64) {
         Shape s = shape_of<double>(d);
         return size_t(staged_bytes<double>(s) + d.threads * own_bytes<double>(d, s));
@@ -228,7 +228,7 @@ size_t local_scratch_g(const Local& d) {
     return size_t(staged_bytes<float>(s) + d.threads * own_bytes<float>(d, s));
 }
 
-void local_g(const Local& d, const void* V, const void* G, void* D, char* scratch) {
+void unshared_backward_weights(const Unshared& d, const void* V, const void* G, void* D, char* scratch) {
     if (d.type == Type::float64)
         run(d, static_cast<const double*>(V), static_cast<const double*>(G), static_cast<double*>(D), scratch);
     else

@@ -1,4 +1,4 @@
-// Map c of an unshared layer: out[b][o][p] = sum over l of K[o][p][l] times the patch of p.
+// Forward of an unshared layer: out[b][o][p] = sum over l of K[o][p][l] times the patch of p.
 //
 // Weights are read once, a few outputs at a time along the positions, so that each of these streams runs on through memory.
 // Many examples are lanes: a weight is broadcast and multiplies vectors of examples, read where they were staged. Of few
@@ -19,32 +19,32 @@ struct Items {
     int64_t place, parts_p, parts_o, count;
 };
 
-template <class T> Items items_of(const Local& d, const Shape& s) {
+template <class T> Items items_of(const Unshared& d, const Shape& s) {
     Items k;
-    int64_t each = s.wide ? s.blocks * wide_rows<T>(s) * kBytes : least(d.cut, d.batch) * s.pitch * int64_t(sizeof(T));
-    k.place = least(kMostPlaces, most(s.wide ? kLanes<T> : 1, kTile / each));
+    int64_t each = s.wide ? s.blocks * wide_rows<T>(s) * kBytes : min(d.cut, d.batch) * s.pitch * int64_t(sizeof(T));
+    k.place = min(kMostPlaces, max(s.wide ? kLanes<T> : 1, kTile / each));
     k.parts_p = ceil_div(d.positions, k.place);
     k.place = ceil_div(d.positions, k.parts_p);
     int64_t rows = s.wide ? wide_rows<T>(s) : kFew[1];
-    k.parts_o = d.threads > 1 ? least(ceil_div(d.outs, rows), ceil_div(4 * d.threads, k.parts_p * d.groups)) : 1;
+    k.parts_o = d.threads > 1 ? min(ceil_div(d.outs, rows), ceil_div(4 * d.threads, k.parts_p * d.groups)) : 1;
     k.count = k.parts_p * d.groups * k.parts_o;
     return k;
 }
 
-template <class T> using Wide = void (*)(const Local&, const T*, int64_t, const T*, int64_t, int64_t, T*, int64_t, int64_t);
+template <class T> using Wide = void (*)(const Unshared&, const T*, int64_t, const T*, int64_t, int64_t, T*, int64_t, int64_t);
 
 // R outputs of one position, V vectors of examples: x at the position, `block` and `channel` apart.
 template <class T, int R, int V>
-void rows_wide(const Local& d, const T* k, int64_t step, const T* x, int64_t block, int64_t channel, T* to, int64_t to_r, int64_t to_v) {
+void rows_wide(const Unshared& d, const T* k, int64_t step, const T* x, int64_t block, int64_t channel, T* to, int64_t to_r, int64_t to_v) {
     Vec<T> sums[R][V] = {};
     const int64_t* at = d.at;
     const int64_t ins = d.ins, taps = d.taps, ahead = kAhead / int64_t(sizeof(T));
     for (int64_t i = 0; i < ins; ++i, x += channel) {
         for (int r = 0; r < R; ++r) __builtin_prefetch(k + r * step + ahead);
         for (int64_t m = 0; m < taps; ++m, ++k) {
-            const T* here = x + at[m] * kLanes<T>;
+            const T* patch = x + at[m] * kLanes<T>;
             Vec<T> v[V];
-            for (int u = 0; u < V; ++u) v[u] = load(here + u * block);
+            for (int u = 0; u < V; ++u) v[u] = load(patch + u * block);
             for (int r = 0; r < R; ++r) {
                 Vec<T> w = broadcast(k[r * step]);
                 for (int u = 0; u < V; ++u) sums[r][u] += w * v[u];
@@ -63,7 +63,7 @@ template <class T, int V, int R> Wide<T> wide_named(int64_t rows) {
     return rows_wide<T, R, V>;
 }
 
-template <class T> using Few = void (*)(const T*, int64_t, const T*, int64_t, int64_t, T*);
+template <class T> using FewExamples = void (*)(const T*, int64_t, const T*, int64_t, int64_t, T*);
 
 // R outputs of one position and B examples: sums[r * B + b].
 template <class T, int R, int B> void rows_few(const T* k, int64_t step, const T* patch, int64_t row, int64_t pitch, T* out) {
@@ -84,19 +84,19 @@ template <class T, int R, int B> void rows_few(const T* k, int64_t step, const T
     for (int s = 0; s < padded; s += n) store(out + s, sums_of<T>(sums + s));
 }
 
-template <class T, int B, int R> Few<T> few_named(int64_t rows) {
+template <class T, int B, int R> FewExamples<T> few_examples_of(int64_t rows) {
     if constexpr (R > 1)
-        if (rows < R) return few_named<T, B, R - 1>(rows);
+        if (rows < R) return few_examples_of<T, B, R - 1>(rows);
     return rows_few<T, R, B>;
 }
 
-template <class T> Few<T> few_named(int64_t rows, int64_t examples) {
-    return examples == 1 ? few_named<T, 1, kFew[1]>(rows) : examples == 2 ? few_named<T, 2, kFew[2]>(rows)
-         : examples == 3 ? few_named<T, 3, kFew[3]>(rows) : few_named<T, 4, kFew[4]>(rows);
+template <class T> FewExamples<T> few_examples_of(int64_t rows, int64_t examples) {
+    return examples == 1 ? few_examples_of<T, 1, kFew[1]>(rows) : examples == 2 ? few_examples_of<T, 2, kFew[2]>(rows)
+         : examples == 3 ? few_examples_of<T, 3, kFew[3]>(rows) : few_examples_of<T, 4, kFew[4]>(rows);
 }
 
 template <class T> struct Run_c {
-    const Local& d;
+    const Unshared& d;
     const Shape& s;
     const Items& n;
     const T *K, *X, *bias;
@@ -118,20 +118,20 @@ template <class T> struct Run_c {
             Wide<T> one = wide_named<T, 1, kWide1>(count), two = wide_named<T, 2, kWide2>(count);
             for (int64_t p = 0; p < ps.size(); ++p) {
                 T* to = tile + p * lanes;
-                const T *here = x + at.base[p] * lanes, *k = weights(o, at.row[p]);
+                const T *patch = x + at.base[p] * lanes, *k = weights(o, at.row[p]);
                 int64_t b = 0;
-                for (; b + 1 < blocks; b += 2) two(d, k, step, here + b * block, block, channel, to + b * to_v, to_r, to_v);
-                if (b < blocks) one(d, k, step, here + b * block, block, channel, to + b * to_v, to_r, to_v);
+                for (; b + 1 < blocks; b += 2) two(d, k, step, patch + b * block, block, channel, to + b * to_v, to_r, to_v);
+                if (b < blocks) one(d, k, step, patch + b * block, block, channel, to + b * to_v, to_r, to_v);
             }
             for (int64_t b = 0; b < blocks; ++b)
                 for (int64_t r = 0; r < count; ++r)
                     spread_run(out + b * lanes * d.out_n + (o + r) * d.out_c + ps.begin * d.out_p, tile + b * to_v + r * to_r, d.out_p, d.out_n,
-                               ps.size(), least(lanes, examples - b * lanes), bias ? bias[o + r] : T(0));
+                               ps.size(), min(lanes, examples - b * lanes), bias ? bias[o + r] : T(0));
         }
     }
 
     // Few examples: rows of patches [example][position], shared by all outputs.
-    void few(Range ps, const Places& at, int64_t g, Range os, T* patches) const {
+    void few_examples(Range ps, const Places& at, int64_t g, Range os, T* patches) const {
         const int64_t step = d.kernels * s.row;
         for (int64_t b = 0; b < examples; ++b)
             gather_patches(d, X + (b * s.inputs + g * d.ins) * s.channel, s.channel, at.base, ps.size(), s.row, s.pitch,
@@ -145,7 +145,7 @@ template <class T> struct Run_c {
                 for (int64_t q = 0; q < parts_b; ++q) {
                     Range bs = part(examples, q, parts_b);
                     T sums[32];
-                    few_named<T>(rows.size(), bs.size())(weights(o, at.row[p - ps.begin]), step, patches + (bs.begin * n.place + p - ps.begin) * s.pitch,
+                    few_examples_of<T>(rows.size(), bs.size())(weights(o, at.row[p - ps.begin]), step, patches + (bs.begin * n.place + p - ps.begin) * s.pitch,
                                                          s.row, n.place * s.pitch, sums);
                     const T* from = sums;
                     for (int64_t r = 0; r < rows.size(); ++r)
@@ -158,12 +158,12 @@ template <class T> struct Run_c {
     void item(int64_t k, char* mine) const {
         Range os = part(d.outs, k % n.parts_o, n.parts_o);
         int64_t g = k / n.parts_o % d.groups, q = k / n.parts_o / d.groups;
-        Range ps{q * n.place, least(d.positions, (q + 1) * n.place)};
+        Range ps{q * n.place, min(d.positions, (q + 1) * n.place)};
         const Places at(d, ps);
         if (s.wide)
             wide(ps, at, g, os, reinterpret_cast<T*>(mine));
         else
-            few(ps, at, g, os, reinterpret_cast<T*>(mine));
+            few_examples(ps, at, g, os, reinterpret_cast<T*>(mine));
     }
 };
 
@@ -171,20 +171,20 @@ template <class T> int64_t staged_bytes(const Shape& s) {
     return bytes_of(s.blocks * s.inputs * s.channel + kLanes<T>, sizeof(T));
 }
 
-template <class T> int64_t own_bytes(const Local& d, const Shape& s) {
+template <class T> int64_t own_bytes(const Unshared& d, const Shape& s) {
     Items n = items_of<T>(d, s);
     int64_t wide = s.blocks * wide_rows<T>(s) * n.place * kLanes<T>;
-    return bytes_of(s.wide ? wide : n.place * least(d.cut, d.batch) * s.pitch + kLanes<T>, sizeof(T));
+    return bytes_of(s.wide ? wide : n.place * min(d.cut, d.batch) * s.pitch + kLanes<T>, sizeof(T));
 }
 
-template <class T> void run(const Local& d, const T* K, const T* V, const T* bias, T* out, char* scratch) {
+template <class T> void run(const Unshared& d, const T* K, const T* V, const T* bias, T* out, char* scratch) {
     const Shape s = shape_of<T>(d);
     const Items n = items_of<T>(d, s);
     T* X = reinterpret_cast<T*>(scratch);
     char* own = scratch + staged_bytes<T>(s);
     const int64_t each = own_bytes<T>(d, s), threads = d.threads;
     for (int64_t first = 0; first < d.batch; first += d.cut) {
-        const int64_t examples = least(d.cut, d.batch - first), blocks = ceil_div(examples, s.deep);
+        const int64_t examples = min(d.cut, d.batch - first), blocks = ceil_div(examples, s.deep);
         const Run_c<T> r{d, s, n, K, X, bias, out + first * d.out_n, examples};
 #pragma omp parallel num_threads(threads) if (threads > 1 && !d.forked)
         {
@@ -201,7 +201,7 @@ template <class T> void run(const Local& d, const T* K, const T* V, const T* bia
 
 }  // namespace
 
-size_t local_scratch_c(const Local& d) {
+size_t unshared_forward_scratch(const Unshared& d) {
     if (d.type == Type::float64) {
         Shape s = shape_of<double>(d);
         return size_t(staged_bytes<double>(s) + d.threads * own_bytes<double>(d, s));
@@ -210,7 +210,7 @@ size_t local_scratch_c(const Local& d) {
     return size_t(staged_bytes<float>(s) + d.threads * own_bytes<float>(d, s));
 }
 
-void local_c(const Local& d, const void* K, const void* V, const void* bias, void* out, char* scratch) {
+void unshared_forward(const Unshared& d, const void* K, const void* V, const void* bias, void* out, char* scratch) {
     if (d.type == Type::float64)
         run(d, static_cast<const double*>(K), static_cast<const double*>(V), static_cast<const double*>(bias), static_cast<double*>(out), scratch);
     else

@@ -5,17 +5,17 @@
 
 namespace NINEFOLD_NS {
 
-size_t local_scratch(const Local& d) {
-    return d.map == LocalMap::c ? local_scratch_c(d) : d.map == LocalMap::h ? local_scratch_h(d) : local_scratch_g(d);
+size_t unshared_scratch(const Unshared& d) {
+    return d.map == UnsharedMap::forward ? unshared_forward_scratch(d) : d.map == UnsharedMap::backward_data ? unshared_backward_data_scratch(d) : unshared_backward_weights_scratch(d);
 }
 
-void local(const Local& d, const void* a, const void* b, const void* bias, void* out, char* scratch) {
-    if (d.map == LocalMap::c)
-        local_c(d, a, b, bias, out, scratch);
-    else if (d.map == LocalMap::h)
-        local_h(d, a, b, bias, out, scratch);
+void unshared(const Unshared& d, const void* a, const void* b, const void* bias, void* out, char* scratch) {
+    if (d.map == UnsharedMap::forward)
+        unshared_forward(d, a, b, bias, out, scratch);
+    else if (d.map == UnsharedMap::backward_data)
+        unshared_backward_data(d, a, b, bias, out, scratch);
     else
-        local_g(d, a, b, out, scratch);
+        unshared_backward_weights(d, a, b, out, scratch);
 }
 
 }  // namespace NINEFOLD_NS

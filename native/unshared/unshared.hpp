@@ -7,13 +7,13 @@
 
 namespace ninefold {
 
-enum class LocalMap : int32_t { c = 0, h = 1, g = 2 };
+enum class UnsharedMap : int32_t { forward = 0, backward_data = 1, backward_weights = 2 };
 
 // K[o][k][l], where l counts (input of the group, tap), is one row of weights; position (z, y, x) of the outputs reads row
 // (z % period z, y % period y, x % period x) of every output channel. The input with its border written out has `extended` positions
 // per channel, counted through; an output reads those at first + step * position, per axis, and at[m] from there, m a tap. All strides
 // are in elements, axes are z, y, x; positions of the outputs, and rows of weights, are counted through.
-struct Local {
+struct Unshared {
     int64_t batch, groups, ins, outs;          // channels per group
     int64_t in_n, in_c, in[3], space[3];       // the input, or its gradient: strides and sizes
     int64_t out_n, out_c, out_p;               // the output, or its gradient
@@ -26,7 +26,7 @@ struct Local {
     const int64_t* at;
     int64_t run;                               // so many taps in a row read neighbours
     int64_t cut;                               // examples that are staged together
-    LocalMap map;
+    UnsharedMap map;
     Type type;
     int64_t threads;                           // parts that the work is cut into; they decide the order of sums
     bool forked;                               // run them one after the other
@@ -53,13 +53,13 @@ struct Local {
     // How many outputs share the rows k of weights; and the j-th of them, with the extended position that it reads from.
     int64_t sharing(int64_t k) const {
         int64_t many = 1;
-        for (int d = 2; d >= 0; k /= period[d], --d) many *= along(d, k % period[d]);
+        for (int d = 2; d >= 0; k /= period[d], --d) many *= outputs_with(d, k % period[d]);
         return many;
     }
     int64_t shared(int64_t k, int64_t j, int64_t& from) const {
         int64_t at[3];
         for (int d = 2; d >= 0; k /= period[d], --d) {
-            const int64_t residue = k % period[d], many = along(d, residue);
+            const int64_t residue = k % period[d], many = outputs_with(d, residue);
             at[d] = residue + j % many * period[d];
             j /= many;
         }
@@ -68,21 +68,21 @@ struct Local {
     }
 
 private:
-    int64_t along(int d, int64_t residue) const { return residue < outputs[d] ? (outputs[d] - residue - 1) / period[d] + 1 : 0; }
+    int64_t outputs_with(int d, int64_t residue) const { return residue < outputs[d] ? (outputs[d] - residue - 1) / period[d] + 1 : 0; }
 };
 
 }  // namespace ninefold
 
 #ifdef NINEFOLD_ISA  // where kernels are compiled
 namespace ninefold::NINEFOLD_ISA {
-size_t local_scratch(const Local& d);
-void local(const Local& d, const void* a, const void* b, const void* bias, void* out, char* scratch);
+size_t unshared_scratch(const Unshared& d);
+void unshared(const Unshared& d, const void* a, const void* b, const void* bias, void* out, char* scratch);
 
-size_t local_scratch_c(const Local& d);
-size_t local_scratch_h(const Local& d);
-size_t local_scratch_g(const Local& d);
-void local_c(const Local& d, const void* K, const void* V, const void* bias, void* out, char* scratch);
-void local_h(const Local& d, const void* K, const void* G, const void* bias, void* out, char* scratch);
-void local_g(const Local& d, const void* V, const void* G, void* D, char* scratch);
+size_t unshared_forward_scratch(const Unshared& d);
+size_t unshared_backward_data_scratch(const Unshared& d);
+size_t unshared_backward_weights_scratch(const Unshared& d);
+void unshared_forward(const Unshared& d, const void* K, const void* V, const void* bias, void* out, char* scratch);
+void unshared_backward_data(const Unshared& d, const void* K, const void* G, const void* bias, void* out, char* scratch);
+void unshared_backward_weights(const Unshared& d, const void* V, const void* G, void* D, char* scratch);
 }  // namespace ninefold::NINEFOLD_ISA
 #endif

@@ -73,23 +73,21 @@ struct Shape {
     bool wide;
 };
 
-// Elements from one channel of so many elements to the next: an odd number of cache lines, since channels a power of two apart
-// would all lie in the same few sets of the cache.
-template <class T> NINEFOLD_INLINE int64_t apart(int64_t elements) {
-    constexpr int64_t line = 64 / int64_t(sizeof(T));
-    return elements < 16 * line ? elements : (ceil_div(elements, line) | 1) * line;
+// Elements from one channel of so many elements to the next. Short channels lie side by side.
+template <class T> NINEFOLD_INLINE int64_t channel_stride(int64_t elements) {
+    return elements < 1024 / int64_t(sizeof(T)) ? elements : pad_stride_for_cache_sets<T>(elements);
 }
 
-template <class T> NINEFOLD_INLINE Shape shape_of(const Local& d) {
+template <class T> NINEFOLD_INLINE Shape shape_of(const Unshared& d) {
     Shape s;
-    s.wide = d.map != LocalMap::g && d.batch >= kLanes<T>;
+    s.wide = d.map != UnsharedMap::backward_weights && d.batch >= kLanes<T>;
     s.deep = s.wide ? kLanes<T> : 1;
-    s.blocks = ceil_div(least(d.cut, d.batch), s.deep);
+    s.blocks = ceil_div(min(d.cut, d.batch), s.deep);
     s.inputs = d.groups * d.ins;
-    s.channel = apart<T>(d.extended[0] * d.extended[1] * d.extended[2] * s.deep);
+    s.channel = channel_stride<T>(d.extended[0] * d.extended[1] * d.extended[2] * s.deep);
     s.row = d.ins * d.taps;
-    s.pitch = apart<T>(round_up(s.row + kLanes<T> - 1, kLanes<T>));
-    s.parts = most(1, least(d.threads, d.positions));
+    s.pitch = channel_stride<T>(round_up(s.row + kLanes<T> - 1, kLanes<T>));
+    s.parts = max(1, min(d.threads, d.positions));
     return s;
 }
 
@@ -147,7 +145,7 @@ NINEFOLD_INLINE void spread_run(T* to, const T* from, int64_t hop, int64_t examp
 }
 
 // Stage channel c of the block of examples that starts at `in`; `have` of them exist.
-template <class T> void stage_channel(const Local& d, const T* in, int64_t deep, int64_t have, T* to) {
+template <class T> void stage_channel(const Unshared& d, const T* in, int64_t deep, int64_t have, T* to) {
     for (int64_t z = 0; z < d.extended[0]; ++z)
         for (int64_t y = 0; y < d.extended[1]; ++y, to += d.extended[2] * deep) {
             int64_t from_z = d.source[0][z], from_y = d.source[1][y];
@@ -173,7 +171,7 @@ template <class T> void stage_channel(const Local& d, const T* in, int64_t deep,
 
 // The same from one part's sums of extended positions [low, high) back, adding.
 template <class T>
-void unstage_channel(const Local& d, const T* sums, int64_t low, int64_t high, int64_t deep, int64_t have, T* out) {
+void unstage_channel(const Unshared& d, const T* sums, int64_t low, int64_t high, int64_t deep, int64_t have, T* out) {
     int64_t e = 0;
     for (int64_t z = 0; z < d.extended[0]; ++z)
         for (int64_t y = 0; y < d.extended[1]; ++y, e += d.extended[2]) {
@@ -183,7 +181,7 @@ void unstage_channel(const Local& d, const T* sums, int64_t low, int64_t high, i
             for (int64_t r = 0; r < d.n_runs; ++r) {
                 const Run& run = d.runs[r];
                 if (run.from < 0) continue;
-                int64_t first = most(e + run.to, low), past = least(e + run.to + run.count, high);
+                int64_t first = max(e + run.to, low), past = min(e + run.to + run.count, high);
                 if (first >= past) continue;
                 const T* f = sums + (first - low) * deep;
                 T* t = row + (run.from + (first - e - run.to) * run.step) * d.in[2];
@@ -202,7 +200,7 @@ constexpr int64_t kMostPlaces = 32;  // positions that are worked on together
 // ones, each overwritten by the next: reads and writes up to a vector past the end, for which there is room; zeros up to a whole
 // vector are put there afterwards. Positions come last, for neighbours read the same cache lines.
 template <class T, class Piece>
-NINEFOLD_INLINE void gather_pieces(const Local& d, const T* x, int64_t channel, const int64_t* base, int64_t count, int64_t pitch, T* to,
+NINEFOLD_INLINE void gather_pieces(const Unshared& d, const T* x, int64_t channel, const int64_t* base, int64_t count, int64_t pitch, T* to,
                                    int64_t width, Piece&& piece) {
     const int64_t ins = d.ins, taps = d.taps, *at = d.at;
     for (int64_t i = 0; i < ins; ++i, x += channel)
@@ -213,7 +211,7 @@ NINEFOLD_INLINE void gather_pieces(const Local& d, const T* x, int64_t channel, 
         }
 }
 template <class T>
-NINEFOLD_INLINE void gather_patches(const Local& d, const T* x, int64_t channel, const int64_t* base, int64_t count, int64_t row, int64_t pitch, T* to) {
+NINEFOLD_INLINE void gather_patches(const Unshared& d, const T* x, int64_t channel, const int64_t* base, int64_t count, int64_t row, int64_t pitch, T* to) {
     constexpr int64_t n = kLanes<T>;
     const int64_t run = d.run;
     if (run == 1)
@@ -231,7 +229,7 @@ NINEFOLD_INLINE void gather_patches(const Local& d, const T* x, int64_t channel,
 }
 
 // Add a row of taps to where the patch was read; touches up to a vector past the end and leaves it as it was.
-template <class T> NINEFOLD_INLINE void scatter_patch(const Local& d, const T* from, T* x, int64_t channel) {
+template <class T> NINEFOLD_INLINE void scatter_patch(const Unshared& d, const T* from, T* x, int64_t channel) {
     constexpr int64_t n = kLanes<T>;
     const int64_t ins = d.ins, taps = d.taps, run = d.run, *at = d.at;
     if (run > 1) {
@@ -265,14 +263,14 @@ struct Range {
 };
 NINEFOLD_INLINE Range part(int64_t total, int64_t k, int64_t n) {
     int64_t each = total / n, more = total % n;
-    int64_t begin = k * each + least(k, more);
+    int64_t begin = k * each + min(k, more);
     return Range{begin, begin + each + (k < more)};
 }
 
 // What some positions read from, and their rows of weights.
 struct Places {
     int64_t base[kMostPlaces], row[kMostPlaces];
-    Places(const Local& d, Range ps) { d.places(ps.begin, ps.size(), base, row); }
+    Places(const Unshared& d, Range ps) { d.places(ps.begin, ps.size(), base, row); }
 };
 
 NINEFOLD_INLINE int64_t bytes_of(int64_t elements, int64_t size) { return round_up(elements * size + 128, 128) + 64; }

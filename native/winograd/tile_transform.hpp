@@ -6,12 +6,6 @@
 namespace NINEFOLD_NS {
 namespace {
 
-template <class T> int64_t line_of(int64_t elements) {
-    // whole cache lines, an odd number of them: planes of points fall into different sets
-    constexpr int64_t per = 64 / int64_t(sizeof(T));
-    return (ceil_div(elements, per) | 1) * per;
-}
-
 // The matrices of a call, as vectors of T beside one another.
 template <class T> struct Matrices {
     const T* at[3][3];  // axis; data, first, second

@@ -1,6 +1,11 @@
-// The transforms of a short product of polynomials along one axis, for vectors of channels. Points are 0 where there is an even
-// number n of them, then pairs +a, -a, then infinity. The row of -a is the row of a with odd columns negated, so that a pair
-// shares all products.
+// The three transforms of Winograd's convolution F(m, r) along one axis, for vectors of channels: y = A^T [(G g) * (B^T d)].
+//
+// The matrices are Toom and Cook's. There are n = m + r - 1 points. The first is 0 if n is even. Pairs +a, -a follow. The last is
+// infinity. The row of -a is the row of +a with its odd columns negated: both rows of a pair share all products.
+//
+//   BT_pass   n -> n   data d
+//   G_pass    r -> n   kernel g, or in backward_weights the gradient of the output
+//   AT_pass   n -> m   output y, or in backward_weights the gradient of the kernel
 #pragma once
 #include "common/simd.hpp"
 
@@ -9,9 +14,9 @@ namespace NINEFOLD_NS {
 // Applies one transform to `count` lines of vectors, which are `step` elements apart along a line and `line` from line to line.
 template <class T> using Pass = void (*)(const T* matrix, const T* from, int64_t step, int64_t line, T* to, int64_t to_step, int64_t to_line, int64_t count);
 
-// n -> n: the remainders of the data. Row p of the matrix holds M(x) / (x - p), the last row M(x).
+// B^T: row p of the matrix holds the coefficients of M(x) / (x - p), the last row those of M(x); M is the product of all (x - p).
 template <class T, int N>
-void data_pass(const T* matrix, const T* from, int64_t step, int64_t line, T* to, int64_t to_step, int64_t to_line, int64_t count) {
+void BT_pass(const T* matrix, const T* from, int64_t step, int64_t line, T* to, int64_t to_step, int64_t to_line, int64_t count) {
     constexpr int Z = N % 2 == 0;  // M(x) has the powers of this parity
     for (int64_t c = 0; c < count; ++c, from += line, to += to_line) {
         Vec<T> x[N];
@@ -36,9 +41,9 @@ void data_pass(const T* matrix, const T* from, int64_t step, int64_t line, T* to
     }
 }
 
-// R -> n: values of a polynomial of R coefficients at the points, scaled.
+// G: the values of a polynomial of R coefficients at the points, scaled.
 template <class T, int N, int R>
-void spread_pass(const T* matrix, const T* from, int64_t step, int64_t line, T* to, int64_t to_step, int64_t to_line, int64_t count) {
+void G_pass(const T* matrix, const T* from, int64_t step, int64_t line, T* to, int64_t to_step, int64_t to_line, int64_t count) {
     constexpr int Z = N % 2 == 0;
     for (int64_t c = 0; c < count; ++c, from += line, to += to_line) {
         Vec<T> x[R];
@@ -56,9 +61,9 @@ void spread_pass(const T* matrix, const T* from, int64_t step, int64_t line, T* 
     }
 }
 
-// n -> R: the transpose of `spread_pass`; the matrix is R x n.
+// A^T: the transpose of `G_pass`. The matrix is R x n.
 template <class T, int N, int R>
-void collect_pass(const T* matrix, const T* from, int64_t step, int64_t line, T* to, int64_t to_step, int64_t to_line, int64_t count) {
+void AT_pass(const T* matrix, const T* from, int64_t step, int64_t line, T* to, int64_t to_step, int64_t to_line, int64_t count) {
     constexpr int Z = N % 2 == 0, P = (N - 1) / 2;
     for (int64_t c = 0; c < count; ++c, from += line, to += to_line) {
         Vec<T> even[P + 1], odd[P + 1];
@@ -80,26 +85,26 @@ void collect_pass(const T* matrix, const T* from, int64_t step, int64_t line, T*
 
 constexpr int kMostPoints = 8;
 
-template <class T, int N = kMostPoints> Pass<T> data_of(int64_t n) {
+template <class T, int N = kMostPoints> Pass<T> BT_pass_of(int64_t n) {
     if constexpr (N > 3) {
-        if (n < N) return data_of<T, N - 1>(n);
+        if (n < N) return BT_pass_of<T, N - 1>(n);
     }
-    return data_pass<T, N>;
+    return BT_pass<T, N>;
 }
 
-template <class T, bool Spread, int N, int R> Pass<T> ends_of_points(int64_t r) {
+template <class T, bool IsG, int N, int R> Pass<T> G_or_AT_pass_of_points(int64_t r) {
     if constexpr (R > 2) {
-        if (r < R) return ends_of_points<T, Spread, N, R - 1>(r);
+        if (r < R) return G_or_AT_pass_of_points<T, IsG, N, R - 1>(r);
     }
-    if constexpr (Spread) return spread_pass<T, N, R>;
-    return collect_pass<T, N, R>;
+    if constexpr (IsG) return G_pass<T, N, R>;
+    return AT_pass<T, N, R>;
 }
 
-template <class T, bool Spread, int N = kMostPoints> Pass<T> ends_of(int64_t n, int64_t r) {
+template <class T, bool IsG, int N = kMostPoints> Pass<T> G_or_AT_pass_of(int64_t n, int64_t r) {
     if constexpr (N > 3) {
-        if (n < N) return ends_of<T, Spread, N - 1>(n, r);
+        if (n < N) return G_or_AT_pass_of<T, IsG, N - 1>(n, r);
     }
-    return ends_of_points<T, Spread, N, N - 1>(r);
+    return G_or_AT_pass_of_points<T, IsG, N, N - 1>(r);
 }
 
 }  // namespace NINEFOLD_NS

@@ -1,5 +1,5 @@
-// Convolutions by short products of polynomials. A block of tiles is transformed into X[point][tile][channel], multiplied point by
-// point with the transformed kernel, and transformed back before the next block, so that nothing but the kernel leaves the cache.
+// Winograd's convolution. A block of tiles is transformed (B^T) into X[point][tile][channel]. It is multiplied point by point with the
+// transformed kernel U (G). The products M are transformed back (A^T) before the next block: only the kernel leaves the cache.
 // Vectors run over channels in both memory formats: contiguous rows are transposed while they are staged and written.
 #ifdef _OPENMP
 #include <omp.h>
@@ -33,7 +33,7 @@ template <class T> struct Engine {
         n_blocks = p.groups;
         blocks[0] = ceil_div(p.batch, p.block[0]);
         for (int d = 0; d < 3; ++d) {
-            const ToomAxis& a = p.axis[d];
+            const WinogradAxis& a = p.axis[d];
             block_tiles.n[d] = p.block[d + 1];
             seen_tiles.n[d] = p.block[d + 1] + (a.pieces - 1) * a.shift;
             tiles *= block_tiles.n[d], seen *= seen_tiles.n[d];
@@ -41,53 +41,53 @@ template <class T> struct Engine {
         }
         for (int64_t b : blocks) n_blocks *= b;
         out_block = round_up(p.out_block, W);
-        x_row = apart(round_up(p.ins, L)), x_plane = line_of<T>(seen * x_row);
-        m_row = round_up(least(out_block, p.outs), L), m_plane = line_of<T>(tiles * m_row);
-        g_row = apart(round_up(p.outs, L)), g_plane = line_of<T>(tiles * g_row);
+        x_row = pad_row_for_cache_sets(round_up(p.ins, L)), x_plane = pad_stride_for_cache_sets<T>(seen * x_row);
+        m_row = round_up(min(out_block, p.outs), L), m_plane = pad_stride_for_cache_sets<T>(tiles * m_row);
+        g_row = pad_row_for_cache_sets(round_up(p.outs, L)), g_plane = pad_stride_for_cache_sets<T>(tiles * g_row);
         w_row = round_up(p.ins, L), w_size = n_points * n_pieces * p.outs * w_row;
-        u_plane = line_of<T>(panels * summands * W);
-        const ToomAxis &z = p.axis[0], &y = p.axis[1], &x = p.axis[2];
+        u_plane = pad_stride_for_cache_sets<T>(panels * summands * W);
+        const WinogradAxis &z = p.axis[0], &y = p.axis[1], &x = p.axis[2];
         int64_t row = (seen_tiles.n[2] - 1) * x.m + x.n;
-        stage = most(z.n * y.n * row * L, L * n_pieces * z.r * y.r * x.r + L * n_taps);
+        stage = max(z.n * y.n * row * L, L * n_pieces * z.r * y.r * x.r + L * n_taps);
         matrix_size = 0;
-        for (const ToomAxis& a : p.axis) matrix_size += a.n * a.n + 2 * a.n * a.r + 2 * a.n * a.m;
-        matrix_size = line_of<T>(matrix_size);
+        for (const WinogradAxis& a : p.axis) matrix_size += a.n * a.n + 2 * a.n * a.r + 2 * a.n * a.m;
+        matrix_size = pad_stride_for_cache_sets<T>(matrix_size);
     }
 
-    // Rows that are many pages' lines apart would share few sets of the nearest cache.
-    static int64_t apart(int64_t row) { return row * int64_t(sizeof(T)) % 256 == 0 ? row + 64 / int64_t(sizeof(T)) : row; }
+    // Rows whose strides are multiples of 256 bytes would share few sets of the L1 cache.
+    static int64_t pad_row_for_cache_sets(int64_t row) { return row * int64_t(sizeof(T)) % 256 == 0 ? row + 64 / int64_t(sizeof(T)) : row; }
 
     int64_t kernel_size() const { return p.groups * n_points * u_plane; }
     int64_t offsets_size() const { return (tiles + n_pieces) * 8 / int64_t(sizeof(T)); }
     int64_t thread_size(bool weights) const {
         int64_t size = n_points * x_plane + stage + kRoom + offsets_size() + (weights ? n_points * g_plane : n_points * m_plane);
-        return line_of<T>(size);
+        return pad_stride_for_cache_sets<T>(size);
     }
     size_t scratch(bool weights, bool kept) const {
         int64_t size = matrix_size + p.threads * thread_size(weights);
-        size += weights ? parts() * line_of<T>(w_size * p.groups) : kept ? 0 : kernel_size();
+        size += weights ? parts() * pad_stride_for_cache_sets<T>(w_size * p.groups) : kept ? 0 : kernel_size();
         return size_t(size) * sizeof(T);
     }
-    // In map g: threads that share tiles; the others share output channels.
-    int64_t parts() const { return most(1, p.threads / p.split); }
+    // In backward_weights: threads that share tiles; the others share output channels.
+    int64_t parts() const { return max(1, p.threads / p.split); }
 
     Matrices<T> matrices(T* room, bool weights) const {
         Matrices<T> all;
         for (int d = 0; d < 3; ++d) {
-            const ToomAxis& a = p.axis[d];
+            const WinogradAxis& a = p.axis[d];
             for (int k = 0; k < 3; ++k) all.pass[d][k] = nullptr;
             if (a.n == 1) continue;
             const int64_t spread = weights ? a.m : a.r, collect = weights ? a.r : a.m;
-            const double* from[3] = {a.data, a.spread[weights], a.collect[weights]};
+            const double* from[3] = {a.BT, a.G[weights], a.AT[weights]};
             const int64_t size[3] = {a.n * a.n, a.n * spread, a.n * collect};
             for (int k = 0; k < 3; ++k) {
                 all.at[d][k] = room;
                 for (int64_t j = 0; j < size[k]; ++j) room[j] = T(from[k][j]);
                 room += size[k];
             }
-            all.pass[d][0] = data_of<T>(a.n);
-            all.pass[d][1] = ends_of<T, true>(a.n, spread);
-            all.pass[d][2] = ends_of<T, false>(a.n, collect);
+            all.pass[d][0] = BT_pass_of<T>(a.n);
+            all.pass[d][1] = G_or_AT_pass_of<T, true>(a.n, spread);
+            all.pass[d][2] = G_or_AT_pass_of<T, false>(a.n, collect);
         }
         return all;
     }
@@ -103,7 +103,7 @@ template <class T> struct Engine {
     int64_t tap(const int64_t* q, const int64_t* j) const {
         int64_t at = 0;
         for (int d = 0; d < 3; ++d) {
-            const ToomAxis& a = p.axis[d];
+            const WinogradAxis& a = p.axis[d];
             int64_t t = q[d] * a.r + j[d];
             if (t >= a.taps) return -1;
             at = at * a.taps + (p.flip ? a.taps - 1 - t : t);
@@ -118,7 +118,7 @@ template <class T> struct Engine {
         const int64_t stride[3] = {size.n[1] * size.n[2] * L, size.n[2] * L, L};
         const int64_t to_stride[3] = {point.n[1] * point.n[2] * u_plane, point.n[2] * u_plane, u_plane};
         for (int v = 0; v < kVectors; ++v) {
-            const int64_t o = panel * W + v * L, lanes = least(L, p.outs - o);
+            const int64_t o = panel * W + v * L, lanes = min(L, p.outs - o);
             for (int64_t i = i0; i < i1; ++i) {
                 T* to = U + panel * summands * W + i * W + v * L;
                 if (lanes <= 0) {
@@ -148,7 +148,7 @@ template <class T> struct Engine {
     NINEFOLD_INLINE static void stage_line(const T* from, int64_t step, int64_t channel, int64_t lanes, const Positions& at, int64_t first, int64_t columns, T* to) {
         const Run *run = at.of(first), *end = at.runs + at.n_runs;
         for (int64_t c = 0; c < columns; ++run) {
-            const int64_t behind = run == end ? columns : least(columns, run->to + run->count - first);
+            const int64_t behind = run == end ? columns : min(columns, run->to + run->count - first);
             if (run == end || run->from < 0) {
                 for (; c < behind; ++c) store(to + c * L, Vec<T>{});
             } else if (run->step == 1) {
@@ -169,7 +169,7 @@ template <class T> struct Engine {
         for (int d = 3; d >= 0; --d) {
             const int64_t total = d ? p.axis[d - 1].tiles : p.batch;
             b.first[d] = index % blocks[d] * p.block[d];
-            b.count[d] = least(p.block[d], total - b.first[d]);
+            b.count[d] = min(p.block[d], total - b.first[d]);
             index /= blocks[d];
         }
         b.group = index;
@@ -185,7 +185,7 @@ template <class T> struct Engine {
         const Positions* table[3];
         int64_t start[3];
         for (int d = 0; d < 3; ++d) {
-            const ToomAxis& a = p.axis[d];
+            const WinogradAxis& a = p.axis[d];
             count.n[d] = b.count[d + 1] + (grad ? 0 : (a.pieces - 1) * a.shift);
             table[d] = grad ? &a.target : &a.source;
             start[d] = b.first[d + 1] * a.m;
@@ -199,7 +199,7 @@ template <class T> struct Engine {
             for (int64_t z = 0; z < count.n[0]; ++z)
                 for (int64_t y = 0; y < count.n[1]; ++y, at += count.n[2])
                     for (int64_t i = 0; i < channels; i += L) {
-                        const int64_t lanes = least(L, channels - i);
+                        const int64_t lanes = min(L, channels - i);
                         const T* base = group + n * image + i * channel;
                         for (int64_t dz = 0; dz < size.n[0]; ++dz) {
                             const int64_t sz = (*table[0])[start[0] + z * p.axis[0].m + dz];
@@ -222,12 +222,12 @@ template <class T> struct Engine {
     void backward(const Matrices<T>& all, const Place& b, const T* M, int64_t o, int64_t channels, const T* bias, T* out, T* staged, T* room,
                   Vec<T>& spoilt) const {
         const Shape size = tile(p);
-        const ToomAxis &az = p.axis[0], &ay = p.axis[1], &ax = p.axis[2];
-        const int64_t columns = b.count[3] * ax.m, kept = least(columns, ax.size - b.first[3] * ax.m);
+        const WinogradAxis &az = p.axis[0], &ay = p.axis[1], &ax = p.axis[2];
+        const int64_t columns = b.count[3] * ax.m, kept = min(columns, ax.size - b.first[3] * ax.m);
         const int64_t in_stride[3] = {point.n[1] * point.n[2] * m_plane, point.n[2] * m_plane, m_plane};
         const int64_t to_stride[3] = {size.n[1] * columns * L, columns * L, L};
         for (int64_t i = 0; i < channels; i += L) {
-            const int64_t lanes = least(L, channels - i), channel = b.group * p.outs + o + i;
+            const int64_t lanes = min(L, channels - i), channel = b.group * p.outs + o + i;
             Vec<T> add{};
             if (bias != nullptr)
                 for (int64_t l = 0; l < lanes; ++l) add[l] = bias[channel + l];
@@ -267,14 +267,14 @@ template <class T> struct Engine {
 
     // M[point][tile][channel] = sum over pieces and inputs, for channels [o, o + channels).
     void multiply(const T* X, const T* U, T* M, int64_t count, const int64_t* row, const int64_t* shift, int64_t o, int64_t channels) const {
-        const int64_t length = least(p.ins, kChunk), together = most(1, kChunk / p.ins);
+        const int64_t length = min(p.ins, kChunk), together = max(1, kChunk / p.ins);
         for (int64_t k = 0; k < n_points; ++k)
             for (int64_t q = 0; q < n_pieces; q += together)
                 for (int64_t i = 0; i < p.ins; i += length) {
-                    const Segments over{shift + q, least(together, n_pieces - q), least(length, p.ins - i)};
+                    const Segments over{shift + q, min(together, n_pieces - q), min(length, p.ins - i)};
                     for (int64_t c = 0; c < channels; c += W) {
                         const T* panel = U + k * u_plane + (o + c) / W * summands * W + (q * p.ins + i) * W;
-                        const int64_t vectors = least(kVectors, ceil_div(channels - c, L));
+                        const int64_t vectors = min(kVectors, ceil_div(channels - c, L));
                         for (int64_t t = 0; t < count; t += kRows)
                             product_of<T>(count - t, vectors, X + k * x_plane + i, row + t, over, panel, M + k * m_plane + t * m_row + c, m_row, q + i > 0);
                     }
@@ -283,12 +283,12 @@ template <class T> struct Engine {
 
     void prepare(const T* weight, T* U, T* matrix_room, T* room, int64_t threads) const {
         const Matrices<T> all = matrices(matrix_room, false);
-        const int64_t each = most(1, ceil_div(p.ins, 8)), cuts = ceil_div(p.ins, each);
+        const int64_t each = max(1, ceil_div(p.ins, 8)), cuts = ceil_div(p.ins, each);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
         for (int64_t job = 0; job < p.groups * panels * cuts; ++job) {
             const int64_t thread = thread_number(), group = job / (panels * cuts), panel = job / cuts % panels, i = job % cuts * each;
             T* mine = room + thread * thread_size(false);
-            kernel(all, weight + group * p.w_group, U + group * n_points * u_plane, panel, i, least(p.ins, i + each), mine, mine + stage);
+            kernel(all, weight + group * p.w_group, U + group * n_points * u_plane, panel, i, min(p.ins, i + each), mine, mine + stage);
         }
     }
 
@@ -318,13 +318,13 @@ template <class T> struct Engine {
             T *mine = room + thread_number() * thread_size(false), *transforms = mine + stage, *X = transforms + kRoom;
             T* M = X + n_points * x_plane;
             int64_t *row = reinterpret_cast<int64_t*>(M + n_points * m_plane), *shift = row + tiles;
-            const int64_t first = job % p.split * share, end = least(p.outs, first + share);
+            const int64_t first = job % p.split * share, end = min(p.outs, first + share);
             if (first >= end) continue;
             const int64_t count = offsets(b, row, shift);
             Vec<T> spoilt{};
             forward(all, b, in, false, X, mine, transforms);
             for (int64_t o = first; o < end; o += out_block) {
-                const int64_t channels = least(out_block, end - o);
+                const int64_t channels = min(out_block, end - o);
                 multiply(X, U + b.group * n_points * u_plane, M, count, row, shift, o, channels);
                 backward(all, b, M, o, channels, bias, out, mine, transforms, spoilt);
             }
@@ -358,7 +358,7 @@ template <class T> struct Engine {
                 for (int64_t q = 0; q < n_pieces; ++q)
                     for (int64_t i = 0; i < p.ins; i += W)
                         for (int64_t o = first; o < end; o += kRows)
-                            outer_of<T>(end - o, least(kVectors, ceil_div(p.ins - i, L)), G + k * g_plane + o, g_row, X + k * x_plane + shift[q] + i,
+                            outer_of<T>(end - o, min(kVectors, ceil_div(p.ins - i, L)), G + k * g_plane + o, g_row, X + k * x_plane + shift[q] + i,
                                         row, count, D + (((group * n_points + k) * n_pieces + q) * p.outs + o) * w_row + i, w_row, add);
         }
     }
@@ -393,18 +393,18 @@ template <class T> struct Engine {
                                 if (t >= 0) store(raw + t * L, load(c));
                             }
                 }
-        scatter<T>(raw, L, Vec<T>{}, -T(__builtin_inf()), weight + group * p.w_group + o * p.w_out + i * p.w_in, p.w_in, least(L, p.ins - i), p.w_tap, n_taps);
+        scatter<T>(raw, L, Vec<T>{}, -T(__builtin_inf()), weight + group * p.w_group + o * p.w_out + i * p.w_in, p.w_in, min(L, p.ins - i), p.w_tap, n_taps);
     }
 
-    void weigh(const T* in, const T* grad, T* weight, T* scratch) const {
+    void backward_weights(const T* in, const T* grad, T* weight, T* scratch) const {
         const Matrices<T> all = matrices(scratch, true);
         T *room = scratch + matrix_size, *sums = room + p.threads * thread_size(true);
-        const int64_t n = parts(), size = line_of<T>(w_size * p.groups), share = round_up(ceil_div(p.outs, p.split), kRows);
+        const int64_t n = parts(), size = pad_stride_for_cache_sets<T>(w_size * p.groups), share = round_up(ceil_div(p.outs, p.split), kRows);
 #pragma omp parallel num_threads(p.threads) if (p.threads > 1)
         {
 #pragma omp for schedule(static, 1)
             for (int64_t job = 0; job < n * p.split; ++job) {
-                const int64_t part = job / p.split, first = job % p.split * share, end = least(p.outs, first + share);
+                const int64_t part = job / p.split, first = job % p.split * share, end = min(p.outs, first + share);
                 T* mine = room + thread_number() * thread_size(true);
                 if (first < end) sum(all, in, grad, sums + part * size, n_blocks * part / n, n_blocks * (part + 1) / n, first, end, mine);
             }
@@ -430,8 +430,8 @@ bool run_of(const Winograd& p, const void* in, const void* weight, const void* k
     return Engine<T>(p).run(static_cast<const T*>(in), static_cast<const T*>(weight), static_cast<const T*>(kept), static_cast<const T*>(bias),
                      static_cast<T*>(out), reinterpret_cast<T*>(scratch));
 }
-template <class T> void weigh_of(const Winograd& p, const void* in, const void* grad, void* weight, char* scratch) {
-    Engine<T>(p).weigh(static_cast<const T*>(in), static_cast<const T*>(grad), static_cast<T*>(weight), reinterpret_cast<T*>(scratch));
+template <class T> void backward_weights_of(const Winograd& p, const void* in, const void* grad, void* weight, char* scratch) {
+    Engine<T>(p).backward_weights(static_cast<const T*>(in), static_cast<const T*>(grad), static_cast<T*>(weight), reinterpret_cast<T*>(scratch));
 }
 
 bool wide_type(const Winograd& p) { return p.type == Type::float64; }
@@ -450,7 +450,7 @@ const WinogradKernels winograd = {
         return (wide_type(p) ? run_of<double> : run_of<float>)(p, in, weight, kept, bias, out, scratch);
     },
     [](const Winograd& p, const void* in, const void* grad, void* weight, char* scratch) {
-        (wide_type(p) ? weigh_of<double> : weigh_of<float>)(p, in, grad, weight, scratch);
+        (wide_type(p) ? backward_weights_of<double> : backward_weights_of<float>)(p, in, grad, weight, scratch);
     },
 };
 

@@ -1,23 +1,23 @@
-// A convolution by short products of polynomials, axis by axis: what the kernels of winograd.cpp take.
+// The plan of a Winograd convolution, axis by axis.
 #pragma once
 #include "common/types.hpp"
 
 namespace ninefold {
 
 // One axis: tiles of m outputs, pieces of r taps, n = m + r - 1 points. Piece q reads the tile `q * shift` tiles on.
-struct ToomAxis {
+struct WinogradAxis {
     int64_t m, r, n;
     int64_t taps, pieces, shift;
     int64_t tiles, size;        // tiles that cover the outputs, and outputs
     Positions source;           // of the input, at each staged position
     Positions target;           // of the output, at each output of the tiles
-    const double* data;         // n x n
-    const double* spread[2];    // n x r for kernels, n x m for outputs (map g)
-    const double* collect[2];   // m x n for outputs, r x n for kernels (map g)
+    const double* BT;           // n x n, for the data
+    const double* G[2];         // n x r for kernels, n x m for outputs (backward_weights)
+    const double* AT[2];        // m x n for outputs, r x n for kernels (backward_weights)
 };
 
 struct Winograd {
-    ToomAxis axis[3];
+    WinogradAxis axis[3];
     int64_t batch, groups, ins, outs;  // channels per group
     int64_t in_n, in_c, in[3];
     int64_t out_n, out_c, out[3];
@@ -37,7 +37,7 @@ struct WinogradKernels {
     void (*prepare)(const Winograd&, const void* weight, void* kept, char* scratch);
     // whether all of the result is finite, before the bias
     bool (*run)(const Winograd&, const void* in, const void* weight, const void* kept, const void* bias, void* out, char* scratch);
-    void (*weigh)(const Winograd&, const void* in, const void* grad, void* weight, char* scratch);
+    void (*backward_weights)(const Winograd&, const void* in, const void* grad, void* weight, char* scratch);
 };
 
 }  // namespace ninefold

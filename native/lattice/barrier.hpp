@@ -10,7 +10,7 @@
 
 namespace ninefold {
 
-class Meeting {
+class Barrier {
 public:
     // Returns when `threads` have called it; what they wrote before is seen after.
     void wait(int64_t threads);
@@ -22,7 +22,7 @@ private:
     std::atomic<int64_t> met_{0};
 };
 
-// Calls work(me, size, meeting) on `threads` threads, this one among them, or as many as the system gives; it must not throw.
-void on_threads(int64_t threads, const std::function<void(int64_t me, int64_t size, Meeting& meeting)>& work);
+// Calls work(me, size, barrier) on `threads` threads, this one among them, or as many as the system gives; it must not throw.
+void run_on_threads(int64_t threads, const std::function<void(int64_t me, int64_t size, Barrier& barrier)>& work);
 
 }  // namespace ninefold

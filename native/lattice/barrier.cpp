@@ -1,4 +1,4 @@
-#include "lattice/meeting.hpp"
+#include "lattice/barrier.hpp"
 
 #include <exception>
 #include <future>
@@ -11,7 +11,7 @@ namespace ninefold {
 
 constexpr int kLooks = 2000;  // some microseconds: what threads of equal work are apart where nothing else runs
 
-void Meeting::wait(int64_t threads) {
+void Barrier::wait(int64_t threads) {
     const int64_t met = met_.load(std::memory_order_relaxed);
     {
         std::lock_guard<std::mutex> lock(mutex_);
@@ -28,20 +28,20 @@ void Meeting::wait(int64_t threads) {
     all_here_.wait(lock, [&] { return met_.load(std::memory_order_acquire) != met; });
 }
 
-void meet(Meeting& meeting, int64_t threads) { meeting.wait(threads); }
+void wait_at(Barrier& barrier, int64_t threads) { barrier.wait(threads); }
 
-void on_threads(int64_t threads, const std::function<void(int64_t, int64_t, Meeting&)>& work) {
-    Meeting meeting;
+void run_on_threads(int64_t threads, const std::function<void(int64_t, int64_t, Barrier&)>& work) {
+    Barrier barrier;
     std::vector<std::thread> others;
     others.reserve(size_t(threads));
     std::promise<int64_t> size;  // known once all have started
     const std::shared_future<int64_t> known = size.get_future().share();
     try {
-        for (int64_t me = 1; me < threads; ++me) others.emplace_back([&work, &meeting, known, me] { work(me, known.get(), meeting); });
+        for (int64_t me = 1; me < threads; ++me) others.emplace_back([&work, &barrier, known, me] { work(me, known.get(), barrier); });
     } catch (const std::exception&) {  // no more threads, or no memory for one
     }
     size.set_value(int64_t(others.size()) + 1);
-    work(0, int64_t(others.size()) + 1, meeting);
+    work(0, int64_t(others.size()) + 1, barrier);
     for (std::thread& other : others) other.join();
 }
 
