@@ -27,6 +27,7 @@ test: $(STAMP)  ## all tests, shared out to as many processes as there are proce
 check: $(STAMP)  ## style, types, the order of imports, and every example in a docstring
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror native/*/*.[ch]pp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
@@ -83,6 +84,7 @@ changelog: $(RELEASE)/.installed  ## gather changes/ into CHANGELOG.md; VERSION=
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i native/*/*.[ch]pp
 
 clean:
 	rm -rf .venv .venv-torch* .venv-release demo-output build dist

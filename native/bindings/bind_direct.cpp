@@ -12,9 +12,9 @@
 #include "common/arena.hpp"
 #include "common/direct_problem.hpp"
 #include "common/fork.hpp"
+#include "common/runs.hpp"
 #include "dispatch/isa.hpp"
 #include "dispatch/kernels.hpp"
-#include "common/runs.hpp"
 
 namespace nb = nanobind;
 using namespace ninefold;
@@ -52,8 +52,9 @@ public:
     // channels: batch, groups, ins, outs per group; in_: strides n, c, z, y, x; out: the same, then jumps along z, y, x;
     // weight: strides of group, output, input; edges: none, or a table's first, channel, place, shared;
     // staged: positions along z, y, x, then steps along z and y; runs: what stands at them, per axis.
-    void add(const Ints& channels, const Ints& in, const Ints& out, const Ints& weight, const std::vector<Ints>& edges, const Ints& staged,
-             const std::vector<RunLists>& runs, const LineOf& z, const LineOf& y, const std::vector<LineOf>& x, bool in_place) {
+    void add(const Ints& channels, const Ints& in, const Ints& out, const Ints& weight, const std::vector<Ints>& edges,
+             const Ints& staged, const std::vector<RunLists>& runs, const LineOf& z, const LineOf& y,
+             const std::vector<LineOf>& x, bool in_place) {
         auto held = std::make_unique<Held>();
         held->tables.reserve(2 * (x.size() + 2));  // tables must not move: lines point into them
         for (int k = 0; k < 3; ++k) held->runs[k] = runs_of(runs.at(k));
@@ -72,7 +73,8 @@ public:
         held->edges = edges;
         if (!edges.empty()) {
             const Ints& first = held->edges.at(0);
-            d.edges = {int64_t(first.size()) - 1, 0, first.data(), held->edges.at(1).data(), held->edges.at(2).data(), held->edges.at(3).data()};
+            d.edges = {int64_t(first.size()) - 1, 0, first.data(), held->edges.at(1).data(), held->edges.at(2).data(),
+                       held->edges.at(3).data()};
             for (size_t k = 0; k + 1 < first.size(); ++k) d.edges.most = std::max(d.edges.most, first[k + 1] - first[k]);
         }
         for (int k = 0; k < 2; ++k) d.source[k] = positions_of(held->runs[k]);
@@ -98,10 +100,8 @@ public:
             if (after_fork()) d.threads = 1;
             d.floor = relu ? 0.0 : -std::numeric_limits<double>::infinity();
             auto at = [](uintptr_t address) { return reinterpret_cast<void*>(address); };
-            if (weights_)
-                kernels_.direct_backward_weights(d, at(a), at(b), at(out), scratch.data());
-            else
-                kernels_.direct_forward(d, at(a), at(b), at(bias), at(out), scratch.data());
+            if (weights_) kernels_.direct_backward_weights(d, at(a), at(b), at(out), scratch.data());
+            else kernels_.direct_forward(d, at(a), at(b), at(bias), at(out), scratch.data());
         }
     }
 
@@ -118,8 +118,10 @@ private:
 
 void bind_direct(nb::module_& m) {
     nb::class_<DirectPlan>(m, "DirectPlan", "Correlations that make one map by direct summation.")
-        .def(nb::init<const std::string&, int, int64_t, bool>(), nb::arg("isa"), nb::arg("kind"), nb::arg("threads"), nb::arg("weights"))
+        .def(nb::init<const std::string&, int, int64_t, bool>(), nb::arg("isa"), nb::arg("kind"), nb::arg("threads"),
+             nb::arg("weights"))
         .def("add", &DirectPlan::add)
         .def_prop_ro("scratch", &DirectPlan::scratch)
-        .def("__call__", &DirectPlan::call, nb::arg("a"), nb::arg("b"), nb::arg("bias"), nb::arg("out"), nb::arg("relu") = false, nb::call_guard<nb::gil_scoped_release>());
+        .def("__call__", &DirectPlan::call, nb::arg("a"), nb::arg("b"), nb::arg("bias"), nb::arg("out"), nb::arg("relu") = false,
+             nb::call_guard<nb::gil_scoped_release>());
 }

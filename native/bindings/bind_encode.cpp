@@ -6,10 +6,10 @@
 #include <algorithm>
 
 #include "common/arena.hpp"
-#include "encode/encode.hpp"
 #include "common/fork.hpp"
 #include "dispatch/isa.hpp"
 #include "dispatch/kernels.hpp"
+#include "encode/encode.hpp"
 
 namespace nb = nanobind;
 using namespace ninefold;
@@ -20,14 +20,15 @@ using Ints = std::vector<int64_t>;
 
 class EncodePlan {
 public:
-    // sizes: channels, height, width, kernel height and width, stride, values, atoms; addresses: of the mean (values), of the matrix
-    // (values, values) or 0, of the dictionary (atoms, values); numbers: contrast, alpha; regions: four numbers each.
+    // sizes: channels, height, width, kernel height and width, stride, values, atoms; addresses: of the mean (values), of the
+    // matrix (values, values) or 0, of the dictionary (atoms, values); numbers: contrast, alpha; regions: four numbers each.
     EncodePlan(const std::string& isa, int code, int64_t threads, const Ints& sizes, const std::vector<uintptr_t>& addresses,
                const std::vector<double>& numbers, const Ints& regions)
         : kernels_(*kernels_named(isa).encode), regions_(regions) {
         Encode& d = encode_;
         d.channels = sizes.at(0), d.height = sizes.at(1), d.width = sizes.at(2);
-        d.kernel[0] = sizes.at(3), d.kernel[1] = sizes.at(4), d.stride = sizes.at(5), d.values = sizes.at(6), d.atoms = sizes.at(7);
+        d.kernel[0] = sizes.at(3), d.kernel[1] = sizes.at(4), d.stride = sizes.at(5), d.values = sizes.at(6),
+        d.atoms = sizes.at(7);
         d.rows = (d.height - d.kernel[0]) / d.stride + 1, d.columns = (d.width - d.kernel[1]) / d.stride + 1;
         d.contrast = float(numbers.at(0)), d.alpha = float(numbers.at(1));
         d.code = Code(code), d.threads = threads, d.regions = int64_t(regions_.size()) / 4;
@@ -72,6 +73,7 @@ private:
 
 void bind_encode(nb::module_& m) {
     nb::class_<EncodePlan>(m, "EncodePlan", "Patches of images compared with a dictionary, encoded, and summed over regions.")
-        .def(nb::init<const std::string&, int, int64_t, const Ints&, const std::vector<uintptr_t>&, const std::vector<double>&, const Ints&>())
+        .def(nb::init<const std::string&, int, int64_t, const Ints&, const std::vector<uintptr_t>&, const std::vector<double>&,
+                      const Ints&>())
         .def("run", &EncodePlan::run, nb::call_guard<nb::gil_scoped_release>());
 }

@@ -7,10 +7,10 @@
 
 #include "common/arena.hpp"
 #include "common/fork.hpp"
-#include "implicit/implicit.hpp"
+#include "common/runs.hpp"
 #include "dispatch/isa.hpp"
 #include "dispatch/kernels.hpp"
-#include "common/runs.hpp"
+#include "implicit/implicit.hpp"
 
 namespace nb = nanobind;
 using namespace ninefold;
@@ -22,16 +22,19 @@ using Integers = std::vector<int64_t>;
 class ImplicitPlan {
 public:
     // Per axis z, y, x: outputs, taps, first, step, tap, every, as ImplicitAxis has them; and the runs of its source.
-    ImplicitPlan(const std::string& isa, const std::vector<Integers>& axes, const std::vector<RunLists>& runs, const Integers& numbers, int64_t type)
+    ImplicitPlan(const std::string& isa, const std::vector<Integers>& axes, const std::vector<RunLists>& runs,
+                 const Integers& numbers, int64_t type)
         : kernels_(kernels_named(isa).implicit) {
         for (size_t d = 0; d < 3; ++d) {
             const Integers& a = axes.at(d);
             runs_[d] = runs_of(runs.at(d));
             plan_.axis[d] = ImplicitAxis{a.at(0), a.at(1), a.at(2), a.at(3), a.at(4), a.at(5), positions_of(runs_[d])};
         }
-        int64_t* fields[] = {&plan_.batch, &plan_.groups, &plan_.ins, &plan_.outs, &plan_.in_n, &plan_.in_c, plan_.in, plan_.in + 1, plan_.in + 2,
-                             &plan_.out_n, &plan_.out_c, &plan_.out_p, &plan_.w_group, &plan_.w_out, &plan_.w_in, &plan_.w_tap, &plan_.flip,
-                             &plan_.plain, &plan_.small_spatial, &plan_.seen, &plan_.rows, &plan_.block, &plan_.split, &plan_.threads};
+        int64_t* fields[] = {&plan_.batch, &plan_.groups, &plan_.ins,     &plan_.outs,          &plan_.in_n,
+                             &plan_.in_c,  plan_.in,      plan_.in + 1,   plan_.in + 2,         &plan_.out_n,
+                             &plan_.out_c, &plan_.out_p,  &plan_.w_group, &plan_.w_out,         &plan_.w_in,
+                             &plan_.w_tap, &plan_.flip,   &plan_.plain,   &plan_.small_spatial, &plan_.seen,
+                             &plan_.rows,  &plan_.block,  &plan_.split,   &plan_.threads};
         for (size_t k = 0; k < std::size(fields); ++k) *fields[k] = numbers.at(k);
         plan_.type = static_cast<Type>(type);
     }
@@ -74,7 +77,7 @@ void bind_implicit(nb::module_& m) {
         .def("kernel_bytes", &ImplicitPlan::kernel_bytes)
         .def("scratch", &ImplicitPlan::scratch)
         .def("prepare", &ImplicitPlan::prepare, released())
-        .def("run", &ImplicitPlan::run, nb::arg("data"), nb::arg("weight"), nb::arg("kept"), nb::arg("bias"), nb::arg("out"), nb::arg("relu") = false,
-             released())
+        .def("run", &ImplicitPlan::run, nb::arg("data"), nb::arg("weight"), nb::arg("kept"), nb::arg("bias"), nb::arg("out"),
+             nb::arg("relu") = false, released())
         .def("weigh", &ImplicitPlan::backward_weights, released());
 }

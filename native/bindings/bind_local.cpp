@@ -5,10 +5,10 @@
 
 #include "common/arena.hpp"
 #include "common/fork.hpp"
+#include "common/runs.hpp"
 #include "dispatch/isa.hpp"
 #include "dispatch/kernels.hpp"
 #include "unshared/unshared.hpp"
-#include "common/runs.hpp"
 
 namespace nb = nanobind;
 using namespace ninefold;
@@ -20,11 +20,11 @@ using Ints = std::vector<int64_t>;
 class LocalPlan {
 public:
     // channels: batch, groups, ins, outs per group; in: strides n, c, z, y, x, then sizes; out: strides n, c, position;
-    // every other list is per axis z, y, x: what stands at the extended positions, how many these are, outputs, where the first one
-    // starts, steps between them, the stored period.
-    LocalPlan(const std::string& isa, int map, int type, int64_t threads, int64_t cut, const Ints& channels, const Ints& in, const Ints& out,
-              const std::vector<RunLists>& runs, const Ints& extended, const Ints& outputs, const Ints& first, const Ints& step,
-              const Ints& period, const Ints& taps, const Ints& dilation)
+    // every other list is per axis z, y, x: what stands at the extended positions, how many these are, outputs, where the first
+    // one starts, steps between them, the stored period.
+    LocalPlan(const std::string& isa, int map, int type, int64_t threads, int64_t cut, const Ints& channels, const Ints& in,
+              const Ints& out, const std::vector<RunLists>& runs, const Ints& extended, const Ints& outputs, const Ints& first,
+              const Ints& step, const Ints& period, const Ints& taps, const Ints& dilation)
         : kernels_(kernels_named(isa)) {
         Unshared& d = local_;
         d.map = UnsharedMap(map), d.type = Type(type), d.threads = threads, d.cut = cut;
@@ -39,7 +39,8 @@ public:
         const int64_t row = d.extended[2], plane = row * d.extended[1];
         for (int64_t z = 0; z < taps.at(0); ++z)
             for (int64_t y = 0; y < taps.at(1); ++y)
-                for (int64_t x = 0; x < taps.at(2); ++x) at_.push_back(z * dilation.at(0) * plane + y * dilation.at(1) * row + x * dilation.at(2));
+                for (int64_t x = 0; x < taps.at(2); ++x)
+                    at_.push_back(z * dilation.at(0) * plane + y * dilation.at(1) * row + x * dilation.at(2));
         d.positions = outputs.at(0) * outputs.at(1) * outputs.at(2), d.taps = int64_t(at_.size());
         d.kernels = period.at(0) * period.at(1) * period.at(2);
         d.run = dilation.at(2) == 1 ? taps.at(2) : 1;
@@ -81,7 +82,9 @@ private:
 
 void bind_local(nb::module_& m) {
     nb::class_<LocalPlan>(m, "LocalPlan", "One map of a layer with kernels of its own at every position.")
-        .def(nb::init<const std::string&, int, int, int64_t, int64_t, const Ints&, const Ints&, const Ints&, const std::vector<RunLists>&, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&>())
+        .def(nb::init<const std::string&, int, int, int64_t, int64_t, const Ints&, const Ints&, const Ints&,
+                      const std::vector<RunLists>&, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&,
+                      const Ints&>())
         .def_prop_ro("scratch", &LocalPlan::scratch)
         .def("__call__", &LocalPlan::call, nb::call_guard<nb::gil_scoped_release>());
 }

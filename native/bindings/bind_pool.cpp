@@ -18,9 +18,10 @@ using Ints = std::vector<int64_t>;
 
 class PoolPlan {
 public:
-    // axes: kernel, stride, dilation, lo, n_in, n_out, and counts, from, to as PoolAxis has them, along z, y, x; how: join, before, after.
-    PoolPlan(const std::string& isa, int type, int64_t threads, int64_t outer, int64_t inner, const std::vector<Ints>& axes, const Ints& how,
-             double divisor)
+    // axes: kernel, stride, dilation, lo, n_in, n_out, and counts, from, to as PoolAxis has them, along z, y, x; how: join,
+    // before, after.
+    PoolPlan(const std::string& isa, int type, int64_t threads, int64_t outer, int64_t inner, const std::vector<Ints>& axes,
+             const Ints& how, double divisor)
         : kernels_(kernels_named(isa)) {
         pool_.type = Type(type);
         pool_.threads = threads;

@@ -8,9 +8,9 @@
 
 #include "common/arena.hpp"
 #include "common/fork.hpp"
+#include "common/runs.hpp"
 #include "dispatch/isa.hpp"
 #include "dispatch/kernels.hpp"
-#include "common/runs.hpp"
 #include "winograd/winograd.hpp"
 
 namespace nb = nanobind;
@@ -21,16 +21,16 @@ namespace {
 using Integers = std::vector<int64_t>;
 using Numbers = std::vector<double>;
 
-
 class WinogradPlan {
 public:
     WinogradPlan(const std::string& isa, const std::vector<nb::object>& axes, const Integers& numbers, int64_t type)
         : kernels_(kernels_named(isa).winograd) {
         for (size_t d = 0; d < 3; ++d) axis(d, axes[d]);
-        int64_t* fields[] = {&plan_.batch, &plan_.groups, &plan_.ins, &plan_.outs, &plan_.in_n, &plan_.in_c, plan_.in, plan_.in + 1, plan_.in + 2,
-                             &plan_.out_n, &plan_.out_c, plan_.out, plan_.out + 1, plan_.out + 2, &plan_.w_group, &plan_.w_out, &plan_.w_in,
-                             &plan_.w_tap, &plan_.flip, plan_.block, plan_.block + 1, plan_.block + 2, plan_.block + 3, &plan_.out_block,
-                             &plan_.split, &plan_.threads};
+        int64_t* fields[] = {&plan_.batch,  &plan_.groups, &plan_.ins,      &plan_.outs,     &plan_.in_n,     &plan_.in_c,
+                             plan_.in,      plan_.in + 1,  plan_.in + 2,    &plan_.out_n,    &plan_.out_c,    plan_.out,
+                             plan_.out + 1, plan_.out + 2, &plan_.w_group,  &plan_.w_out,    &plan_.w_in,     &plan_.w_tap,
+                             &plan_.flip,   plan_.block,   plan_.block + 1, plan_.block + 2, plan_.block + 3, &plan_.out_block,
+                             &plan_.split,  &plan_.threads};
         for (size_t k = 0; k < std::size(fields); ++k) *fields[k] = numbers.at(k);
         plan_.type = static_cast<Type>(type);
     }
@@ -94,6 +94,7 @@ void bind_winograd(nb::module_& m) {
         .def("kernel_bytes", &WinogradPlan::kernel_bytes)
         .def("scratch", &WinogradPlan::scratch)
         .def("prepare", &WinogradPlan::prepare)
-        .def("run", &WinogradPlan::run, nb::arg("data"), nb::arg("weight"), nb::arg("kept"), nb::arg("bias"), nb::arg("out"), nb::arg("relu") = false)
+        .def("run", &WinogradPlan::run, nb::arg("data"), nb::arg("weight"), nb::arg("kept"), nb::arg("bias"), nb::arg("out"),
+             nb::arg("relu") = false)
         .def("weigh", &WinogradPlan::backward_weights);
 }

@@ -12,9 +12,9 @@ struct Line {
     const int64_t* weight;
 };
 
-// A table of channels instead of groups, in lists: list k has the edges [first[k], first[k + 1]), each with a channel and a place in
-// the weight. Forward and backward_data have a list per channel that is written, of those that it reads; backward_weights has lists of up to four outputs
-// that share the input `shared[k]`.
+// A table of channels instead of groups, in lists: list k has the edges [first[k], first[k + 1]), each with a channel and a place
+// in the weight. Forward and backward_data have a list per channel that is written, of those that it reads; backward_weights has
+// lists of up to four outputs that share the input `shared[k]`.
 struct Edges {
     int64_t lists = 0, most = 0;  // 0: no table; edges of the longest list
     const int64_t *first = nullptr, *channel = nullptr, *place = nullptr, *shared = nullptr;
@@ -27,20 +27,20 @@ struct Direct {
     int64_t in_n, in_c, in[3];
     int64_t out_n, out_c, out[3], jump[3];
     int64_t w_group, w_out, w_in;
-    Edges edges;                // with a table there is one group, of all channels
-    int64_t staged[3];          // staged positions per axis
-    Positions source[2];        // along z and y
-    const Run* runs;            // along x
+    Edges edges;          // with a table there is one group, of all channels
+    int64_t staged[3];    // staged positions per axis
+    Positions source[2];  // along z and y
+    const Run* runs;      // along x
     int64_t n_runs;
     Line z, y;
-    int64_t step[2];            // staged steps per output along z and y; along x it is one
-    const Line* x;              // the residues along x: they are written together
+    int64_t step[2];  // staged steps per output along z and y; along x it is one
+    const Line* x;    // the residues along x: they are written together
     int64_t n_x;
-    int64_t taps;               // kernel elements per (output, input) pair, over all residues along x
+    int64_t taps;  // kernel elements per (output, input) pair, over all residues along x
     Type type;
     int64_t threads;
-    int64_t in_place;           // the staged input is the input: no border, unit steps
-    double floor;               // no output is written below it: 0 behind a ReLU, minus infinity elsewhere
+    int64_t in_place;  // the staged input is the input: no border, unit steps
+    double floor;      // no output is written below it: 0 behind a ReLU, minus infinity elsewhere
 };
 
 }  // namespace ninefold

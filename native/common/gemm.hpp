@@ -39,7 +39,8 @@ __attribute__((noinline)) void product(const T* a, const int64_t* row, Segments 
 
 // c[i][:] (+)= sum_k a[k * lda + i] * b[row[k]][:] for MR rows and NV vectors: both operands have the summed index outermost.
 template <class T, int MR, int NV>
-__attribute__((noinline)) void outer(const T* a, int64_t lda, const T* b, const int64_t* row, int64_t count, T* c, int64_t ldc, bool add) {
+__attribute__((noinline)) void outer(const T* a, int64_t lda, const T* b, const int64_t* row, int64_t count, T* c, int64_t ldc,
+                                     bool add) {
     Vec<T> acc[MR][NV];
     for (int i = 0; i < MR; ++i)
         for (int v = 0; v < NV; ++v) acc[i][v] = add ? load(c + i * ldc + v * kLanes<T>) : Vec<T>{};
@@ -59,7 +60,8 @@ __attribute__((noinline)) void outer(const T* a, int64_t lda, const T* b, const 
 
 // The same for a number of rows and vectors that is known only now.
 template <class T, int MR = kRows>
-NINEFOLD_INLINE void product_of(int64_t rows, int64_t vectors, const T* a, const int64_t* row, Segments over, const T* b, T* c, int64_t ldc, bool add) {
+NINEFOLD_INLINE void product_of(int64_t rows, int64_t vectors, const T* a, const int64_t* row, Segments over, const T* b, T* c,
+                                int64_t ldc, bool add) {
     if constexpr (MR > 1) {
         if (rows < MR) return product_of<T, MR - 1>(rows, vectors, a, row, over, b, c, ldc, add);
     }
@@ -68,7 +70,8 @@ NINEFOLD_INLINE void product_of(int64_t rows, int64_t vectors, const T* a, const
 }
 
 template <class T, int MR = kRows>
-NINEFOLD_INLINE void outer_of(int64_t rows, int64_t vectors, const T* a, int64_t lda, const T* b, const int64_t* row, int64_t count, T* c, int64_t ldc, bool add) {
+NINEFOLD_INLINE void outer_of(int64_t rows, int64_t vectors, const T* a, int64_t lda, const T* b, const int64_t* row,
+                              int64_t count, T* c, int64_t ldc, bool add) {
     if constexpr (MR > 1) {
         if (rows < MR) return outer_of<T, MR - 1>(rows, vectors, a, lda, b, row, count, c, ldc, add);
     }
@@ -93,7 +96,8 @@ template <class T, int D> NINEFOLD_INLINE void exchange(Vec<T>* v) {
 }
 template <class T> NINEFOLD_INLINE void transpose(Vec<T>* v) { exchange<T, kLanes<T> / 2>(v); }
 
-// to[c][l] = from[l * lane + c * column] for c < columns, l < lanes; zeros in the lanes from there on. Vectors of `to` are `step` apart.
+// to[c][l] = from[l * lane + c * column] for c < columns, l < lanes; zeros in the lanes from there on. Vectors of `to` are `step`
+// apart.
 template <class T>
 NINEFOLD_INLINE void gather(const T* from, int64_t lane, int64_t lanes, int64_t column, int64_t columns, T* to, int64_t step) {
     constexpr int L = kLanes<T>;
@@ -111,11 +115,11 @@ NINEFOLD_INLINE void gather(const T* from, int64_t lane, int64_t lanes, int64_t 
         for (int l = 0; l < L; ++l) to[c * step + l] = l < lanes ? from[l * lane + c * column] : T(0);
 }
 
-// The way back: to[l * lane + c * column] = from[c][l] + add[l], not below `floor`. Where `spoilt` is given, zero times every vector that
-// is read is added to it, and what is not finite leaves NaN there.
+// The way back: to[l * lane + c * column] = from[c][l] + add[l], not below `floor`. Where `spoilt` is given, zero times every
+// vector that is read is added to it, and what is not finite leaves NaN there.
 template <class T>
-NINEFOLD_INLINE void scatter(const T* from, int64_t step, Vec<T> add, T floor, T* to, int64_t lane, int64_t lanes, int64_t column, int64_t columns,
-                             Vec<T>* spoilt = nullptr) {
+NINEFOLD_INLINE void scatter(const T* from, int64_t step, Vec<T> add, T floor, T* to, int64_t lane, int64_t lanes, int64_t column,
+                             int64_t columns, Vec<T>* spoilt = nullptr) {
     constexpr int L = kLanes<T>;
     const Vec<T> lowest = broadcast(floor);
     auto result = [&](int64_t c) __attribute__((always_inline)) {

@@ -9,7 +9,8 @@ constexpr int64_t kFar = 4 << 10;  // bytes that pixels are asked for ahead of t
 // A row of pixels whose channels are neighbours, read in the order of memory and laid out in blocks of channels: channel c of
 // pixel k goes to to[c / block * block_stride + k * block + c % block]; zeros fill the last block.
 template <class T, class S>
-NINEFOLD_INLINE void stage_pixels(T* to, int64_t block_stride, const S* from, int64_t stride, const Run* runs, int64_t n_runs, int64_t channels, int64_t block) {
+NINEFOLD_INLINE void stage_pixels(T* to, int64_t block_stride, const S* from, int64_t stride, const Run* runs, int64_t n_runs,
+                                  int64_t channels, int64_t block) {
     int64_t whole = channels / block, left = channels % block;
     for (int64_t r = 0; r < n_runs; ++r) {
         const Run& run = runs[r];
@@ -52,10 +53,11 @@ NINEFOLD_INLINE Band band(const Direct& d, const Bands& bands, int64_t part) {
     return {part / bands.n_y / bands.n_z, z0, min(z0 + bands.z, d.z.count), y0, min(y0 + bands.y, d.y.count)};
 }
 
-// Stages what a band of outputs reads, in blocks of channels that lie `block_stride` elements from each other, and `behind` pixels of zeros
-// after each row.
+// Stages what a band of outputs reads, in blocks of channels that lie `block_stride` elements from each other, and `behind`
+// pixels of zeros after each row.
 template <class T, class S>
-NINEFOLD_INLINE void stage_band(const Direct& d, const Bands& bands, const Band& b, const S* source, int64_t channels, int64_t block, int64_t block_stride, int64_t behind, T* to) {
+NINEFOLD_INLINE void stage_band(const Direct& d, const Bands& bands, const Band& b, const S* source, int64_t channels,
+                                int64_t block, int64_t block_stride, int64_t behind, T* to) {
     const int64_t z = b.z0 * d.step[0], y = b.y0 * d.step[1], ys = bands.pitch, zs = ys * bands.staged_y;
     const int64_t rows_z = min(bands.staged_z, d.staged[0] - z), rows_y = min(bands.staged_y, d.staged[1] - y);
     const int64_t blocks = ceil_div(channels, block), end = (d.staged[2] + behind) * block;
@@ -67,7 +69,8 @@ NINEFOLD_INLINE void stage_band(const Direct& d, const Bands& bands, const Band&
             for (int64_t k = 0; k < blocks; ++k)
                 for (int64_t e = zeros ? 0 : d.staged[2] * block; e < end; ++e) row[k * block_stride + e] = 0;
             if (!zeros)
-                stage_pixels<T, S>(row, block_stride, source + from_z * d.in[0] + from_y * d.in[1], d.in[2], d.runs, d.n_runs, channels, block);
+                stage_pixels<T, S>(row, block_stride, source + from_z * d.in[0] + from_y * d.in[1], d.in[2], d.runs, d.n_runs,
+                                   channels, block);
         }
 }
 

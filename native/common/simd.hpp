@@ -122,13 +122,15 @@ template <class T> NINEFOLD_INLINE Vec<T> evens(Vec<T> a, Vec<T> b) {
     if constexpr (kLanes<T> == 2) return __builtin_shuffle(a, b, Mask<T>{0, 2});
     if constexpr (kLanes<T> == 4) return __builtin_shuffle(a, b, Mask<T>{0, 2, 4, 6});
     if constexpr (kLanes<T> == 8) return __builtin_shuffle(a, b, Mask<T>{0, 2, 4, 6, 8, 10, 12, 14});
-    if constexpr (kLanes<T> == 16) return __builtin_shuffle(a, b, Mask<T>{0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30});
+    if constexpr (kLanes<T> == 16)
+        return __builtin_shuffle(a, b, Mask<T>{0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30});
 }
 template <class T> NINEFOLD_INLINE Vec<T> odds(Vec<T> a, Vec<T> b) {
     if constexpr (kLanes<T> == 2) return __builtin_shuffle(a, b, Mask<T>{1, 3});
     if constexpr (kLanes<T> == 4) return __builtin_shuffle(a, b, Mask<T>{1, 3, 5, 7});
     if constexpr (kLanes<T> == 8) return __builtin_shuffle(a, b, Mask<T>{1, 3, 5, 7, 9, 11, 13, 15});
-    if constexpr (kLanes<T> == 16) return __builtin_shuffle(a, b, Mask<T>{1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31});
+    if constexpr (kLanes<T> == 16)
+        return __builtin_shuffle(a, b, Mask<T>{1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31});
 }
 
 // How elements lie in memory, and the type that they are computed in.
@@ -158,12 +160,14 @@ NINEFOLD_INLINE void narrow(float x, BFloat16* p) {
 NINEFOLD_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 NINEFOLD_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 NINEFOLD_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-// The size of the next chunk of `left` items, in chunks of at most `widest`. The last two chunks are of about equal size. No division.
+// The size of the next chunk of `left` items, in chunks of at most `widest`. The last two chunks are of about equal size. No
+// division.
 NINEFOLD_INLINE int64_t balanced_chunk(int64_t left, int64_t widest) {
     return left <= widest ? left : left < 2 * widest ? (left + 1) / 2 : widest;
 }
 NINEFOLD_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-// A stride of at least so many elements that is an odd number of cache lines: rows a power of two apart would share few cache sets.
+// A stride of at least so many elements that is an odd number of cache lines: rows a power of two apart would share few cache
+// sets.
 template <class T> NINEFOLD_INLINE int64_t pad_stride_for_cache_sets(int64_t elements) {
     constexpr int64_t line = 64 / int64_t(sizeof(T));
     return (ceil_div(elements, line) | 1) * line;

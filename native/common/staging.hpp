@@ -5,8 +5,12 @@
 
 namespace NINEFOLD_NS {
 
-template <class T, class S> struct Same { static constexpr bool value = false; };
-template <class T> struct Same<T, T> { static constexpr bool value = true; };
+template <class T, class S> struct Same {
+    static constexpr bool value = false;
+};
+template <class T> struct Same<T, T> {
+    static constexpr bool value = true;
+};
 
 template <class T, class S> NINEFOLD_INLINE void copy_row(T* to, const S* from, int64_t count) {
     if constexpr (Same<T, S>::value) {
@@ -23,8 +27,9 @@ template <class T, class S> NINEFOLD_INLINE void copy_row(T* to, const S* from, 
     }
 }
 
-// One row; `stride` is the distance of neighbours along x in the source. What lies behind the last run is left as it is: no arithmetic may
-// read it, since denormal numbers that happen to lie there make it a hundred times as slow, even if its result is thrown away.
+// One row; `stride` is the distance of neighbours along x in the source. What lies behind the last run is left as it is: no
+// arithmetic may read it, since denormal numbers that happen to lie there make it a hundred times as slow, even if its result is
+// thrown away.
 template <class T, class S>
 NINEFOLD_INLINE void stage_row(T* to, const S* from, int64_t stride, const Run* runs, int64_t n_runs) {
     for (int64_t r = 0; r < n_runs; ++r) {
@@ -60,15 +65,14 @@ NINEFOLD_INLINE bool span_of(const Direct& d, Span& s) {
 
 // Writes rows of vectors from registers, not below `floor`: the last vector of each starts at `last` and has `tail` elements.
 template <class T, int R, int C>
-NINEFOLD_INLINE void store_block(const Vec<T> (&acc)[R][C], T floor, T* out, int64_t out_row, int64_t last, int64_t tail = kLanes<T>) {
+NINEFOLD_INLINE void store_block(const Vec<T> (&acc)[R][C], T floor, T* out, int64_t out_row, int64_t last,
+                                 int64_t tail = kLanes<T>) {
     const Vec<T> lowest = broadcast(floor);
     for (int q = 0; q < R; ++q, out += out_row) {
         for (int c = 0; c < C - 1; ++c) store(out + c * kLanes<T>, larger(acc[q][c], lowest));
         const Vec<T> end = larger(acc[q][C - 1], lowest);
-        if (tail < kLanes<T>)
-            store_first(out + last, end, tail);
-        else
-            store(out + last, end);
+        if (tail < kLanes<T>) store_first(out + last, end, tail);
+        else store(out + last, end);
     }
 }
 
@@ -78,7 +82,8 @@ public:
     explicit Stager(const Direct& direct) : d(direct) { simple = span_of(d, span); }
 
     // With `padded`, a vector of zeros is put behind each row.
-    void plane(T* to, const S* source, int64_t z, int64_t y, int64_t rows_z, int64_t rows_y, int64_t zs, int64_t ys, bool padded) const {
+    void plane(T* to, const S* source, int64_t z, int64_t y, int64_t rows_z, int64_t rows_y, int64_t zs, int64_t ys,
+               bool padded) const {
         for (int64_t a = 0; a < rows_z; ++a) {
             int64_t from_z = d.source[0][z + a];
             T* row = to + a * zs;
@@ -88,10 +93,8 @@ public:
                 if (padded) store(row + d.staged[2], Vec<T>{});
                 if (from_z < 0 || from_y < 0)
                     for (int64_t k = 0; k < ys; ++k) row[k] = 0;
-                else if (simple)
-                    plain_row(row, given + from_y * d.in[1] + span.from);
-                else
-                    stage_row<T, S>(row, given + from_y * d.in[1], d.in[2], d.runs, d.n_runs);
+                else if (simple) plain_row(row, given + from_y * d.in[1] + span.from);
+                else stage_row<T, S>(row, given + from_y * d.in[1], d.in[2], d.runs, d.n_runs);
             }
         }
     }
@@ -111,9 +114,9 @@ private:
 
 // Bands of outputs along z and y, and what is staged for one of them.
 struct Bands {
-    int64_t z, y, n_z, n_y;        // outputs per band, number of bands
-    int64_t staged_z, staged_y;    // staged positions per band
-    int64_t pitch;                 // elements per staged row
+    int64_t z, y, n_z, n_y;      // outputs per band, number of bands
+    int64_t staged_z, staged_y;  // staged positions per band
+    int64_t pitch;               // elements per staged row
 };
 
 NINEFOLD_INLINE int64_t reach(const Line& line) {
@@ -136,7 +139,8 @@ NINEFOLD_INLINE Bands bands(const Direct& d, int64_t pitch, int64_t bytes, int64
         y = min(d.y.count, max(y, min(d.y.count, 4)));
         // even bands, and enough of them for all threads
         int64_t parts = ceil_div(d.y.count, y);
-        if (parts * ceil_div(d.z.count, z) < least_items) parts = min(ceil_div(d.y.count, 4), ceil_div(least_items, ceil_div(d.z.count, z)));
+        if (parts * ceil_div(d.z.count, z) < least_items)
+            parts = min(ceil_div(d.y.count, 4), ceil_div(least_items, ceil_div(d.z.count, z)));
         y = ceil_div(d.y.count, max(parts, 1));
         int64_t rows_y = (y - 1) * d.step[1] + far[1];
         double waste = double(rows_z) * double(rows_y) / (double(z) * double(y));

@@ -17,7 +17,8 @@ NINEFOLD_INLINE int64_t this_thread() {
 #endif
 }
 
-// Items that a thread takes at once: neighbours in memory, whose rows share cache lines and pages, so that two threads seldom meet.
+// Items that a thread takes at once: neighbours in memory, whose rows share cache lines and pages, so that two threads seldom
+// meet.
 NINEFOLD_INLINE int64_t omp_chunk(int64_t items, int64_t threads) { return max(1, items / (8 * threads)); }
 
 }  // namespace NINEFOLD_NS

@@ -12,8 +12,8 @@ struct Run {
     int64_t to, from, count, step;
 };
 
-// What stands at the positions of an axis: runs, one behind the other, that begin at 0. There are few, however long the axis is: one
-// inside, and those of the border.
+// What stands at the positions of an axis: runs, one behind the other, that begin at 0. There are few, however long the axis is:
+// one inside, and those of the border.
 struct Positions {
     const Run* runs = nullptr;
     int64_t n_runs = 0;

@@ -2,10 +2,11 @@
 //
 // A band of rows is staged in blocks of two vectors of channels, read in the order of memory. P output pixels share each pair of
 // kernel vectors, and their inputs are operands of the multiply-adds straight from the cache: P + 1 loads per P multiply-adds.
-// Forward and backward_data stage nothing where every tap reads one run of pixels at one step: they read the pixels where they lie.
+// Forward and backward_data stage nothing where every tap reads one run of pixels at one step: they read the pixels where they
+// lie.
 #include "depthwise/depthwise_nhwc.hpp"
-#include "depthwise/pixel_kernels.hpp"
 #include "common/threads.hpp"
+#include "depthwise/pixel_kernels.hpp"
 
 namespace NINEFOLD_NS {
 
@@ -21,9 +22,9 @@ constexpr int64_t kShort = 12, kLong = 32;  // taps, and outputs of a row
 
 struct Layout {
     Bands bands;
-    bool in_place;           // nothing is staged: pixels are read where they lie, and taps outside are left out
-    int64_t blocks;          // of channels
-    int64_t together, parts; // blocks that an item takes, and items that takes
+    bool in_place;            // nothing is staged: pixels are read where they lie, and taps outside are left out
+    int64_t blocks;           // of channels
+    int64_t together, parts;  // blocks that an item takes, and items that takes
     int64_t block_stride, staged, packed, offsets, sums, grads, each, items, chunks;
 };
 
@@ -84,13 +85,15 @@ public:
             for (int64_t k = 0; k < s.items; ++k) {
                 int64_t chunk = k % s.chunks, c = k / s.chunks * s.together * kBlock<T>;
                 T* to = s.chunks > 1 ? reinterpret_cast<T*>(partial + s.sums / s.chunks * chunk) : nullptr;
-                sums(places * chunk / s.chunks, places * (chunk + 1) / s.chunks, c, min(s.together * kBlock<T>, d.groups - c), in, grad, weight, to, mine);
+                sums(places * chunk / s.chunks, places * (chunk + 1) / s.chunks, c, min(s.together * kBlock<T>, d.groups - c), in,
+                     grad, weight, to, mine);
             }
             if (s.chunks > 1) {
 #pragma omp for schedule(static)
                 for (int64_t k = 0; k < size; ++k) {
                     T total = 0;
-                    for (int64_t chunk = 0; chunk < s.chunks; ++chunk) total += reinterpret_cast<T*>(partial + s.sums / s.chunks * chunk)[k];
+                    for (int64_t chunk = 0; chunk < s.chunks; ++chunk)
+                        total += reinterpret_cast<T*>(partial + s.sums / s.chunks * chunk)[k];
                     narrow(total, weight + k / d.taps * d.w_group + place(d, k % d.taps));
                 }
             }
@@ -103,7 +106,8 @@ private:
         for (int64_t l = 0; l < d.n_x; ++l)
             for (int64_t a = 0; a < d.z.taps; ++a)
                 for (int64_t b = 0; b < d.y.taps; ++b)
-                    for (int64_t c = 0; c < d.x[l].taps; ++c) at[count++] = d.z.at[a] * zs + d.y.at[b] * ys + d.x[l].at[c] * kBlock<T>;
+                    for (int64_t c = 0; c < d.x[l].taps; ++c)
+                        at[count++] = d.z.at[a] * zs + d.y.at[b] * ys + d.x[l].at[c] * kBlock<T>;
         return count;
     }
 
@@ -117,36 +121,43 @@ private:
         stage_band<T, S>(d, s.bands, b, in + b.n * d.in_n + c, channels, kBlock<T>, s.block_stride, 0, staged);
         fill_offsets(at);
         for (int64_t k = 0; k < channels; k += kBlock<T>)
-            block(b, c + k, min(kBlock<T>, channels - k), staged + k / kBlock<T> * s.block_stride, at, packed, weight + (c + k) * d.w_group, bias ? bias + c + k : nullptr, out);
+            block(b, c + k, min(kBlock<T>, channels - k), staged + k / kBlock<T> * s.block_stride, at, packed,
+                  weight + (c + k) * d.w_group, bias ? bias + c + k : nullptr, out);
     }
 
     void pack(int64_t channels, T* packed, const S* weight) const {
         for (int64_t t = 0; t < d.taps; ++t)
-            for (int64_t k = 0, where = place(d, t); k < kBlock<T>; ++k) packed[t * kBlock<T> + k] = k < channels ? T(wide(weight[k * d.w_group + where])) : T(0);
+            for (int64_t k = 0, where = place(d, t); k < kBlock<T>; ++k)
+                packed[t * kBlock<T> + k] = k < channels ? T(wide(weight[k * d.w_group + where])) : T(0);
     }
 
     // Without staging: all channels of a few pixels after each other, as they lie; what is outside is left out tap by tap.
-    void item_unstaged(const Band& b, int64_t c, int64_t channels, const T* in, const T* weight, const T* bias, T* out, T* packed, int64_t* room) const {
+    void item_unstaged(const Band& b, int64_t c, int64_t channels, const T* in, const T* weight, const T* bias, T* out, T* packed,
+                       int64_t* room) const {
         constexpr int64_t B = kBlock<T>;
         for (int64_t k = 0; k < channels; k += B) pack(min(B, channels - k), packed + k * d.taps, weight + (c + k) * d.w_group);
-        Taps taps{room, room + d.taps, room + 2 * d.taps, room + 3 * d.taps, 0}, some{room + 4 * d.taps, room + 5 * d.taps, nullptr, nullptr, 0};
+        Taps taps{room, room + d.taps, room + 2 * d.taps, room + 3 * d.taps, 0},
+            some{room + 4 * d.taps, room + 5 * d.taps, nullptr, nullptr, 0};
         const int64_t step = even_steps(d);
         for (int64_t z = b.z0; z < b.z1; ++z)
             for (int64_t y = b.y0; y < b.y1; ++y) {
-                T* row = out + b.n * d.out_n + c + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1];
+                T* row =
+                    out + b.n * d.out_n + c + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1];
                 int64_t before = 0;
                 for (int64_t l = 0; l < d.n_x; ++l) {
                     const Line& x = d.x[l];
                     int64_t lo, hi;
                     find_taps(d, z, y, x, before, B, taps, &lo, &hi);
-                    UnstagedRow line{in + b.n * d.in_n + c, row + x.first * d.out[2], packed, bias ? bias + c : nullptr, channels, step * d.in[2]};
+                    UnstagedRow line{in + b.n * d.in_n + c, row + x.first * d.out[2], packed, bias ? bias + c : nullptr, channels,
+                                     step * d.in[2]};
                     for (int64_t k = lo ? 0 : hi; k < x.count; k = k + 1 == lo ? hi : k + 1) {
                         taps.under(k, some);
                         pixel_group<1>(line, k, some);
                     }
                     int64_t k = lo;
                     for (; k + kPixels <= hi; k += kPixels) pixel_group<kPixels>(line, k, taps);
-                    if (k < hi && hi - lo >= kPixels) pixel_group<kPixels>(line, hi - kPixels, taps), k = hi;  // some again: they come out the same
+                    if (k < hi && hi - lo >= kPixels)
+                        pixel_group<kPixels>(line, hi - kPixels, taps), k = hi;  // some again: they come out the same
                     for (; k + 3 <= hi; k += 3) pixel_group<3>(line, k, taps);
                     for (; k < hi; ++k) pixel_group<1>(line, k, taps);
                     before += d.z.taps * d.y.taps * x.taps;
@@ -183,7 +194,8 @@ private:
         }
     }
 
-    void block(const Band& b, int64_t c, int64_t channels, const T* staged, const int64_t* at, T* packed, const S* weight, const S* bias, S* out) const {
+    void block(const Band& b, int64_t c, int64_t channels, const T* staged, const int64_t* at, T* packed, const S* weight,
+               const S* bias, S* out) const {
         pack(channels, packed, weight);
         T start[kBlock<T>];
         for (int64_t k = 0; k < kBlock<T>; ++k) start[k] = bias && k < channels ? T(wide(bias[k])) : T(0);
@@ -193,23 +205,27 @@ private:
         for (int64_t z = b.z0; z < b.z1; ++z)
             for (int64_t y = b.y0; y < b.y1; ++y) {
                 const T* base = staged + (z - b.z0) * d.step[0] * zs + (y - b.y0) * d.step[1] * ys;
-                S* row = out + b.n * d.out_n + c + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1];
+                S* row =
+                    out + b.n * d.out_n + c + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1];
                 int64_t before = 0;
                 for (int64_t l = 0; l < d.n_x; ++l) {
                     const Line& x = d.x[l];
                     int64_t taps = d.z.taps * d.y.taps * x.taps;
-                    line(base, at + before, taps, packed + before * kBlock<T>, init, row + x.first * d.out[2], hop, x.count, channels);
+                    line(base, at + before, taps, packed + before * kBlock<T>, init, row + x.first * d.out[2], hop, x.count,
+                         channels);
                     before += taps;
                 }
             }
     }
 
-    void line(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, S* out, int64_t hop, int64_t count, int64_t channels) const {
+    void line(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, S* out, int64_t hop, int64_t count,
+              int64_t channels) const {
         constexpr int64_t B = kBlock<T>;
         const T floor = T(d.floor);
         int64_t k = 0;
         if (count >= kPixels) {
-            for (; k + kPixels <= count; k += kPixels) pixels<T, S, kPixels>(in + k * B, at, taps, w, init, floor, out + k * hop, hop, channels);
+            for (; k + kPixels <= count; k += kPixels)
+                pixels<T, S, kPixels>(in + k * B, at, taps, w, init, floor, out + k * hop, hop, channels);
             if (k < count) {  // once more over some: they come out the same
                 k = count - kPixels;
                 pixels<T, S, kPixels>(in + k * B, at, taps, w, init, floor, out + k * hop, hop, channels);
@@ -220,7 +236,8 @@ private:
         for (; k < count; ++k) pixels<T, S, 1>(in + k * B, at, taps, w, init, floor, out + k * hop, hop, channels);
     }
 
-    void sums(int64_t from, int64_t until, int64_t c, int64_t channels, const S* in, const S* grad, S* weight, T* partial, char* mine) const {
+    void sums(int64_t from, int64_t until, int64_t c, int64_t channels, const S* in, const S* grad, S* weight, T* partial,
+              char* mine) const {
         T* staged = reinterpret_cast<T*>(mine);
         T* total = reinterpret_cast<T*>(mine + s.staged);
         int64_t* at = reinterpret_cast<int64_t*>(mine + s.staged + s.packed);
@@ -241,25 +258,26 @@ private:
                 int64_t taps = d.z.taps * d.y.taps * d.x[l].taps;
                 for (int64_t k = 0; k < blocks; ++k)
                     for (int64_t t = 0; t < taps; t += kTaps)
-                        add_taps(b, d.x[l], staged + k * s.block_stride, at + before + t, min(kTaps, taps - t), grad + b.n * d.out_n + c + k * kBlock<T>,
-                                 min(kBlock<T>, channels - k * kBlock<T>), total + k * each + (before + t) * kBlock<T>, spare);
+                        add_taps(b, d.x[l], staged + k * s.block_stride, at + before + t, min(kTaps, taps - t),
+                                 grad + b.n * d.out_n + c + k * kBlock<T>, min(kBlock<T>, channels - k * kBlock<T>),
+                                 total + k * each + (before + t) * kBlock<T>, spare);
                 before += taps;
             }
         }
         for (int64_t t = 0; t < d.taps; ++t)
             for (int64_t k = 0, where = place(d, t); k < channels; ++k) {
                 T sum = total[k / kBlock<T> * each + t * kBlock<T> + k % kBlock<T>];
-                if (partial)
-                    partial[(c + k) * d.taps + t] = sum;
-                else
-                    narrow(sum, weight + (c + k) * d.w_group + where);
+                if (partial) partial[(c + k) * d.taps + t] = sum;
+                else narrow(sum, weight + (c + k) * d.w_group + where);
             }
     }
 
-    // Adds the rows of a band, row by row with all channels, so that memory is read in its order; the next row is asked for meanwhile.
+    // Adds the rows of a band, row by row with all channels, so that memory is read in its order; the next row is asked for
+    // meanwhile.
     void sums_unstaged(const Band& b, const T* in, const T* grad, int64_t channels, T* total, int64_t* room) const {
         constexpr int64_t B = kBlock<T>;
-        Taps taps{room, room + d.taps, room + 2 * d.taps, room + 3 * d.taps, 0}, some{room + 4 * d.taps, room + 5 * d.taps, nullptr, nullptr, 0};
+        Taps taps{room, room + d.taps, room + 2 * d.taps, room + 3 * d.taps, 0},
+            some{room + 4 * d.taps, room + 5 * d.taps, nullptr, nullptr, 0};
         const int64_t step = even_steps(d) * d.in[2], hop = d.jump[2] * d.out[2];
         for (int64_t z = b.z0; z < b.z1; ++z)
             for (int64_t y = b.y0; y < b.y1; ++y) {
@@ -277,8 +295,9 @@ private:
                             const T *a = in + c + k * step, *up = row + (x.first * d.out[2] + k * hop) + c;
                             for (int64_t t = 0; t < under.count; t += kTaps) {
                                 const int64_t n = min(kTaps, under.count - t);
-                                (own == B ? row_sums_of<T, true> : row_sums_of<T, false>)(n, a, step, under.from + t, under.weight + t, up, hop, count, own, next,
-                                                                                        grad_next, total + c * d.taps);
+                                (own == B ? row_sums_of<T, true> : row_sums_of<T, false>)(n, a, step, under.from + t,
+                                                                                          under.weight + t, up, hop, count, own,
+                                                                                          next, grad_next, total + c * d.taps);
                             }
                         }
                     };
@@ -292,7 +311,8 @@ private:
             }
     }
 
-    void add_taps(const Band& b, const Line& x, const T* staged, const int64_t* at, int64_t n, const S* grad, int64_t channels, T* total, T* spare) const {
+    void add_taps(const Band& b, const Line& x, const T* staged, const int64_t* at, int64_t n, const S* grad, int64_t channels,
+                  T* total, T* spare) const {
         switch (n) {
             case 1: return add<1>(b, x, staged, at, grad, channels, total, spare);
             case 2: return add<2>(b, x, staged, at, grad, channels, total, spare);
@@ -306,7 +326,8 @@ private:
     }
 
     template <int N>
-    void add(const Band& b, const Line& x, const T* staged, const int64_t* at, const S* grad, int64_t channels, T* total, T* spare) const {
+    void add(const Band& b, const Line& x, const T* staged, const int64_t* at, const S* grad, int64_t channels, T* total,
+             T* spare) const {
         int64_t ys = s.bands.pitch, zs = ys * s.bands.staged_y, hop = d.jump[2] * d.out[2];
         Vec<T> acc[N][kWide];
         for (int n = 0; n < N; ++n)
@@ -314,7 +335,8 @@ private:
         for (int64_t z = b.z0; z < b.z1; ++z)
             for (int64_t y = b.y0; y < b.y1; ++y) {
                 const T* base = staged + (z - b.z0) * d.step[0] * zs + (y - b.y0) * d.step[1] * ys;
-                const S* row = grad + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1] + x.first * d.out[2];
+                const S* row =
+                    grad + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1] + x.first * d.out[2];
                 if constexpr (Same<T, S>::value) {
                     if (channels == kBlock<T>) {
                         row_sums<T, N>(base, at, row, hop, x.count, acc);
@@ -322,7 +344,8 @@ private:
                     }
                 }
                 for (int64_t k = 0; k < x.count; ++k)
-                    for (int64_t c = 0; c < kBlock<T>; ++c) spare[k * kBlock<T> + c] = c < channels ? T(wide(row[k * hop + c])) : T(0);
+                    for (int64_t c = 0; c < kBlock<T>; ++c)
+                        spare[k * kBlock<T> + c] = c < channels ? T(wide(row[k * hop + c])) : T(0);
                 row_sums<T, N>(base, at, spare, kBlock<T>, x.count, acc);
             }
         for (int n = 0; n < N; ++n)
@@ -342,12 +365,15 @@ template <class T> size_t scratch_of(const Direct& d, bool weights) {
     return size_t(s.each * min(d.threads, s.items) + s.sums);
 }
 
-template <class T, class S> void run(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
-    DepthwiseNhwc<T, S>(d, false, scratch).forward(static_cast<const S*>(in), static_cast<const S*>(weight), static_cast<const S*>(bias), static_cast<S*>(out));
+template <class T, class S> void run(const Direct& d, const void* in, const void* weight, const void* bias, void* out,
+                                     char* scratch) {
+    DepthwiseNhwc<T, S>(d, false, scratch)
+        .forward(static_cast<const S*>(in), static_cast<const S*>(weight), static_cast<const S*>(bias), static_cast<S*>(out));
 }
 
 template <class T, class S> void run_sums(const Direct& d, const void* in, const void* grad, void* weight, char* scratch) {
-    DepthwiseNhwc<T, S>(d, true, scratch).backward_weights(static_cast<const S*>(in), static_cast<const S*>(grad), static_cast<S*>(weight));
+    DepthwiseNhwc<T, S>(d, true, scratch)
+        .backward_weights(static_cast<const S*>(in), static_cast<const S*>(grad), static_cast<S*>(weight));
 }
 
 }  // namespace

@@ -38,7 +38,8 @@ NINEFOLD_INLINE int64_t even_steps(const Direct& d) {
 }
 
 template <class T, int P>
-NINEFOLD_INLINE void pixels_core(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, Vec<T> (&acc)[P][kWide]) {
+NINEFOLD_INLINE void pixels_core(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init,
+                                 Vec<T> (&acc)[P][kWide]) {
     constexpr int64_t B = kBlock<T>;
     for (int p = 0; p < P; ++p)
         for (int v = 0; v < kWide; ++v) acc[p][v] = init[v];
@@ -51,7 +52,8 @@ NINEFOLD_INLINE void pixels_core(const T* in, const int64_t* at, int64_t taps, c
     }
 }
 
-template <class T, class S, int P> NINEFOLD_INLINE void write(const Vec<T> (&acc)[P][kWide], T floor, S* out, int64_t hop, int64_t channels) {
+template <class T, class S, int P> NINEFOLD_INLINE void write(const Vec<T> (&acc)[P][kWide], T floor, S* out, int64_t hop,
+                                                              int64_t channels) {
     const Vec<T> lowest = broadcast(floor);
     for (int p = 0; p < P; ++p, out += hop)
         for (int v = 0; v < kWide; ++v) {
@@ -70,7 +72,8 @@ template <class T, class S, int P> NINEFOLD_INLINE void write(const Vec<T> (&acc
 }
 
 template <class T, class S, int P>
-void pixels(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, T floor, S* out, int64_t hop, int64_t channels) {
+void pixels(const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, T floor, S* out, int64_t hop,
+            int64_t channels) {
     Vec<T> acc[P][kWide];
     pixels_core<T, P>(in, at, taps, w, init, acc);
     write<T, S, P>(acc, floor, out, hop, channels);
@@ -91,9 +94,10 @@ struct Taps {
     }
 };
 
-// The taps of a line that read something for outputs (z, y), those between which all of them do: [lo, hi). Taps of the lines before
-// are `before`; kernels lie in blocks of `unit` elements per tap.
-NINEFOLD_INLINE void find_taps(const Direct& d, int64_t z, int64_t y, const Line& x, int64_t before, int64_t unit, Taps& taps, int64_t* lo, int64_t* hi) {
+// The taps of a line that read something for outputs (z, y), those between which all of them do: [lo, hi). Taps of the lines
+// before are `before`; kernels lie in blocks of `unit` elements per tap.
+NINEFOLD_INLINE void find_taps(const Direct& d, int64_t z, int64_t y, const Line& x, int64_t before, int64_t unit, Taps& taps,
+                               int64_t* lo, int64_t* hi) {
     const int64_t step = even_steps(d);
     taps.count = 0;
     for (int64_t i = 0; i < d.z.taps; ++i)
@@ -118,7 +122,8 @@ NINEFOLD_INLINE void find_taps(const Direct& d, int64_t z, int64_t y, const Line
 
 // P pixels of one block of channels, `in_hop` apart in the input itself; the last block may be in part.
 template <class T, int P, bool Whole>
-void pixels_unstaged(const T* in, int64_t in_hop, const Taps& taps, const T* packed, const T* start, T floor, T* out, int64_t hop, int64_t channels) {
+void pixels_unstaged(const T* in, int64_t in_hop, const Taps& taps, const T* packed, const T* start, T floor, T* out, int64_t hop,
+                     int64_t channels) {
     Vec<T> acc[P][kWide];
     for (int p = 0; p < P; ++p)
         for (int v = 0; v < kWide; ++v) acc[p][v] = load(start + v * kLanes<T>);
@@ -138,7 +143,8 @@ void pixels_unstaged(const T* in, int64_t in_hop, const Taps& taps, const T* pac
 
 // Sums over one row of outputs of gradient times input, for up to kTaps taps.
 template <class T, int N>
-NINEFOLD_INLINE void row_sums(const T* in, const int64_t* at, const T* grad, int64_t grad_hop, int64_t count, Vec<T> (&acc)[N][kWide]) {
+NINEFOLD_INLINE void row_sums(const T* in, const int64_t* at, const T* grad, int64_t grad_hop, int64_t count,
+                              Vec<T> (&acc)[N][kWide]) {
     constexpr int64_t B = kBlock<T>;
     int64_t off[N];
     for (int n = 0; n < N; ++n) off[n] = at[n];
@@ -150,11 +156,11 @@ NINEFOLD_INLINE void row_sums(const T* in, const int64_t* at, const T* grad, int
     }
 }
 
-// The same where pixels lie, `hop` apart in the input: the sums of N taps, at `to` + weight[n], go on from what they are. `next` and
-// `grad_next` are what the following row reads, from here on.
+// The same where pixels lie, `hop` apart in the input: the sums of N taps, at `to` + weight[n], go on from what they are. `next`
+// and `grad_next` are what the following row reads, from here on.
 template <class T, int N, bool Whole>
-void row_sums_unstaged(const T* in, int64_t hop, const int64_t* from, const int64_t* weight, const T* grad, int64_t grad_hop, int64_t count, int64_t channels,
-                   int64_t next, int64_t grad_next, T* to) {
+void row_sums_unstaged(const T* in, int64_t hop, const int64_t* from, const int64_t* weight, const T* grad, int64_t grad_hop,
+                       int64_t count, int64_t channels, int64_t next, int64_t grad_next, T* to) {
     Vec<T> acc[N][kWide];
     for (int n = 0; n < N; ++n)
         for (int v = 0; v < kWide; ++v) acc[n][v] = load(to + weight[n] + v * kLanes<T>);
@@ -175,10 +181,11 @@ void row_sums_unstaged(const T* in, int64_t hop, const int64_t* from, const int6
 }
 
 template <class T, bool Whole, int N = kTaps>
-void row_sums_of(int64_t n, const T* in, int64_t hop, const int64_t* from, const int64_t* weight, const T* grad, int64_t grad_hop, int64_t count,
-                                 int64_t channels, int64_t next, int64_t grad_next, T* to) {
+void row_sums_of(int64_t n, const T* in, int64_t hop, const int64_t* from, const int64_t* weight, const T* grad, int64_t grad_hop,
+                 int64_t count, int64_t channels, int64_t next, int64_t grad_next, T* to) {
     if constexpr (N > 1)
-        if (n < N) return row_sums_of<T, Whole, N - 1>(n, in, hop, from, weight, grad, grad_hop, count, channels, next, grad_next, to);
+        if (n < N)
+            return row_sums_of<T, Whole, N - 1>(n, in, hop, from, weight, grad, grad_hop, count, channels, next, grad_next, to);
     row_sums_unstaged<T, N, Whole>(in, hop, from, weight, grad, grad_hop, count, channels, next, grad_next, to);
 }
 

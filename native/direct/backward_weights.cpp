@@ -1,25 +1,26 @@
-// Backward_weights by direct summation: for every kernel element, the sum over outputs of gradient times the input it was multiplied with.
+// Backward_weights by direct summation: for every kernel element, the sum over outputs of gradient times the input it was
+// multiplied with.
 //
 // Vectors run along x. Q gradients and B inputs make Q * B products, each with an accumulator that stays in a register over all
 // rows of a band; lanes are added up once per band. An item is an input channel with up to Q outputs of its group.
 #include "common/staging.hpp"
-#include "direct/direct.hpp"
 #include "common/threads.hpp"
+#include "direct/direct.hpp"
 
 namespace NINEFOLD_NS {
 
 namespace {
 
 constexpr int64_t kBand = 20 << 10;
-constexpr int kAlone = 9;      // taps at once for a single output
-constexpr int kTogether = 3;   // and for up to four
+constexpr int kAlone = 9;     // taps at once for a single output
+constexpr int kTogether = 3;  // and for up to four
 
 struct Layout {
     Bands bands;
     bool in_place, grad_in_place;
     int64_t q, outs_blocks, items, chunks;
-    int64_t pairs;               // of channels that have a kernel
-    int64_t width;               // padded outputs along x of all lines
+    int64_t pairs;                                        // of channels that have a kernel
+    int64_t width;                                        // padded outputs along x of all lines
     int64_t staged, grads, offsets, sums, each, partial;  // bytes
 };
 
@@ -49,8 +50,8 @@ template <class T> Layout layout(const Direct& d) {
 }
 
 template <class T> struct Sweep {
-    const T* in;                 // staged, at the first output
-    int64_t in_row, in_plane;    // steps per output row and plane
+    const T* in;               // staged, at the first output
+    int64_t in_row, in_plane;  // steps per output row and plane
     const T* grad;
     int64_t grad_row, grad_plane, grad_q;
     int64_t rows, planes, count;
@@ -106,7 +107,8 @@ template <class T, int Q> void sweep_taps(int64_t b, const Sweep<T>& a, T* sums,
 template <class T, class S> class BackwardWeights {
 public:
     BackwardWeights(const Direct& direct, const void* in, const void* grad, void* weight, char* scratch)
-        : d(direct), s(layout<T>(direct)), in(static_cast<const S*>(in)), grad(static_cast<const S*>(grad)), weight(static_cast<S*>(weight)), scratch(scratch) {
+        : d(direct), s(layout<T>(direct)), in(static_cast<const S*>(in)), grad(static_cast<const S*>(grad)),
+          weight(static_cast<S*>(weight)), scratch(scratch) {
         in_place = s.in_place;
         grad_in_place = Same<T, S>::value && s.grad_in_place;
     }
@@ -171,8 +173,7 @@ private:
             const int64_t pair = b.pair + j * b.pair_stride;
             if (partial)
                 for (int64_t t = 0; t < d.taps; ++t) partial[pair * d.taps + t] = sums[j * d.taps + t];
-            else
-                write(sums + j * d.taps, place(pair));
+            else write(sums + j * d.taps, place(pair));
         }
     }
 
@@ -181,12 +182,14 @@ private:
         for (int64_t l = 0; l < d.n_x; ++l)
             for (int64_t a = 0; a < d.z.taps; ++a)
                 for (int64_t b = 0; b < d.y.taps; ++b)
-                    for (int64_t c = 0; c < d.x[l].taps; ++c) narrow(*sums++, to + d.z.weight[a] + d.y.weight[b] + d.x[l].weight[c]);
+                    for (int64_t c = 0; c < d.x[l].taps; ++c)
+                        narrow(*sums++, to + d.z.weight[a] + d.y.weight[b] + d.x[l].weight[c]);
     }
 
     void band(int64_t part, const Block& block, T* sums, char* mine) {
         int64_t by = part % s.bands.n_y, bz = part / s.bands.n_y % s.bands.n_z, n = part / s.bands.n_y / s.bands.n_z;
-        int64_t z0 = bz * s.bands.z, z1 = min(z0 + s.bands.z, d.z.count), y0 = by * s.bands.y, y1 = min(y0 + s.bands.y, d.y.count);
+        int64_t z0 = bz * s.bands.z, z1 = min(z0 + s.bands.z, d.z.count), y0 = by * s.bands.y,
+                y1 = min(y0 + s.bands.y, d.y.count);
         const S* source = in + n * d.in_n + block.input * d.in_c;
         int64_t ys, zs;
         const T* staged = stage(source, z0, y0, reinterpret_cast<T*>(mine), zs, ys);
@@ -211,7 +214,8 @@ private:
             a.count = x.count;
             if constexpr (Same<T, S>::value) {
                 if (grad_in_place) {
-                    a.grad = given + block.outputs[0] * d.out_c + (d.z.first + z0 * d.jump[0]) * d.out[0] + (d.y.first + y0 * d.jump[1]) * d.out[1] + x.first * d.out[2];
+                    a.grad = given + block.outputs[0] * d.out_c + (d.z.first + z0 * d.jump[0]) * d.out[0] +
+                             (d.y.first + y0 * d.jump[1]) * d.out[1] + x.first * d.out[2];
                     a.grad_row = d.jump[1] * d.out[1];
                     a.grad_plane = d.jump[0] * d.out[0];
                     a.grad_q = d.out_c;
@@ -263,7 +267,8 @@ private:
         for (int64_t j = 0; j < block.q; ++j)
             for (int64_t z = z0; z < z1; ++z)
                 for (int64_t y = y0; y < y1; ++y, to += s.width) {
-                    const S* row = given + block.outputs[j] * d.out_c + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1];
+                    const S* row = given + block.outputs[j] * d.out_c + (d.z.first + z * d.jump[0]) * d.out[0] +
+                                   (d.y.first + y * d.jump[1]) * d.out[1];
                     T* line = to;
                     for (int64_t l = 0; l < d.n_x; ++l) {
                         const S* f = row + d.x[l].first * d.out[2];
@@ -288,7 +293,9 @@ template <class T> size_t scratch_of(const Direct& d) {
 
 }  // namespace
 
-size_t planar_backward_weights_scratch(const Direct& d) { return d.type == Type::float64 ? scratch_of<double>(d) : scratch_of<float>(d); }
+size_t planar_backward_weights_scratch(const Direct& d) {
+    return d.type == Type::float64 ? scratch_of<double>(d) : scratch_of<float>(d);
+}
 
 void planar_backward_weights(const Direct& d, const void* in, const void* grad, void* weight, char* scratch) {
     switch (d.type) {

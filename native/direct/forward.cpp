@@ -1,30 +1,31 @@
 // Forward and backward_data by direct summation out of a staged band, contiguous along x.
 //
 // Two inner loops. Where a group has several outputs, each loaded vector of inputs serves up to four of them. Where it has one
-// (depthwise, one channel), a vector of an input row serves up to four output rows: row u under the first of R rows is the tap row
-// u - q * ks of row q. Either way twelve accumulators hide the latency of multiply-add, and loads stay below two per multiply-add.
+// (depthwise, one channel), a vector of an input row serves up to four output rows: row u under the first of R rows is the tap
+// row u - q * ks of row q. Either way twelve accumulators hide the latency of multiply-add, and loads stay below two per
+// multiply-add.
+#include "common/threads.hpp"
 #include "direct/direct.hpp"
 #include "direct/row_kernels.hpp"
 #include "direct/unstaged.hpp"
-#include "common/threads.hpp"
 
 namespace NINEFOLD_NS {
 
 namespace {
 
-constexpr int64_t kBudget = 96 << 10;   // bytes staged at once by a group of several channels
-constexpr int64_t kPlane = 16 << 10;    // and by a single channel: it stays in the first cache
+constexpr int64_t kBudget = 96 << 10;  // bytes staged at once by a group of several channels
+constexpr int64_t kPlane = 16 << 10;   // and by a single channel: it stays in the first cache
 
 struct Layout {
     Bands bands;
     bool in_place;
-    bool padded;                   // a line is shorter than the vector that is read of it
-    bool several;                  // outputs of a group share what is loaded; of a table each has rows of its own
-    int64_t unstaged;              // size of a square kernel whose rows are read where they lie, or 0
-    bool row_kernel;               // kernels along x only: rows are read where they lie, but for blocks that reach over their ends
-    int64_t lines_taps;            // most taps along x of one line
-    int64_t outs_at_once;          // Q, or 1
-    int64_t split;                 // parts of the outputs of a group
+    bool padded;           // a line is shorter than the vector that is read of it
+    bool several;          // outputs of a group share what is loaded; of a table each has rows of its own
+    int64_t unstaged;      // size of a square kernel whose rows are read where they lie, or 0
+    bool row_kernel;       // kernels along x only: rows are read where they lie, but for blocks that reach over their ends
+    int64_t lines_taps;    // most taps along x of one line
+    int64_t outs_at_once;  // Q, or 1
+    int64_t split;         // parts of the outputs of a group
     int64_t shared, staged, packed, buffer, offsets, each;  // bytes
     int64_t items;
 };
@@ -40,7 +41,8 @@ template <class T> Layout layout(const Direct& d) {
     s.in_place = d.in_place && !s.padded && d.type != Type::bfloat16;
     s.unstaged = unstaged_size(d);
     Span span;
-    const bool alone = d.ins == 1 && d.outs == 1 && !d.edges.lists && d.type != Type::bfloat16, row_wise = d.z.taps == 1 && d.y.taps == 1;
+    const bool alone = d.ins == 1 && d.outs == 1 && !d.edges.lists && d.type != Type::bfloat16,
+               row_wise = d.z.taps == 1 && d.y.taps == 1;
     s.row_kernel = alone && row_wise && d.n_x == 1 && d.out[2] * d.jump[2] == 1 && span_of(d, span);
     int64_t pitch = round_up(d.staged[2] + kLanes<T>, kLanes<T>);
     s.outs_at_once = min(d.outs, 4);
@@ -48,12 +50,16 @@ template <class T> Layout layout(const Direct& d) {
     int64_t wanted = d.threads > 1 ? ceil_div(2 * d.threads, d.batch * d.groups) : 1;
     s.bands = bands(d, pitch, row, d.ins == 1 ? kPlane : kBudget, wanted);
     int64_t blocks = d.batch * d.groups * s.bands.n_z * s.bands.n_y;
-    s.split = d.outs > 1 && blocks < wanted * d.batch * d.groups ? min(ceil_div(wanted * d.batch * d.groups, blocks), ceil_div(d.outs, 4)) : 1;
+    s.split = d.outs > 1 && blocks < wanted * d.batch * d.groups
+                  ? min(ceil_div(wanted * d.batch * d.groups, blocks), ceil_div(d.outs, 4))
+                  : 1;
     s.items = blocks * s.split;
     s.several = d.outs > 1 && !d.edges.lists;
     s.shared = s.several ? round_up(d.groups * d.outs * d.ins * d.taps * int64_t(sizeof(T)), 64) : 0;
-    const int64_t window = (reach(d.x[0]) + (kMost<1> + 1) * kLanes<T>) * int64_t(sizeof(T));
-    s.staged = s.row_kernel ? round_up(window, 64) : s.in_place ? 0 : round_up(s.unstaged ? row : row * s.bands.staged_z * s.bands.staged_y, 64);
+    const int64_t window = (reach(d.x[0]) + (kMost<1> + 1) * kLanes<T>)*int64_t(sizeof(T));
+    s.staged = s.row_kernel ? round_up(window, 64)
+               : s.in_place ? 0
+                            : round_up(s.unstaged ? row : row * s.bands.staged_z * s.bands.staged_y, 64);
     s.packed = s.several ? 0 : round_up((d.edges.lists ? d.edges.most : d.ins) * d.taps * int64_t(sizeof(T)), 64);
     s.buffer = round_up(2 * 4 * 6 * kBytes, 64);  // two lines of outputs that lie between each other
     s.offsets = round_up((s.several ? d.z.taps * d.y.taps * s.lines_taps : d.ins) * 8 + 64, 64);
@@ -67,7 +73,8 @@ template <class T, class S> class Forward {
 public:
     Forward(const Direct& direct, const void* in, const void* weight, const void* bias, void* out, char* scratch)
         : d(direct), s(layout<T>(direct)), in(static_cast<const S*>(in)), weight(static_cast<const S*>(weight)),
-          bias(static_cast<const S*>(bias)), out(static_cast<S*>(out)), shared(reinterpret_cast<T*>(scratch)), scratch(scratch + s.shared) {
+          bias(static_cast<const S*>(bias)), out(static_cast<S*>(out)), shared(reinterpret_cast<T*>(scratch)),
+          scratch(scratch + s.shared) {
         straight = Same<T, S>::value && d.n_x == 1 && d.out[2] * d.jump[2] == 1;
         paired = Same<T, S>::value && d.n_x == 2 && d.out[2] * d.jump[2] == 2 && d.x[1].first == d.x[0].first + 1 &&
                  (d.x[0].count == d.x[1].count || d.x[0].count == d.x[1].count + 1);
@@ -132,7 +139,9 @@ private:
         }
         char* rest = mine + s.staged;
         if constexpr (Same<T, S>::value) {
-            if (s.row_kernel) return row_kernel(band, g, source, out + n * d.out_n + g * d.out_c, reinterpret_cast<T*>(mine), reinterpret_cast<T*>(rest));
+            if (s.row_kernel)
+                return row_kernel(band, g, source, out + n * d.out_n + g * d.out_c, reinterpret_cast<T*>(mine),
+                                  reinterpret_cast<T*>(rest));
         }
         stage(band, source, reinterpret_cast<T*>(mine));
         S* to = out + n * d.out_n + g * d.outs * d.out_c;
@@ -140,17 +149,20 @@ private:
         int64_t* offsets = reinterpret_cast<int64_t*>(rest + s.packed + s.buffer);
         if (s.several) return by_outs(band, g, part, to, buffer, offsets);
         int64_t from = d.outs * part / s.split, until = d.outs * (part + 1) / s.split;
-        for (int64_t o = from; o < until; ++o) by_rows(band, g + o, to + o * d.out_c, reinterpret_cast<T*>(rest), buffer, offsets);
+        for (int64_t o = from; o < until; ++o)
+            by_rows(band, g + o, to + o * d.out_c, reinterpret_cast<T*>(rest), buffer, offsets);
     }
 
     // What output o reads: of a table its edges, else all channels of its group, of which it is the only output.
     int64_t reads(int64_t o) const { return d.edges.lists ? d.edges.first[o + 1] - d.edges.first[o] : d.ins; }
     int64_t channel(int64_t o, int64_t i) const { return d.edges.lists ? d.edges.channel[d.edges.first[o] + i] : i; }
-    int64_t place(int64_t o, int64_t i) const { return d.edges.lists ? d.edges.place[d.edges.first[o] + i] : o * d.w_group + i * d.w_in; }
+    int64_t place(int64_t o, int64_t i) const {
+        return d.edges.lists ? d.edges.place[d.edges.first[o] + i] : o * d.w_group + i * d.w_in;
+    }
 
     struct Band {
         int64_t z0, z1, y0, y1;
-        const T* base;           // the staged position of the band's first output, first tap
+        const T* base;  // the staged position of the band's first output, first tap
         int64_t is, zs, ys;
     };
 
@@ -171,11 +183,13 @@ private:
         band.is = band.zs * s.bands.staged_z;
         band.base = to;
         Stager<T, S> stager(d);
-        for (int64_t i = 0; i < d.ins; ++i) stager.plane(to + i * band.is, source + i * d.in_c, z, y, rows_z, rows_y, band.zs, band.ys, s.padded);
+        for (int64_t i = 0; i < d.ins; ++i)
+            stager.plane(to + i * band.is, source + i * d.in_c, z, y, rows_z, rows_y, band.zs, band.ys, s.padded);
     }
 
     S* at(S* to, int64_t z, int64_t y, const Line& x, int64_t k) {
-        return to + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1] + (x.first + k * d.jump[2]) * d.out[2];
+        return to + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1] +
+               (x.first + k * d.jump[2]) * d.out[2];
     }
 
     static int64_t square_of(const Line& x, int64_t ky, int64_t ks) {
@@ -236,7 +250,8 @@ private:
                     if (!zeros && k >= span.before && end <= until) {
                         args.in = row + (k - span.before);
                     } else {
-                        for (int64_t j = k; j < end; ++j) window[j - k] = !zeros && j >= span.before && j < until ? row[j - span.before] : T(0);
+                        for (int64_t j = k; j < end; ++j)
+                            window[j - k] = !zeros && j >= span.before && j < until ? row[j - span.before] : T(0);
                         args.in = window;
                     }
                     rows<T>(1, c, args, out_row + k, 0, min(own, kLanes<T>));
@@ -290,7 +305,8 @@ private:
     }
 
     // The weights of a line of output o, packed from `p` on, and what is the same for all its blocks of rows.
-    Rows<T> packed_line(const Band& band, const Line& x, int64_t o, const int64_t* channels, T*& p, T init, int64_t dy, int64_t ks) {
+    Rows<T> packed_line(const Band& band, const Line& x, int64_t o, const int64_t* channels, T*& p, T init, int64_t dy,
+                        int64_t ks) {
         const T* mine = p;
         int64_t ky = d.y.taps, ins = reads(o);
         for (int64_t i = 0; i < ins; ++i) {
@@ -299,11 +315,13 @@ private:
                 for (int64_t y = 0; y < ky; ++y)
                     for (int64_t k = 0; k < x.taps; ++k, ++p) *p = wide(w[d.z.weight[z] + d.y.weight[y] + x.weight[k]]);
         }
-        return {nullptr, channels, band.zs, dy * band.ys, ks, ins, d.z.taps, ky, x.taps, d.z.at, x.at, mine, 0, init, T(d.floor), square_of(x, ky, ks)};
+        return {nullptr, channels, band.zs, dy * band.ys, ks, ins,  d.z.taps,   ky,
+                x.taps,  d.z.at,   x.at,    mine,         0,  init, T(d.floor), square_of(x, ky, ks)};
     }
 
     const T* first_read(const Band& band, int64_t z, int64_t y) const {
-        return band.base + (z - band.z0) * d.step[0] * band.zs + ((y - band.y0) * d.step[1] + (d.y.taps ? d.y.at[0] : 0)) * band.ys;
+        return band.base + (z - band.z0) * d.step[0] * band.zs +
+               ((y - band.y0) * d.step[1] + (d.y.taps ? d.y.at[0] : 0)) * band.ys;
     }
 
     // Two lines whose outputs lie between each other: rows of both are made, then written alternating.
@@ -323,14 +341,16 @@ private:
             }
             if constexpr (Same<T, S>::value)
                 for (int64_t q = 0; q < many; ++q)
-                    zip<T>(buffer + q * 6 * kLanes<T>, buffer + (4 + q) * 6 * kLanes<T>, at(to, z, y + q * rs, d.x[0], k), count[0], count[1]);
+                    zip<T>(buffer + q * 6 * kLanes<T>, buffer + (4 + q) * 6 * kLanes<T>, at(to, z, y + q * rs, d.x[0], k),
+                           count[0], count[1]);
             k += c * kLanes<T>;
             vectors -= c;
         }
     }
 
     // `many` output rows, rs apart, from row y on.
-    void row_block(const Band& band, Rows<T>& args, const Line& x, S* to, int64_t z, int64_t y, int64_t many, int64_t rs, T* buffer) {
+    void row_block(const Band& band, Rows<T>& args, const Line& x, S* to, int64_t z, int64_t y, int64_t many, int64_t rs,
+                   T* buffer) {
         const T* base = first_read(band, z, y);
         int64_t vectors = ceil_div(x.count, kLanes<T>), k = 0;
         while (vectors) {

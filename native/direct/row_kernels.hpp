@@ -15,7 +15,8 @@ constexpr bool kWritten = true;
 
 // One row of inputs against the output rows LO to HI: kernel row u - q * ks for output row q.
 template <class T, int R, int C, int LO, int HI>
-NINEFOLD_INLINE void row_taps(Vec<T> (&acc)[R][C], const T* row, const T* w, int64_t hop, int64_t kx, const int64_t* tx, int64_t last) {
+NINEFOLD_INLINE void row_taps(Vec<T> (&acc)[R][C], const T* row, const T* w, int64_t hop, int64_t kx, const int64_t* tx,
+                              int64_t last) {
     // `w` points at the kernel row of output row LO; that of LO + 1 lies `hop` elements before it
     for (int64_t k = 0; k < kx; ++k) {
         const T* p = row + tx[k];
@@ -39,16 +40,16 @@ NINEFOLD_INLINE void row_taps(Vec<T> (&acc)[R][C], const T* row, const T* w, int
 }
 
 template <class T> struct Rows {
-    const T* in;                 // staged, at the first output row and the first output of the chunk
-    const int64_t* channel;      // where each input channel begins
-    int64_t zs;                  // step between planes
-    int64_t us, ks;              // step between rows of taps; tap rows between neighbouring output rows
+    const T* in;             // staged, at the first output row and the first output of the chunk
+    const int64_t* channel;  // where each input channel begins
+    int64_t zs;              // step between planes
+    int64_t us, ks;          // step between rows of taps; tap rows between neighbouring output rows
     int64_t ins, kz, ky, kx;
     const int64_t *tz, *tx;
     const T* w;
-    int64_t last;                // where the last vector of the chunk starts
+    int64_t last;  // where the last vector of the chunk starts
     T init, floor;
-    int64_t square;              // K of a K x K kernel with its taps side by side and rows one apart, or 0
+    int64_t square;  // K of a K x K kernel with its taps side by side and rows one apart, or 0
 };
 
 template <class T, int R, int C>
@@ -67,9 +68,9 @@ void rows_core(const Rows<T>& a, T* out, int64_t out_row, int64_t tail) {
                 int64_t lo = u < ky ? 0 : (ks == 1 ? u - ky : (u - ky) / ks) + 1;
                 if (lo > hi) continue;
                 const T* wu = w + (u - lo * ks) * kx;
-#define NINEFOLD_ROWS(LO, HI)                                                                                  \
-    case LO * 4 + HI:                                                                                          \
-        if constexpr (HI < R) row_taps<T, R, C, LO, HI>(acc, row, wu, ks * kx, kx, tx, last);                  \
+#define NINEFOLD_ROWS(LO, HI)                                                                 \
+    case LO * 4 + HI:                                                                         \
+        if constexpr (HI < R) row_taps<T, R, C, LO, HI>(acc, row, wu, ks * kx, kx, tx, last); \
         break;
                 switch (lo * 4 + hi) {
                     NINEFOLD_ROWS(0, 0)
@@ -122,9 +123,9 @@ template <class T, int R, int C, int K> void square_core(const Rows<T>& a, T* ou
 template <class T> struct Outs {
     const T* in;
     int64_t is, ins, taps;
-    const int64_t* at;           // offsets of the taps from `in`
-    const T* w;                  // [ins][taps][Q]
-    const T* init;               // per output
+    const int64_t* at;  // offsets of the taps from `in`
+    const T* w;         // [ins][taps][Q]
+    const T* init;      // per output
     T floor;
     int64_t last;
 };
@@ -161,15 +162,15 @@ void outs_core(const Outs<T>& a, T* out, int64_t out_step, int64_t tail) {
 }
 
 template <class T, int R> void rows_by_width(int64_t c, const Rows<T>& a, T* out, int64_t out_row, int64_t tail) {
-#define NINEFOLD_C(C)                                                                       \
-    case C:                                                                                 \
-        if constexpr (C <= kMost<R>) {                                                      \
-            if constexpr (kWritten && C <= 3 && R > 1) {                                    \
-                if (a.square == 3) return square_core<T, R, C, 3>(a, out, out_row, tail);   \
-                if (a.square == 5) return square_core<T, R, C, 5>(a, out, out_row, tail);   \
-            }                                                                               \
-            rows_core<T, R, C>(a, out, out_row, tail);                                      \
-        }                                                                                   \
+#define NINEFOLD_C(C)                                                                     \
+    case C:                                                                               \
+        if constexpr (C <= kMost<R>) {                                                    \
+            if constexpr (kWritten && C <= 3 && R > 1) {                                  \
+                if (a.square == 3) return square_core<T, R, C, 3>(a, out, out_row, tail); \
+                if (a.square == 5) return square_core<T, R, C, 5>(a, out, out_row, tail); \
+            }                                                                             \
+            rows_core<T, R, C>(a, out, out_row, tail);                                    \
+        }                                                                                 \
         break;
     switch (c) {
         NINEFOLD_C(1)
@@ -184,9 +185,9 @@ template <class T, int R> void rows_by_width(int64_t c, const Rows<T>& a, T* out
 template <class T, int Q> void outs_by_width(int64_t c, const Outs<T>& a, T* out, int64_t out_step, int64_t tail) {
     switch (c) {
 #undef NINEFOLD_C
-#define NINEFOLD_C(C)                                                                       \
-    case C:                                                                                 \
-        if constexpr (C <= kMost<Q>) outs_core<T, Q, C>(a, out, out_step, tail);            \
+#define NINEFOLD_C(C)                                                            \
+    case C:                                                                      \
+        if constexpr (C <= kMost<Q>) outs_core<T, Q, C>(a, out, out_step, tail); \
         break;
         NINEFOLD_C(1)
         NINEFOLD_C(2)
@@ -216,9 +217,7 @@ template <class T> void outs(int64_t q, int64_t c, const Outs<T>& a, T* out, int
     }
 }
 
-constexpr int64_t widest(int64_t r) {
-    return r == 1 ? kMost<1> : r == 2 ? kMost<2> : r == 3 ? kMost<3> : kMost<4>;
-}
+constexpr int64_t widest(int64_t r) { return r == 1 ? kMost<1> : r == 2 ? kMost<2> : r == 3 ? kMost<3> : kMost<4>; }
 
 // Writes a[0], b[0], a[1], b[1], ...; there are as many of `b`, or one fewer.
 template <class T> NINEFOLD_INLINE void zip(const T* a, const T* b, T* to, int64_t n_a, int64_t n_b) {

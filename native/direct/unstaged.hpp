@@ -65,7 +65,8 @@ NINEFOLD_INLINE Lanes lanes_to(int64_t n) {
 
 // R rows of outputs, C vectors of them, of which the first and the last may touch what is outside.
 template <int R, int C, int K>
-void unstaged_core(const float* const* rows, int64_t x, int64_t depth, const float* w, float init, float floor, const Edges<K>& edges, int64_t last, float* out, int64_t out_row) {
+void unstaged_core(const float* const* rows, int64_t x, int64_t depth, const float* w, float init, float floor,
+                   const Edges<K>& edges, int64_t last, float* out, int64_t out_row) {
     Vec<float> acc[R][C];
     for (int q = 0; q < R; ++q)
         for (int c = 0; c < C; ++c) acc[q][c] = broadcast(init);
@@ -98,32 +99,34 @@ void unstaged_core(const float* const* rows, int64_t x, int64_t depth, const flo
 
 // One 3x3 kernel in nine registers, moved down C vectors of columns: three loads a row, of which each serves three outputs.
 template <int C, bool E>
-void column_core(const float* const* rows, int64_t x, const float* w, float init, float floor, const Edges<3>& edges, int64_t last, int64_t count, float* out, int64_t out_row) {
+void column_core(const float* const* rows, int64_t x, const float* w, float init, float floor, const Edges<3>& edges,
+                 int64_t last, int64_t count, float* out, int64_t out_row) {
     constexpr int64_t L = kLanes<float>;
     Vec<float> k[9], acc[3][C];
 #pragma GCC unroll 9
     for (int t = 0; t < 9; ++t) k[t] = broadcast(w[t]);
     const Vec<float> start = broadcast(init), lowest = broadcast(floor);
     // input row u: the first row of output u, the second of u - 1, the last of u - 2
-    auto step = [&](int64_t u, Vec<float> (&first)[C], Vec<float> (&second)[C], Vec<float> (&third)[C]) __attribute__((always_inline)) {
-        const float* row = rows[u] + x;
+    auto step = [&](int64_t u, Vec<float>(&first)[C], Vec<float>(&second)[C], Vec<float>(&third)[C])
+                    __attribute__((always_inline)) {
+                        const float* row = rows[u] + x;
 #pragma GCC unroll 4
-        for (int c = 0; c < C; ++c) {
-            const float* p = row + (c < C - 1 ? c * L : last);
-            first[c] = start;
+                        for (int c = 0; c < C; ++c) {
+                            const float* p = row + (c < C - 1 ? c * L : last);
+                            first[c] = start;
 #pragma GCC unroll 3
-            for (int t = 0; t < 3; ++t) {
-                Vec<float> v;
-                if (E && c == 0 && t == 0) v = load_lanes(p, edges.left[0]);
-                else if (E && c == C - 1 && t == 2) v = load_lanes(p + 2, edges.right[2]);
-                else v = load(p + t);
-                first[c] += k[t] * v;
-                second[c] += k[3 + t] * v;
-                third[c] += k[6 + t] * v;
-            }
-            if (u >= 2) store(out + (u - 2) * out_row + (c < C - 1 ? c * L : last), larger(third[c], lowest));
-        }
-    };
+                            for (int t = 0; t < 3; ++t) {
+                                Vec<float> v;
+                                if (E && c == 0 && t == 0) v = load_lanes(p, edges.left[0]);
+                                else if (E && c == C - 1 && t == 2) v = load_lanes(p + 2, edges.right[2]);
+                                else v = load(p + t);
+                                first[c] += k[t] * v;
+                                second[c] += k[3 + t] * v;
+                                third[c] += k[6 + t] * v;
+                            }
+                            if (u >= 2) store(out + (u - 2) * out_row + (c < C - 1 ? c * L : last), larger(third[c], lowest));
+                        }
+                    };
     for (int q = 0; q < 3; ++q)
         for (int c = 0; c < C; ++c) acc[q][c] = start;
     int64_t u = 0;
@@ -137,15 +140,16 @@ void column_core(const float* const* rows, int64_t x, const float* w, float init
 }
 
 template <int K> struct Unstaged {
-    const float* const* rows;    // of the input where staged position 0 would lie: depth times K + R - 1
+    const float* const* rows;  // of the input where staged position 0 would lie: depth times K + R - 1
     int64_t depth, outputs;
     const float* w;
     float init, floor;
-    Edges<K> edges[4];           // of a chunk between others, the first, the last, the only one
+    Edges<K> edges[4];  // of a chunk between others, the first, the last, the only one
 
     void prepare(const Span& s) {
         for (int k = 0; k < K; ++k) {
-            Lanes left = lanes_from(s.before - k), right = lanes_to(s.before + s.count - k - (outputs - kLanes<float>)), all = lanes_from(0);
+            Lanes left = lanes_from(s.before - k), right = lanes_to(s.before + s.count - k - (outputs - kLanes<float>)),
+                  all = lanes_from(0);
             for (int e = 0; e < 4; ++e) {
                 edges[e].left[k] = e & 1 ? left : all;
                 edges[e].right[k] = e & 2 ? right : all;

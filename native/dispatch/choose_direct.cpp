@@ -1,7 +1,7 @@
 // Which family computes a direct convolution: the first that takes it.
+#include "dispatch/choose_direct.hpp"
 #include "depthwise/depthwise_nhwc.hpp"
 #include "direct/direct.hpp"
-#include "dispatch/choose_direct.hpp"
 #include "grouped/grouped_nhwc.hpp"
 
 namespace NINEFOLD_NS {

@@ -3,15 +3,23 @@
 #include <stdexcept>
 
 namespace ninefold {
-namespace baseline { extern const Kernels kernels; }
+namespace baseline {
+extern const Kernels kernels;
+}
 #ifdef NINEFOLD_HAS_avx2
-namespace avx2 { extern const Kernels kernels; }
+namespace avx2 {
+extern const Kernels kernels;
+}
 #endif
 #ifdef NINEFOLD_HAS_wide
-namespace wide { extern const Kernels kernels; }
+namespace wide {
+extern const Kernels kernels;
+}
 #endif
 #ifdef NINEFOLD_HAS_avx512
-namespace avx512 { extern const Kernels kernels; }
+namespace avx512 {
+extern const Kernels kernels;
+}
 #endif
 
 namespace {

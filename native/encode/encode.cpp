@@ -1,5 +1,6 @@
-// A block of patches is small enough for what they have in common with the atoms to stay in the L2 cache: it is written there by a
-// product, and read once by the encoder. Threads share out images, or parts of them where there are few, and meet only at the end.
+// A block of patches is small enough for what they have in common with the atoms to stay in the L2 cache: it is written there by
+// a product, and read once by the encoder. Threads share out images, or parts of them where there are few, and meet only at the
+// end.
 #include "encode/encode.hpp"
 #include "common/gemm.hpp"
 #include "common/threads.hpp"
@@ -24,7 +25,8 @@ Layout layout(const Encode& d, int64_t images) {
     l.parts = images >= 2 * d.threads ? 1 : min(d.rows, d.threads);
     int64_t positions = ceil_div(d.rows, l.parts) * d.columns;
     l.block = max(kRows, min(round_up(positions, kRows), kBlock / l.width / kRows * kRows));
-    l.thread = l.block * (2 * l.patch + l.width) + round_up(l.block, kL) + round_up(2 * d.regions, kL);  // a pointer is two floats
+    l.thread =
+        l.block * (2 * l.patch + l.width) + round_up(l.block, kL) + round_up(2 * d.regions, kL);  // a pointer is two floats
     size_t sums = l.parts > 1 ? round_up(images * l.parts * d.regions * wide_of(d), kL) : 0;
     l.total = 4 * (l.thread * d.threads + sums);
     return l;
@@ -128,7 +130,8 @@ void soft(const Encode& d, const float* z, const Sums& to) {
     const Vec<float> zero{}, alpha = broadcast(d.alpha);
     for (int64_t k = 0; k < d.atoms; k += kL) to.add(k, d.atoms - k, larger(Vec<float>(load(z + k) - alpha), zero));
     if (d.code != Code::split) return;
-    for (int64_t k = 0; k < d.atoms; k += kL) to.add(d.atoms + k, d.atoms - k, larger(Vec<float>(zero - load(z + k) - alpha), zero));
+    for (int64_t k = 0; k < d.atoms; k += kL)
+        to.add(d.atoms + k, d.atoms - k, larger(Vec<float>(zero - load(z + k) - alpha), zero));
 }
 
 void encode_one(const Encode& d, float* z, float energy, const Sums& to) {
@@ -139,7 +142,8 @@ void encode_one(const Encode& d, float* z, float energy, const Sums& to) {
 
 // Rows [top, bottom) of one image into sums that nothing else writes to meanwhile.
 void rows_of(const Encode& d, const Layout& l, const float* image, int64_t top, int64_t bottom, float* sums, float* memory) {
-    float *patches = memory, *white = patches + l.block * l.patch, *z = white + l.block * l.patch, *energy = z + l.block * l.width;
+    float *patches = memory, *white = patches + l.block * l.patch, *z = white + l.block * l.patch,
+          *energy = z + l.block * l.width;
     float** at = reinterpret_cast<float**>(energy + round_up(l.block, kL));
     const int64_t wide = wide_of(d), end = bottom * d.columns;
     for (int64_t k = 0; k < d.regions * wide; ++k) sums[k] = 0;
@@ -177,7 +181,8 @@ void encode_run(const Encode& d, int64_t images, const float* in, float* out, ch
     for (int64_t item = 0; item < items; ++item) {
         const int64_t image = item / l.parts, part = item % l.parts;
         float* sums = (l.parts > 1 ? parts : out) + item * size;
-        rows_of(d, l, in + image * d.channels * d.height * d.width, d.rows * part / l.parts, d.rows * (part + 1) / l.parts, sums, memory + l.thread * this_thread());
+        rows_of(d, l, in + image * d.channels * d.height * d.width, d.rows * part / l.parts, d.rows * (part + 1) / l.parts, sums,
+                memory + l.thread * this_thread());
     }
     if (l.parts == 1) return;
     for (int64_t image = 0; image < images; ++image)

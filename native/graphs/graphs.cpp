@@ -139,8 +139,8 @@ std::vector<int64_t> spanning(const Graph& graph, const T* values) {
     return forest;
 }
 
-// Sets united by size keep a second parent that is never moved, and when it was given: the path between two nodes in that shallow tree
-// has on it the merge that first put both in one set, and no later one.
+// Sets united by size keep a second parent that is never moved, and when it was given: the path between two nodes in that shallow
+// tree has on it the merge that first put both in one set, and no later one.
 template <class T>
 void maximin(const Graph& graph, const T* values, const int64_t* pairs, int64_t count, T* out) {
     const std::vector<int64_t> forest = spanning(graph, values);
@@ -198,10 +198,10 @@ int64_t cut(int64_t leaves, const int64_t* children, int64_t count, int64_t* lab
     return found;
 }
 
-#define NINEFOLD_FOR(T)                                                                        \
-    template int64_t components(const Graph&, const T*, T, int64_t, int64_t*);                 \
-    template int64_t watershed(const Graph&, const T*, T, T, bool, int64_t*);                  \
-    template std::vector<int64_t> spanning(const Graph&, const T*);                            \
+#define NINEFOLD_FOR(T)                                                        \
+    template int64_t components(const Graph&, const T*, T, int64_t, int64_t*); \
+    template int64_t watershed(const Graph&, const T*, T, T, bool, int64_t*);  \
+    template std::vector<int64_t> spanning(const Graph&, const T*);            \
     template void maximin(const Graph&, const T*, const int64_t*, int64_t, T*);
 NINEFOLD_FOR(float)
 NINEFOLD_FOR(double)

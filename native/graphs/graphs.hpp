@@ -1,7 +1,9 @@
-// Graphs of affinities between voxels, or between whatever a list of edges joins: forests, basins, exclusions, pairs by maximin affinity.
+// Graphs of affinities between voxels, or between whatever a list of edges joins: forests, basins, exclusions, pairs by maximin
+// affinity.
 //
-// Everything here looks at edges in one order: the largest affinity first, equal ones by their number. An edge of a grid has the number
-// channel * voxels + voxel, so that equal affinities go by channel, then in raster order: results never depend on threads or on luck.
+// Everything here looks at edges in one order: the largest affinity first, equal ones by their number. An edge of a grid has the
+// number channel * voxels + voxel, so that equal affinities go by channel, then in raster order: results never depend on threads
+// or on luck.
 #pragma once
 #include <algorithm>
 #include <bit>
@@ -17,12 +19,12 @@ constexpr uint32_t kNone = UINT32_MAX;
 
 // A grid with offsets, or a list of edges; both ends of an edge are inside, and in the mask where there is one.
 struct Graph {
-    int64_t nodes = 0, edges = 0;      // edges by number, those that leave the grid, too; both below 2^32
-    std::vector<int64_t> shape;        // of a grid
-    std::vector<int64_t> offsets;      // (channels, axes): the edge that is stored at p ends at p + offset
-    std::vector<int64_t> steps;        // (channels): the same in voxels
-    const int64_t* ends = nullptr;     // (edges, 2) of a list
-    const uint8_t* mask = nullptr;     // (nodes)
+    int64_t nodes = 0, edges = 0;   // edges by number, those that leave the grid, too; both below 2^32
+    std::vector<int64_t> shape;     // of a grid
+    std::vector<int64_t> offsets;   // (channels, axes): the edge that is stored at p ends at p + offset
+    std::vector<int64_t> steps;     // (channels): the same in voxels
+    const int64_t* ends = nullptr;  // (edges, 2) of a list
+    const uint8_t* mask = nullptr;  // (nodes)
 
     std::pair<uint32_t, uint32_t> ends_of(uint32_t edge) const {
         if (ends) return {uint32_t(ends[2 * size_t(edge)]), uint32_t(ends[2 * size_t(edge) + 1])};
@@ -235,10 +237,10 @@ void walk(const Graph& graph, const Falling<T>& order, const Sets& sets, F&& f) 
 
 // Which edges of a mutex watershed push apart, and which of these are looked at.
 struct Repulsion {
-    int64_t attractive = 0;            // channels of a grid: those behind push apart
-    const uint8_t* apart = nullptr;    // (edges) of a list
-    std::vector<int64_t> strides;      // of a grid: only voxels whose coordinates are multiples; empty for all
-    bool random = false;               // one in product(strides) instead, drawn
+    int64_t attractive = 0;          // channels of a grid: those behind push apart
+    const uint8_t* apart = nullptr;  // (edges) of a list
+    std::vector<int64_t> strides;    // of a grid: only voxels whose coordinates are multiples; empty for all
+    bool random = false;             // one in product(strides) instead, drawn
     uint64_t seed = 0;
 };
 
@@ -247,7 +249,8 @@ struct Pairs {  // of MALIS: edges and how many pairs of voxels have theirs as m
     uint64_t all_together = 0, all_apart = 0;
 };
 
-// Labels are 1, 2, ... in raster order of first voxels; sets of fewer nodes than `least` and masked nodes get 0. They return how many.
+// Labels are 1, 2, ... in raster order of first voxels; sets of fewer nodes than `least` and masked nodes get 0. They return how
+// many.
 template <class T>
 int64_t components(const Graph&, const T* values, T threshold, int64_t least, int64_t* labels);
 // In: seeds, or zeros and `seeded` false for basins of all maxima. Out: labels.

@@ -1,4 +1,5 @@
-// Pairs of clusters: who must stay apart (mutex watershed), and how many pairs of voxels an edge of the spanning forest decides (MALIS).
+// Pairs of clusters: who must stay apart (mutex watershed), and how many pairs of voxels an edge of the spanning forest decides
+// (MALIS).
 #include <algorithm>
 
 #include "graphs/graphs.hpp"
@@ -38,8 +39,9 @@ private:
 
 }  // namespace
 
-// Wolf et al. (2018). A pair of roots that must stay apart is one key of a table; each root has a list of the others, which may name
-// roots that were united since. Uniting two sets walks through the shorter list, so that a name moves at most log(names) times.
+// Wolf et al. (2018). A pair of roots that must stay apart is one key of a table; each root has a list of the others, which may
+// name roots that were united since. Uniting two sets walks through the shorter list, so that a name moves at most log(names)
+// times.
 template <class T>
 int64_t mutex(const Graph& graph, const T* values, const Repulsion& repulsion, int64_t* labels) {
     const Kept kept(graph, repulsion);
@@ -85,8 +87,8 @@ int64_t mutex(const Graph& graph, const T* values, const Repulsion& repulsion, i
     return count;
 }
 
-// Both passes of the constrained loss in one: edges within an object are the positive pass's, where sets never mix objects, so that
-// pairs are products of sizes; they all come before the others in the negative pass, where sets are histograms of labels.
+// Both passes of the constrained loss in one: edges within an object are the positive pass's, where sets never mix objects, so
+// that pairs are products of sizes; they all come before the others in the negative pass, where sets are histograms of labels.
 template <class T>
 Pairs malis(const Graph& graph, const T* values, const uint32_t* labels) {
     Pairs out;
@@ -109,10 +111,10 @@ Pairs malis(const Graph& graph, const T* values, const uint32_t* labels) {
     });
 
     using Table = PairTable<uint64_t>;
-    Table histogram;                              // (root, label) -> voxels
-    Lists kinds(graph.nodes);                     // labels of a root
+    Table histogram;                               // (root, label) -> voxels
+    Lists kinds(graph.nodes);                      // labels of a root
     std::vector<uint64_t> voxels(graph.nodes, 0);  // of a root, without background
-    Table sizes;                                  // of whole objects, for the number of pairs
+    Table sizes;                                   // of whole objects, for the number of pairs
     uint64_t all = 0;
     for (int64_t x = 0; x < graph.nodes; ++x) {
         if (!labels[x] || (graph.mask && !graph.mask[x])) continue;

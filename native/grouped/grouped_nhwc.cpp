@@ -1,23 +1,26 @@
 // Correlations in groups of a few channels where the channels of a pixel are neighbours (channels-last).
 //
-// A vector holds output channels of one pixel: of several groups, or a part of one. Input i of each group is spread over the outputs of
-// its group, by a permutation of the pixel's channels or, where a vector has no second group, as one element. Up to ten pixels of a row
-// share each kernel vector; under three neighbouring taps, a spread pixel serves three outputs. All of it reads staged bands, whose
-// pixels lie beside each other: in memory, they are often a power of two apart, and the near cache has room for few such lines.
-#include "common/nhwc_bands.hpp"
+// A vector holds output channels of one pixel: of several groups, or a part of one. Input i of each group is spread over the
+// outputs of its group, by a permutation of the pixel's channels or, where a vector has no second group, as one element. Up to
+// ten pixels of a row share each kernel vector; under three neighbouring taps, a spread pixel serves three outputs. All of it
+// reads staged bands, whose pixels lie beside each other: in memory, they are often a power of two apart, and the near cache has
+// room for few such lines.
 #include "grouped/grouped_nhwc.hpp"
+#include "common/nhwc_bands.hpp"
 #include "common/threads.hpp"
 
 namespace NINEFOLD_NS {
 namespace {
 
 constexpr int kL = kLanes<float>;
-constexpr int kMostPixels = 10;         // of a tile of outputs
-constexpr int64_t kMostWidth = 64;      // channels of a group
-constexpr int64_t kBand = 256 << 10;    // bytes staged at once
+constexpr int kMostPixels = 10;       // of a tile of outputs
+constexpr int64_t kMostWidth = 64;    // channels of a group
+constexpr int64_t kBand = 256 << 10;  // bytes staged at once
 
 // M below is the number of a group's inputs up to those that fill a vector, known to the compiler, or 0 for more of them.
-template <int I> struct Number { static constexpr int value = I; };
+template <int I> struct Number {
+    static constexpr int value = I;
+};
 
 // The i-th channel of the group that each lane belongs to, of groups of M < kL.
 template <int M, int I> NINEFOLD_INLINE Vec<float> spread(Vec<float> v) {
@@ -25,7 +28,8 @@ template <int M, int I> NINEFOLD_INLINE Vec<float> spread(Vec<float> v) {
     if constexpr (kL == 4) return __builtin_shuffle(v, Mask<float>{of(0), of(1), of(2), of(3)});
     if constexpr (kL == 8) return __builtin_shuffle(v, Mask<float>{of(0), of(1), of(2), of(3), of(4), of(5), of(6), of(7)});
     if constexpr (kL == 16)
-        return __builtin_shuffle(v, Mask<float>{of(0), of(1), of(2), of(3), of(4), of(5), of(6), of(7), of(8), of(9), of(10), of(11), of(12), of(13), of(14), of(15)});
+        return __builtin_shuffle(v, Mask<float>{of(0), of(1), of(2), of(3), of(4), of(5), of(6), of(7), of(8), of(9), of(10),
+                                                of(11), of(12), of(13), of(14), of(15)});
 }
 
 template <int M, int I> NINEFOLD_INLINE Vec<float> input(const float* pixel) {
@@ -33,8 +37,8 @@ template <int M, int I> NINEFOLD_INLINE Vec<float> input(const float* pixel) {
     else return spread<M, I>(load(pixel));
 }
 
-// Calls f with each input of a group, a number that the compiler knows where groups lie in a vector, and the pixel to take it from.
-// The address is made unknown: what was loaded before is loaded again instead of pushing sums out of the registers.
+// Calls f with each input of a group, a number that the compiler knows where groups lie in a vector, and the pixel to take it
+// from. The address is made unknown: what was loaded before is loaded again instead of pushing sums out of the registers.
 template <int M, int I = 0, class F> NINEFOLD_INLINE void each_input(int64_t inputs, const float* pixel, F f) {
     if constexpr (M == 0 || M == kL) {
         for (int64_t i = 0; i < (M ? M : inputs); ++i) f(Number<0>{}, i, pixel + i);
@@ -46,28 +50,31 @@ template <int M, int I = 0, class F> NINEFOLD_INLINE void each_input(int64_t inp
     }
 }
 
-// What a line of outputs reads: rows of taps, as offsets into what is staged, and taps along x. The kernels of a vector of outputs lie
-// as [rows][inputs][taps along x], vectors.
+// What a line of outputs reads: rows of taps, as offsets into what is staged, and taps along x. The kernels of a vector of
+// outputs lie as [rows][inputs][taps along x], vectors.
 struct Reads {
     const int64_t *rows, *at;
     int64_t n_rows, taps, inputs;
-    int64_t hop;   // between neighbouring pixels
-    bool slides;   // three neighbouring taps
+    int64_t hop;  // between neighbouring pixels
+    bool slides;  // three neighbouring taps
 };
 
 // P outputs: sums that begin with `start`.
-template <int M, int P> NINEFOLD_INLINE void sums(const Reads& r, const float* in, const float* packed, Vec<float> start, Vec<float> (&acc)[P]) {
+template <int M, int P> NINEFOLD_INLINE void sums(const Reads& r, const float* in, const float* packed, Vec<float> start,
+                                                  Vec<float> (&acc)[P]) {
     const int64_t hop = M ? kL : r.hop, taps = r.taps, inputs = M ? M : r.inputs;
     for (int p = 0; p < P; ++p) acc[p] = start;
     for (int64_t k = 0; k < r.n_rows; ++k, packed += inputs * taps * kL)
         for (int64_t t = 0; t < taps; ++t)
-            each_input<M>(inputs, in + r.rows[k] + r.at[t] * hop, [&](auto number, int64_t i, const float* pixel) __attribute__((always_inline)) {
-                const Vec<float> w = load(packed + (i * taps + t) * kL);
-                for (int p = 0; p < P; ++p) acc[p] += w * input<M, decltype(number)::value>(pixel + p * hop);
-            });
+            each_input<M>(inputs, in + r.rows[k] + r.at[t] * hop,
+                          [&](auto number, int64_t i, const float* pixel) __attribute__((always_inline)) {
+                              const Vec<float> w = load(packed + (i * taps + t) * kL);
+                              for (int p = 0; p < P; ++p) acc[p] += w * input<M, decltype(number)::value>(pixel + p * hop);
+                          });
 }
 
-template <int M, int P> NINEFOLD_INLINE void sliding_sums(const Reads& r, const float* in, const float* packed, Vec<float> start, Vec<float> (&acc)[P]) {
+template <int M, int P> NINEFOLD_INLINE void sliding_sums(const Reads& r, const float* in, const float* packed, Vec<float> start,
+                                                          Vec<float> (&acc)[P]) {
     const int64_t hop = M ? kL : r.hop, inputs = M ? M : r.inputs;
     for (int p = 0; p < P; ++p) acc[p] = start;
     in += r.at[0] * hop;
@@ -93,7 +100,8 @@ struct Writes {
 
 // Tiles of P outputs, `tiles` of them `count` apart, of which `count` are written.
 template <int M, int P, bool Slides>
-__attribute__((noinline)) void row(const Reads& r, const float* in, const float* packed, const float* start, const Writes& w, int64_t tiles, int64_t count) {
+__attribute__((noinline)) void row(const Reads& r, const float* in, const float* packed, const float* start, const Writes& w,
+                                   int64_t tiles, int64_t count) {
     const Vec<float> lowest = broadcast(w.floor), init = load(start);
     float* out = w.out;
     for (int64_t k = 0; k < tiles; ++k, in += count * (M ? kL : r.hop), out += count * w.hop) {
@@ -118,7 +126,8 @@ struct Sweep {
 };
 
 // Sums of N taps, those of row `row`, over all outputs; they lie at `to` and go on from what they are.
-template <int M, int N> __attribute__((noinline)) void weights(const Reads& r, const Sweep& s, const float* in, int64_t first, const float* grad, float* to) {
+template <int M, int N> __attribute__((noinline)) void weights(const Reads& r, const Sweep& s, const float* in, int64_t first,
+                                                               const float* grad, float* to) {
     const int64_t hop = M ? kL : r.hop;
     each_input<M>(r.inputs, in, [&](auto number, int64_t i, const float* pixel) __attribute__((always_inline)) {
         float* sums_at = to + (i * r.taps + first) * kL;
@@ -138,7 +147,8 @@ template <int M, int N> __attribute__((noinline)) void weights(const Reads& r, c
 }
 
 // The same for R rows of three neighbouring taps each.
-template <int M, int R> __attribute__((noinline)) void sliding_weights(const Reads& r, const Sweep& s, const float* in, int64_t first, const float* grad, float* to) {
+template <int M, int R> __attribute__((noinline)) void sliding_weights(const Reads& r, const Sweep& s, const float* in,
+                                                                       int64_t first, const float* grad, float* to) {
     const int64_t hop = M ? kL : r.hop, next = r.inputs * 3 * kL;
     each_input<M>(r.inputs, in, [&](auto number, int64_t i, const float* pixel) __attribute__((always_inline)) {
         float* sums_at = to + i * 3 * kL;
@@ -179,10 +189,10 @@ NINEFOLD_INLINE int64_t read_behind(const Direct& d) {
 struct Layout {
     Bands bands;
     int64_t channels, vectors;
-    int64_t width, blocks;         // channels that are staged together: those that a vector of outputs reads; such blocks
-    int64_t together, parts;       // blocks that an item takes, and items that takes
-    int64_t behind;                // pixels of zeros after a staged row
-    int64_t block_stride, grad_block_stride; // elements between blocks of a band, of what is read and of gradients
+    int64_t width, blocks;    // channels that are staged together: those that a vector of outputs reads; such blocks
+    int64_t together, parts;  // blocks that an item takes, and items that takes
+    int64_t behind;           // pixels of zeros after a staged row
+    int64_t block_stride, grad_block_stride;  // elements between blocks of a band, of what is read and of gradients
     int64_t items, chunks;
     int64_t kernel, offsets, staged, grads, each;  // bytes: of all kernels, packed, or of their sums; of a thread
 };
@@ -218,7 +228,8 @@ Layout layout(const Direct& d, bool weights) {
 
 template <int M> class GroupedNhwc {
 public:
-    GroupedNhwc(const Direct& direct, bool weights, char* scratch) : d(direct), s(layout(direct, weights)), kernels(reinterpret_cast<float*>(scratch)) {
+    GroupedNhwc(const Direct& direct, bool weights, char* scratch)
+        : d(direct), s(layout(direct, weights)), kernels(reinterpret_cast<float*>(scratch)) {
         rooms = scratch + s.kernel * (weights ? s.chunks : 1);
     }
 
@@ -233,7 +244,8 @@ public:
             for (int64_t k = 0; k < s.items; ++k) {
                 const int64_t c = k % s.parts * s.together * width(), own = min(s.together * width(), s.channels - c);
                 const Band b = band(d, s.bands, k / s.parts);
-                stage_band<float, float>(d, s.bands, b, in + b.n * d.in_n + c, own, width(), s.block_stride, s.behind, room.staged);
+                stage_band<float, float>(d, s.bands, b, in + b.n * d.in_n + c, own, width(), s.block_stride, s.behind,
+                                         room.staged);
                 for (int64_t v = 0; v < own; v += kL)
                     vector(b, c + v, bias, room.staged + v / width() * s.block_stride, out + b.n * d.out_n + c + v, room.rows);
             }
@@ -241,18 +253,21 @@ public:
     }
 
     void backward_weights(const float* in, const float* grad, float* weight) {
-        const int64_t n = min(d.threads, s.items), size = s.kernel / int64_t(sizeof(float)), places = d.batch * s.bands.n_z * s.bands.n_y;
+        const int64_t n = min(d.threads, s.items), size = s.kernel / int64_t(sizeof(float)),
+                      places = d.batch * s.bands.n_z * s.bands.n_y;
 #pragma omp parallel num_threads(n) if (n > 1)
         {
             const Room room = mine();
 #pragma omp for schedule(dynamic, 1)
             for (int64_t k = 0; k < s.items; ++k) {
-                const int64_t chunk = k % s.chunks, c = k / s.chunks * s.together * width(), own = min(s.together * width(), s.channels - c);
+                const int64_t chunk = k % s.chunks, c = k / s.chunks * s.together * width(),
+                              own = min(s.together * width(), s.channels - c);
                 float* total = kernels + chunk * size + c * d.taps * d.ins;
                 for (int64_t e = 0; e < round_up(own, kL) * d.taps * d.ins; ++e) total[e] = 0;
                 for (int64_t part = places * chunk / s.chunks; part < places * (chunk + 1) / s.chunks; ++part) {
                     const Band b = band(d, s.bands, part);
-                    stage_band<float, float>(d, s.bands, b, in + b.n * d.in_n + c, own, width(), s.block_stride, s.behind, room.staged);
+                    stage_band<float, float>(d, s.bands, b, in + b.n * d.in_n + c, own, width(), s.block_stride, s.behind,
+                                             room.staged);
                     add(b, own, grad + b.n * d.out_n + c, room, total);
                 }
             }
@@ -269,9 +284,11 @@ private:
 
     Room mine() const {
         char* p = rooms + s.each * this_thread();
-        const Room room{reinterpret_cast<int64_t*>(p), reinterpret_cast<float*>(p + s.offsets), reinterpret_cast<float*>(p + s.offsets + s.staged)};
+        const Room room{reinterpret_cast<int64_t*>(p), reinterpret_cast<float*>(p + s.offsets),
+                        reinterpret_cast<float*>(p + s.offsets + s.staged)};
         for (int64_t i = 0, n = 0; i < d.z.taps; ++i)
-            for (int64_t j = 0; j < d.y.taps; ++j) room.rows[n++] = d.z.at[i] * s.bands.pitch * s.bands.staged_y + d.y.at[j] * s.bands.pitch;
+            for (int64_t j = 0; j < d.y.taps; ++j)
+                room.rows[n++] = d.z.at[i] * s.bands.pitch * s.bands.staged_y + d.y.at[j] * s.bands.pitch;
         return room;
     }
 
@@ -280,7 +297,8 @@ private:
         return {rows, x.at, d.z.taps * d.y.taps, x.taps, d.ins, width(), slides};
     }
 
-    // Kernels of a vector of outputs: [line][z, y][inputs of a group][x][outputs], zeros behind the last. Where the t-th tap of them all is.
+    // Kernels of a vector of outputs: [line][z, y][inputs of a group][x][outputs], zeros behind the last. Where the t-th tap of
+    // them all is.
     int64_t packed_at(int64_t t, int64_t* taps) const {
         int64_t l = 0, planes = d.z.taps * d.y.taps, before = 0;
         while (t - before >= planes * d.x[l].taps) before += planes * d.x[l++].taps;
@@ -293,7 +311,8 @@ private:
         const int64_t c = k / d.taps * kL, where = place(d, k % d.taps);
         float* to = kernels + c * d.taps * d.ins + packed_at(k % d.taps, &taps);
         for (int64_t i = 0; i < d.ins; ++i, to += taps * kL)
-            for (int64_t o = c; o < c + kL; ++o) to[o - c] = o < s.channels ? weight[o / d.outs * d.w_group + o % d.outs * d.w_out + i * d.w_in + where] : 0.0f;
+            for (int64_t o = c; o < c + kL; ++o)
+                to[o - c] = o < s.channels ? weight[o / d.outs * d.w_group + o % d.outs * d.w_out + i * d.w_in + where] : 0.0f;
     }
 
     void unpack(int64_t k, int64_t size, float* weight) const {
@@ -320,8 +339,10 @@ private:
             for (int64_t z = b.z0; z < b.z1; ++z)
                 for (int64_t y = b.y0; y < b.y1; ++y) {
                     const float* in = staged + (z - b.z0) * d.step[0] * zs + (y - b.y0) * d.step[1] * ys;
-                    float* to = out + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1] + x.first * d.out[2];
-                    const int64_t count = tile_count(x.count), tiles = ceil_div(x.count, count), last = x.count - (tiles - 1) * count;
+                    float* to = out + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1] +
+                                x.first * d.out[2];
+                    const int64_t count = tile_count(x.count), tiles = ceil_div(x.count, count),
+                                  last = x.count - (tiles - 1) * count;
                     Writes w{to, hop, own, float(d.floor)};
                     of_width(r, in, packed, start, w, tiles - 1, count);
                     w.out += (tiles - 1) * count * hop;
@@ -331,7 +352,8 @@ private:
         }
     }
 
-    void of_width(const Reads& r, const float* in, const float* packed, const float* start, const Writes& w, int64_t tiles, int64_t count) const {
+    void of_width(const Reads& r, const float* in, const float* packed, const float* start, const Writes& w, int64_t tiles,
+                  int64_t count) const {
         switch (tile_size(count)) {
             case 4: return of_taps<4>(r, in, packed, start, w, tiles, count);
             case 8: return of_taps<8>(r, in, packed, start, w, tiles, count);
@@ -339,7 +361,8 @@ private:
         }
     }
 
-    template <int P> void of_taps(const Reads& r, const float* in, const float* packed, const float* start, const Writes& w, int64_t tiles, int64_t count) const {
+    template <int P> void of_taps(const Reads& r, const float* in, const float* packed, const float* start, const Writes& w,
+                                  int64_t tiles, int64_t count) const {
         if (r.slides) row<M, P, true>(r, in, packed, start, w, tiles, count);
         else row<M, P, false>(r, in, packed, start, w, tiles, count);
     }
@@ -354,8 +377,10 @@ private:
             const Run run{0, 0, x.count, 1};
             for (int64_t z = b.z0; z < b.z1; ++z)
                 for (int64_t y = b.y0; y < b.y1; ++y) {
-                    const float* from = grad + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1] + x.first * d.out[2];
-                    stage_pixels<float, float>(room.grads + ((z - b.z0) * rows + y - b.y0) * grad_row, grad_block_stride, from, d.jump[2] * d.out[2], &run, 1, own, kL);
+                    const float* from = grad + (d.z.first + z * d.jump[0]) * d.out[0] + (d.y.first + y * d.jump[1]) * d.out[1] +
+                                        x.first * d.out[2];
+                    stage_pixels<float, float>(room.grads + ((z - b.z0) * rows + y - b.y0) * grad_row, grad_block_stride, from,
+                                               d.jump[2] * d.out[2], &run, 1, own, kL);
                 }
             const Reads r = reads(x, room.rows);
             const Sweep sweep{b.z1 - b.z0, rows, x.count, d.step[0] * zs, d.step[1] * ys, rows * grad_row, grad_row};
@@ -415,7 +440,8 @@ size_t grouped_nhwc_scratch(const Direct& d, bool weights) {
 void grouped_nhwc_forward(const Direct& d, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
     with_group(d, [&](auto m) {
         GroupedNhwc<decltype(m)::value>(d, false, scratch)
-            .forward(static_cast<const float*>(in), static_cast<const float*>(weight), static_cast<const float*>(bias), static_cast<float*>(out));
+            .forward(static_cast<const float*>(in), static_cast<const float*>(weight), static_cast<const float*>(bias),
+                     static_cast<float*>(out));
     });
 }
 

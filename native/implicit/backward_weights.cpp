@@ -1,7 +1,8 @@
-// The gradient to the weight as a product summed over positions: D[o][(tap, input)] += G[o][position] x pixels[position][(tap, input)].
-// In contiguous memory rows of G are read where they lie and pixels are transposed while they are packed; in channels-last memory both are packed.
-#include "implicit/product.hpp"
+// The gradient to the weight as a product summed over positions: D[o][(tap, input)] += G[o][position] x pixels[position][(tap,
+// input)]. In contiguous memory rows of G are read where they lie and pixels are transposed while they are packed; in
+// channels-last memory both are packed.
 #include "common/threads.hpp"
+#include "implicit/product.hpp"
 
 namespace NINEFOLD_NS {
 namespace {
@@ -33,8 +34,10 @@ template <class T> struct BackwardWeights {
 
     int64_t sums_size() const { return p.groups * p.outs * row; }
     int64_t thread_size() const {
-        const int64_t pieces = deep * int64_t(sizeof(Piece)), addresses = (p.rows ? deep : together * share) * int64_t(sizeof(T*));
-        return round_up(deep * W + (p.rows ? share * deep : 0) + round_up(p.ins, L) + ceil_div(pieces + addresses, int64_t(sizeof(T))), 64);
+        const int64_t pieces = deep * int64_t(sizeof(Piece)),
+                      addresses = (p.rows ? deep : together * share) * int64_t(sizeof(T*));
+        return round_up(
+            deep * W + (p.rows ? share * deep : 0) + round_up(p.ins, L) + ceil_div(pieces + addresses, int64_t(sizeof(T))), 64);
     }
     size_t scratch() const { return size_t(p.threads * thread_size() + parts * sums_size() + W + 64) * sizeof(T); }
 
@@ -120,7 +123,8 @@ template <class T> struct BackwardWeights {
                 segments = min(together, p.batch - image);
                 first = image * each + at, count = together > 1 ? segments * each : min(deep, each - at);
                 for (int64_t s = 0; s < segments; ++s)
-                    for (int64_t k = o; k < end; ++k) r.addresses[s * share + k - o] = grad + (image + s) * p.out_n + k * p.out_c + at;
+                    for (int64_t k = o; k < end; ++k)
+                        r.addresses[s * share + k - o] = grad + (image + s) * p.out_n + k * p.out_c + at;
             }
             r.tap = -1;
             for (int64_t n = 0; n < summands; n += W) {
@@ -131,7 +135,8 @@ template <class T> struct BackwardWeights {
                     const Left<T> left = p.rows ? Left<T>{r.left + (k - o) * count, nullptr, 0, 0, 1, count}
                                                 : Left<T>{nullptr, r.addresses + (k - o), share, 0, segments, count / segments};
                     T* sums = D + k * row + n;
-                    tile_of<T>(end - k, ceil_div(lanes, L), left, r.right, W, c == from ? none : sums, c == from ? 0 : row, sums, row, -T(__builtin_inf()));
+                    tile_of<T>(end - k, ceil_div(lanes, L), left, r.right, W, c == from ? none : sums, c == from ? 0 : row, sums,
+                               row, -T(__builtin_inf()));
                 }
             }
         }
@@ -150,7 +155,9 @@ template <class T> struct BackwardWeights {
                 const int64_t k = job % p.split, part = job / p.split % parts, group = job / p.split / parts;
                 const int64_t o = k * share, end = min(p.outs, o + share);
                 T* mine = scratch + this_thread() * thread_size();
-                if (o < end) sum(in, grad, sums + part * sums_size() + group * p.outs * row, group, n_chunks * part / parts, n_chunks * (part + 1) / parts, o, end, mine);
+                if (o < end)
+                    sum(in, grad, sums + part * sums_size() + group * p.outs * row, group, n_chunks * part / parts,
+                        n_chunks * (part + 1) / parts, o, end, mine);
             }
 #pragma omp for schedule(static)
             for (int64_t o = 0; o < p.groups * p.outs; ++o) {
@@ -158,11 +165,12 @@ template <class T> struct BackwardWeights {
                 T* from = sums + o * row;
                 for (int64_t n = kept; n < row; n += L) store(from + n, Vec<T>{});
                 for (int64_t k = 1; k < parts; ++k)
-                    for (int64_t n = 0; n < kept; n += L) store(from + n, Vec<T>(load(from + n) + load(from + k * sums_size() + n)));
+                    for (int64_t n = 0; n < kept; n += L)
+                        store(from + n, Vec<T>(load(from + n) + load(from + k * sums_size() + n)));
                 for (int64_t i = 0; i < p.ins; i += L) {
                     const int64_t step = p.flip ? -p.ins : p.ins;
-                    scatter<T>(p.flip ? from + (n_taps - 1) * p.ins + i : from + i, step, Vec<T>{}, -T(__builtin_inf()), to + i * p.w_in, p.w_in,
-                               min(L, p.ins - i), p.w_tap, n_taps);
+                    scatter<T>(p.flip ? from + (n_taps - 1) * p.ins + i : from + i, step, Vec<T>{}, -T(__builtin_inf()),
+                               to + i * p.w_in, p.w_in, min(L, p.ins - i), p.w_tap, n_taps);
                 }
             }
         }
@@ -177,9 +185,11 @@ size_t implicit_backward_weights_scratch(const Implicit& p) {
 
 void implicit_backward_weights(const Implicit& p, const void* in, const void* grad, void* weight, char* scratch) {
     if (p.type == Type::float64)
-        BackwardWeights<double>(p).run(static_cast<const double*>(in), static_cast<const double*>(grad), static_cast<double*>(weight), reinterpret_cast<double*>(scratch));
+        BackwardWeights<double>(p).run(static_cast<const double*>(in), static_cast<const double*>(grad),
+                                       static_cast<double*>(weight), reinterpret_cast<double*>(scratch));
     else
-        BackwardWeights<float>(p).run(static_cast<const float*>(in), static_cast<const float*>(grad), static_cast<float*>(weight), reinterpret_cast<float*>(scratch));
+        BackwardWeights<float>(p).run(static_cast<const float*>(in), static_cast<const float*>(grad), static_cast<float*>(weight),
+                                      reinterpret_cast<float*>(scratch));
 }
 
 }  // namespace NINEFOLD_NS

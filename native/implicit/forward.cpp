@@ -3,8 +3,8 @@
 // pixels are its rows, which a tile reads where they lie, through a table of addresses.
 //
 // The sum over (input, tap) is cut into chunks whose packed panel stays in the nearest cache.
-#include "implicit/product.hpp"
 #include "common/threads.hpp"
+#include "implicit/product.hpp"
 
 namespace NINEFOLD_NS {
 namespace {
@@ -13,8 +13,8 @@ constexpr int64_t kDeep = 256;  // summands of a chunk
 constexpr int64_t kLines = 4;   // of positions, assembled before they are packed
 constexpr int64_t kUnits = 16;  // of a kernel, packed together
 
-// Taps [t, t + nt) and inputs [i, i + ni), from summand `first` on. Where pixels are rows, neighbouring summands are inputs, else taps,
-// if the weight does not have it otherwise. A chunk has all of what lies inside, or a part of it for one of the others.
+// Taps [t, t + nt) and inputs [i, i + ni), from summand `first` on. Where pixels are rows, neighbouring summands are inputs, else
+// taps, if the weight does not have it otherwise. A chunk has all of what lies inside, or a part of it for one of the others.
 struct Chunk {
     int64_t t, nt, i, ni, first;
     int64_t count() const { return nt * ni; }
@@ -24,12 +24,12 @@ template <class T> struct Product {
     static constexpr int L = kLanes<T>, W = kPanel<T>;
 
     const Implicit& p;
-    int64_t n_taps, each, total;          // positions of an image, and of the batch
-    int64_t plane;                        // of a unit; an odd number of lines, so that units fall into different sets of the cache
-    int64_t summands, unit, units, share; // rows or columns of the packed kernel that lie beside one another
-    int64_t deep, panels;                 // summands of the longest chunk; panels of a block, of pixels or of channels
+    int64_t n_taps, each, total;  // positions of an image, and of the batch
+    int64_t plane;                // of a unit; an odd number of lines, so that units fall into different sets of the cache
+    int64_t summands, unit, units, share;  // rows or columns of the packed kernel that lie beside one another
+    int64_t deep, panels;                  // summands of the longest chunk; panels of a block, of pixels or of channels
     int64_t n_blocks;
-    bool in_place, taps_inside;           // the weight's rows are read where they lie; neighbouring summands are taps
+    bool in_place, taps_inside;  // the weight's rows are read where they lie; neighbouring summands are taps
 
     explicit Product(const Implicit& plan) : p(plan) {
         n_taps = taps(p), each = positions(p), total = p.batch * each;
@@ -49,7 +49,8 @@ template <class T> struct Product {
 
     Chunk chunk(int64_t first) const {
         const int64_t inner = taps_inside ? n_taps : p.ins, outer = first / inner, at = first % inner;
-        const int64_t many = inner <= kDeep ? min(deep, summands - first) / inner : 1, part = inner <= kDeep ? inner : min(deep, inner - at);
+        const int64_t many = inner <= kDeep ? min(deep, summands - first) / inner : 1,
+                      part = inner <= kDeep ? inner : min(deep, inner - at);
         return taps_inside ? Chunk{at, part, outer, many, first} : Chunk{outer, many, at, part, first};
     }
     int64_t tap(int64_t t) const { return (p.flip ? n_taps - 1 - t : t) * p.w_tap; }
@@ -64,20 +65,22 @@ template <class T> struct Product {
         return ceil_div(pieces + addresses, int64_t(sizeof(T)));
     }
     int64_t thread_size() const {
-        const int64_t packed = p.rows ? 0 : panels * deep * W, edge = p.rows ? p.block * W : panels * share * W + kLines * line_size();
+        const int64_t packed = p.rows ? 0 : panels * deep * W,
+                      edge = p.rows ? p.block * W : panels * share * W + kLines * line_size();
         return round_up(packed + edge + table_size() + round_up(p.ins, L) + round_up(p.outs, W) + W, 64);
     }
     size_t scratch(bool kept) const { return size_t(p.threads * thread_size() + (kept ? 0 : kernel_size()) + 64) * sizeof(T); }
 
-    // Packs input i of a unit. Where inputs are not neighbours in memory, the units beside it are packed before the next input: what they
-    // read lies together, and rows of the weight are pages apart.
+    // Packs input i of a unit. Where inputs are not neighbours in memory, the units beside it are packed before the next input:
+    // what they read lies together, and rows of the weight are pages apart.
     NINEFOLD_INLINE void prepare_input(const T* from, int64_t lanes, int64_t i, T* to) const {
         from += i * p.w_in;
         if (p.rows) {
             const int64_t step = p.ins * W;
             T* there = to + i * W + (p.flip ? (n_taps - 1) * step : 0);
             for (int v = 0; v < kVectors; ++v)
-                gather<T>(from + v * L * p.w_out, p.w_out, max(0, min(L, lanes - v * L)), p.w_tap, n_taps, there + v * L, p.flip ? -step : step);
+                gather<T>(from + v * L * p.w_out, p.w_out, max(0, min(L, lanes - v * L)), p.w_tap, n_taps, there + v * L,
+                          p.flip ? -step : step);
         } else {
             T* there = to + i * n_taps * kRows;
             for (int64_t t = 0; t < n_taps; ++t, there += kRows)
@@ -98,8 +101,8 @@ template <class T> struct Product {
                 for (int64_t u = first; u < end; ++u)
                     for (int64_t t = 0; t < n_taps; ++t)
                         for (int v = 0; v < kVectors; ++v)
-                            gather<T>(from + (u * W + v * L) * p.w_out + tap(t), p.w_out, max(0, min(L, lanes(u) - v * L)), 1, p.ins,
-                                      here + u * plane + t * p.ins * W + v * L, W);
+                            gather<T>(from + (u * W + v * L) * p.w_out + tap(t), p.w_out, max(0, min(L, lanes(u) - v * L)), 1,
+                                      p.ins, here + u * plane + t * p.ins * W + v * L, W);
             } else if (p.w_out == 1 && n_taps == 1) {
                 const int64_t whole = min(end, p.outs / unit);
                 for (int64_t i = 0; i < p.ins; ++i) {
@@ -143,7 +146,8 @@ template <class T> struct Product {
         const int64_t panel = c.count() * W;
         for (int64_t t = 0; t < c.nt; ++t) {
             const int64_t n = pieces_of(p, c.t + t, first, count, pieces);
-            for (int64_t i = 0; i < c.ni; i += kLines) {  // a line is read some lines after it was written: loads of half-written vectors wait
+            for (int64_t i = 0; i < c.ni;
+                 i += kLines) {  // a line is read some lines after it was written: loads of half-written vectors wait
                 const int64_t lines = min(kLines, c.ni - i);
                 for (int64_t l = 0; l < lines; ++l) line(pieces, n, in + (c.i + i + l) * p.in_c, row + l * line_size());
                 for (int64_t l = 0; l < lines; ++l) {
@@ -157,7 +161,8 @@ template <class T> struct Product {
     }
 
     // Positions [first, first + count) as columns of the product, outputs [o, end) of a group as rows.
-    void columns(int64_t group, int64_t first, int64_t count, int64_t o, int64_t end, const T* in, const T* weight, const T* U, const T* bias, T* out, T* mine) const {
+    void columns(int64_t group, int64_t first, int64_t count, int64_t o, int64_t end, const T* in, const T* weight, const T* U,
+                 const T* bias, T* out, T* mine) const {
         T *packed = mine, *edge = packed + panels * deep * W, *row = edge + panels * share * W;
         Piece* pieces = reinterpret_cast<Piece*>(row + kLines * line_size());
         for (int64_t l = 0; l < kLines; ++l)
@@ -176,8 +181,10 @@ template <class T> struct Product {
                 const int64_t n = (first + j) / each, r = (first + j) % each, wide = min(W, count - j);
                 const bool whole = p.out_p == 1 && wide % L == 0 && r + wide <= each;
                 for (int64_t i = o; i < end; i += kRows) {
-                    const Left<T> left = in_place ? Left<T>{nullptr, rows + (i - o), 0, c.first, 1, c.count()}
-                                                  : Left<T>{U + (group * units + i / kRows) * plane + c.first * kRows, nullptr, 0, 0, 1, c.count()};
+                    const Left<T> left =
+                        in_place
+                            ? Left<T>{nullptr, rows + (i - o), 0, c.first, 1, c.count()}
+                            : Left<T>{U + (group * units + i / kRows) * plane + c.first * kRows, nullptr, 0, 0, 1, c.count()};
                     T* to = whole ? result + n * p.out_n + i * p.out_c + r : edge + (j / W * share + i - o) * W;
                     const int64_t to_row = whole ? p.out_c : W, lines = min(kRows, end - i);
                     const T* start = to;
@@ -187,12 +194,14 @@ template <class T> struct Product {
                         start = none, start_row = 0;
                         if (bias != nullptr) {
                             for (int64_t l = 0; l < lines; ++l)
-                                for (int v = 0; v < kVectors; ++v) store(added + l * W + v * L, broadcast(bias[group * p.outs + i + l]));
+                                for (int v = 0; v < kVectors; ++v)
+                                    store(added + l * W + v * L, broadcast(bias[group * p.outs + i + l]));
                             start = added, start_row = W;
                         }
                     }
                     ahead.some();
-                    tile_of<T>(lines, ceil_div(wide, L), left, packed + j / W * c.count() * W, W, start, start_row, to, to_row, floor);
+                    tile_of<T>(lines, ceil_div(wide, L), left, packed + j / W * c.count() * W, W, start, start_row, to, to_row,
+                               floor);
                 }
             }
         }
@@ -215,15 +224,18 @@ template <class T> struct Product {
     Ahead columns_ahead(const T* in, int64_t first, int64_t tiles) const {
         const int64_t n = first / each, r = first % each, count = min(p.block, each - r);
         if (!p.plain || p.in[2] != 1 || first >= total) return Ahead::nothing();
-        return Ahead::over(in + n * p.in_n + r * p.in[2], count * p.in[2] * int64_t(sizeof(T)), p.in_c * int64_t(sizeof(T)), p.ins, tiles * ceil_div(summands, deep));
+        return Ahead::over(in + n * p.in_n + r * p.in[2], count * p.in[2] * int64_t(sizeof(T)), p.in_c * int64_t(sizeof(T)),
+                           p.ins, tiles * ceil_div(summands, deep));
     }
     Ahead rows_ahead(const T* in, int64_t first, int64_t tiles) const {
         if (!p.plain || first >= total) return Ahead::nothing();
-        return Ahead::over(in + first * p.in[2], p.ins * int64_t(sizeof(T)), p.in[2] * int64_t(sizeof(T)), min(p.block, total - first), tiles * ceil_div(summands, deep));
+        return Ahead::over(in + first * p.in[2], p.ins * int64_t(sizeof(T)), p.in[2] * int64_t(sizeof(T)),
+                           min(p.block, total - first), tiles * ceil_div(summands, deep));
     }
 
     // Positions as rows of the product, outputs as columns.
-    void rows(int64_t group, int64_t first, int64_t count, int64_t o, int64_t end, const T* in, const T* U, const T* bias, T* out, T* mine) const {
+    void rows(int64_t group, int64_t first, int64_t count, int64_t o, int64_t end, const T* in, const T* U, const T* bias, T* out,
+              T* mine) const {
         T *edge = mine, *zeros = edge + p.block * W, *added = zeros + round_up(p.ins, L);
         const T** pixels = reinterpret_cast<const T**>(added + round_up(p.outs, W));
         for (int64_t i = 0; i < round_up(p.ins, L); ++i) zeros[i] = 0;
@@ -234,7 +246,8 @@ template <class T> struct Product {
         for (int64_t k = 0; k < summands;) {
             const Chunk c = chunk(k);
             if (c.i == 0 || k == 0)
-                for (int64_t t = 0; t < c.nt; ++t) pixels_of<T>(p, c.t + t, first, count, in + group * p.ins, zeros, pixels + t * count);
+                for (int64_t t = 0; t < c.nt; ++t)
+                    pixels_of<T>(p, c.t + t, first, count, in + group * p.ins, zeros, pixels + t * count);
             k += c.count();
             const T floor = k == summands ? T(p.floor) : -T(__builtin_inf());
             for (int64_t i = o; i < end; i += W) {
@@ -244,7 +257,8 @@ template <class T> struct Product {
                     T* to = i < odd ? result + r * p.out_p + i : edge + r * W;
                     const int64_t to_row = i < odd ? p.out_p : W;
                     ahead.some();
-                    tile_of<T>(count - r, min(kVectors, ceil_div(end - i, L)), left, panel, W, c.first == 0 ? added + i : to, c.first == 0 ? 0 : to_row, to, to_row, floor);
+                    tile_of<T>(count - r, min(kVectors, ceil_div(end - i, L)), left, panel, W, c.first == 0 ? added + i : to,
+                               c.first == 0 ? 0 : to_row, to, to_row, floor);
                 }
             }
         }
@@ -265,7 +279,8 @@ template <class T> struct Product {
         for (int64_t k = 0; k < ceil_div(jobs, run); ++k)
             for (int64_t job = k * run; job < min(jobs, (k + 1) * run); ++job) {
                 const int64_t part = job % p.split, group = job / p.split % p.groups, block = job / p.split / p.groups;
-                const int64_t o = part * share, end = min(p.outs, o + share), first = block * p.block, count = min(p.block, total - first);
+                const int64_t o = part * share, end = min(p.outs, o + share), first = block * p.block,
+                              count = min(p.block, total - first);
                 T* mine = room + this_thread() * thread_size();
                 if (o >= end) continue;
                 if (p.rows) rows(group, first, count, o, end, in, U, bias, out, mine);
@@ -281,8 +296,8 @@ template <class T> void prepare_of(const Implicit& p, const void* weight, void* 
 }
 template <class T>
 void run_of(const Implicit& p, const void* in, const void* weight, const void* kept, const void* bias, void* out, char* scratch) {
-    Product<T>(p).run(static_cast<const T*>(in), static_cast<const T*>(weight), static_cast<const T*>(kept), static_cast<const T*>(bias),
-                      static_cast<T*>(out), reinterpret_cast<T*>(scratch));
+    Product<T>(p).run(static_cast<const T*>(in), static_cast<const T*>(weight), static_cast<const T*>(kept),
+                      static_cast<const T*>(bias), static_cast<T*>(out), reinterpret_cast<T*>(scratch));
 }
 
 bool wide_type(const Implicit& p) { return p.type == Type::float64; }
@@ -290,12 +305,18 @@ bool wide_type(const Implicit& p) { return p.type == Type::float64; }
 }  // namespace
 
 const ImplicitKernels implicit = {
-    [](const Implicit& p) { return p.small_spatial ? 0 : wide_type(p) ? kernel_bytes_of<double>(p) : kernel_bytes_of<float>(p); },
+    [](const Implicit& p) { return p.small_spatial ? 0
+                                   : wide_type(p)  ? kernel_bytes_of<double>(p)
+                                                   : kernel_bytes_of<float>(p); },
     [](const Implicit& p, bool weights, bool kept) {
         if (p.small_spatial) return small_spatial_scratch(p, weights);
-        return weights ? implicit_backward_weights_scratch(p) : wide_type(p) ? scratch_of<double>(p, kept) : scratch_of<float>(p, kept);
+        return weights        ? implicit_backward_weights_scratch(p)
+               : wide_type(p) ? scratch_of<double>(p, kept)
+                              : scratch_of<float>(p, kept);
     },
-    [](const Implicit& p, const void* weight, void* kept) { (wide_type(p) ? prepare_of<double> : prepare_of<float>)(p, weight, kept); },
+    [](const Implicit& p, const void* weight, void* kept) {
+        (wide_type(p) ? prepare_of<double> : prepare_of<float>)(p, weight, kept);
+    },
     [](const Implicit& p, const void* in, const void* weight, const void* kept, const void* bias, void* out, char* scratch) {
         if (p.small_spatial) return small_spatial_run(p, in, weight, bias, out, scratch);
         (wide_type(p) ? run_of<double> : run_of<float>)(p, in, weight, kept, bias, out, scratch);

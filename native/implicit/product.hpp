@@ -16,7 +16,8 @@ template <class T> struct Left {
 
 // c = larger(floor, start + left x b) for MR rows and NV vectors; rows of b are `step` apart, kPanel<T> where it is packed.
 template <class T, int MR, int NV>
-__attribute__((noinline)) void tile(const Left<T>& a, const T* b, int64_t step, const T* start, int64_t start_row, T* c, int64_t ldc, T floor) {
+__attribute__((noinline)) void tile(const Left<T>& a, const T* b, int64_t step, const T* start, int64_t start_row, T* c,
+                                    int64_t ldc, T floor) {
     Vec<T> acc[MR][NV];
     for (int i = 0; i < MR; ++i)
         for (int v = 0; v < NV; ++v) acc[i][v] = load(start + i * start_row + v * kLanes<T>);
@@ -31,7 +32,8 @@ __attribute__((noinline)) void tile(const Left<T>& a, const T* b, int64_t step, 
     };
     if (a.packed != nullptr) {
         const T* left = a.packed;
-        for (int64_t k = a.count * a.length; k > 0; --k, left += kRows) add([&](int i) __attribute__((always_inline)) { return left[i]; });
+        for (int64_t k = a.count * a.length; k > 0; --k, left += kRows)
+            add([&](int i) __attribute__((always_inline)) { return left[i]; });
     } else {
         for (int64_t s = 0; s < a.count; ++s) {
             const T* at[MR];
@@ -45,7 +47,8 @@ __attribute__((noinline)) void tile(const Left<T>& a, const T* b, int64_t step, 
 }
 
 template <class T, int MR = kRows>
-NINEFOLD_INLINE void tile_of(int64_t rows, int64_t vectors, const Left<T>& a, const T* b, int64_t step, const T* start, int64_t start_row, T* c, int64_t ldc, T floor) {
+NINEFOLD_INLINE void tile_of(int64_t rows, int64_t vectors, const Left<T>& a, const T* b, int64_t step, const T* start,
+                             int64_t start_row, T* c, int64_t ldc, T floor) {
     if constexpr (MR > 1) {
         if (rows < MR) return tile_of<T, MR - 1>(rows, vectors, a, b, step, start, start_row, c, ldc, floor);
     }
@@ -60,8 +63,8 @@ struct Piece {
 
 constexpr int64_t kAsked = 160 << 10;  // bytes of a block up to which the cache has room for the next one
 
-// Asks for what the next block reads, some lines with every tile of this one, so that memory and multiplication overlap: `rows` rows of
-// `bytes`, `stride` bytes apart.
+// Asks for what the next block reads, some lines with every tile of this one, so that memory and multiplication overlap: `rows`
+// rows of `bytes`, `stride` bytes apart.
 struct Ahead {
     const char* at;
     int64_t bytes, stride, rows, each, row, next;
@@ -83,9 +86,10 @@ struct Ahead {
 NINEFOLD_INLINE int64_t positions(const Implicit& p) { return p.axis[0].size * p.axis[1].size * p.axis[2].size; }
 NINEFOLD_INLINE int64_t taps(const Implicit& p) { return p.axis[0].taps * p.axis[1].taps * p.axis[2].taps; }
 
-// Calls visit(piece) for the pieces of outputs [first, first + count) of the whole batch, in order: what they read under a tap. Along x
-// positions follow one another (`every` is 1), so that there is a piece for each run that a row of outputs reads.
-template <class Visit> NINEFOLD_INLINE void each_piece(const Implicit& p, int64_t tap, int64_t first, int64_t count, Visit visit) {
+// Calls visit(piece) for the pieces of outputs [first, first + count) of the whole batch, in order: what they read under a tap.
+// Along x positions follow one another (`every` is 1), so that there is a piece for each run that a row of outputs reads.
+template <class Visit> NINEFOLD_INLINE void each_piece(const Implicit& p, int64_t tap, int64_t first, int64_t count,
+                                                       Visit visit) {
     const ImplicitAxis &az = p.axis[0], &ay = p.axis[1], &ax = p.axis[2];
     const int64_t tx = tap % ax.taps, ty = tap / ax.taps % ay.taps, tz = tap / ax.taps / ay.taps;
     int64_t x = first % ax.size, y = first / ax.size, z = y / ay.size, n = z / az.size;
@@ -99,10 +103,13 @@ template <class Visit> NINEFOLD_INLINE void each_piece(const Implicit& p, int64_
             int64_t at = ax.first + x * ax.step + tx * ax.tap;
             const Run *run = ax.source.of(at), *end = ax.source.runs + ax.source.n_runs;
             for (int64_t k = 0; k < in_row;) {
-                const int64_t until = at < 0 ? 0 : run == end ? at + in_row * ax.step : run->to + run->count;  // where another run begins
+                const int64_t until = at < 0       ? 0
+                                      : run == end ? at + in_row * ax.step
+                                                   : run->to + run->count;  // where another run begins
                 const int64_t many = min(in_row - k, ceil_div(until - at, ax.step));
                 const bool zeros = at < 0 || run == end || run->from < 0;
-                visit(Piece{done + k, zeros ? -1 : base + (run->from + (at - run->to) * run->step) * p.in[2], many, zeros ? 0 : ax.step * run->step * p.in[2]});
+                visit(Piece{done + k, zeros ? -1 : base + (run->from + (at - run->to) * run->step) * p.in[2], many,
+                            zeros ? 0 : ax.step * run->step * p.in[2]});
                 k += many, at += many * ax.step;
                 while (run != end && at >= run->to + run->count) ++run;
             }
@@ -132,7 +139,8 @@ NINEFOLD_INLINE int64_t pieces_of(const Implicit& p, int64_t tap, int64_t first,
 }
 
 // Where the channels of each pixel begin that outputs [first, first + count) read under a tap; at `zeros` where it is outside.
-template <class T> NINEFOLD_INLINE void pixels_of(const Implicit& p, int64_t tap, int64_t first, int64_t count, const T* in, const T* zeros, const T** to) {
+template <class T> NINEFOLD_INLINE void pixels_of(const Implicit& p, int64_t tap, int64_t first, int64_t count, const T* in,
+                                                  const T* zeros, const T** to) {
     each_piece(p, tap, first, count, [&](const Piece& piece) __attribute__((always_inline)) {
         for (int64_t k = 0; k < piece.count; ++k) to[piece.at + k] = piece.from < 0 ? zeros : in + piece.from + k * piece.step;
     });

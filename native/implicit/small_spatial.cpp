@@ -1,10 +1,10 @@
-// Gradients where there are few positions and the weight is the large operand: it is passed once, in its own order, a few rows at a
-// time, and nothing of it is copied. Its row of one output channel has the elements n = input * w_in + tap * w_tap.
+// Gradients where there are few positions and the weight is the large operand: it is passed once, in its own order, a few rows at
+// a time, and nothing of it is copied. Its row of one output channel has the elements n = input * w_in + tap * w_tap.
 //
 //   h: spread[q][n] = sum over outputs o of G[o][q] K[o][n], then every input position sums what its taps spread;
 //   g: D[o][n] = sum over positions q of G[o][q] x (what q reads under n).
-#include "implicit/product.hpp"
 #include "common/threads.hpp"
+#include "implicit/product.hpp"
 
 namespace NINEFOLD_NS {
 namespace {
@@ -37,7 +37,8 @@ template <class T> struct SmallSpatial {
     int64_t under(int64_t at, int64_t t) const {
         const ImplicitAxis &az = p.axis[0], &ay = p.axis[1], &ax = p.axis[2];
         const int64_t x = at % ax.size, y = at / ax.size % ay.size, z = at / ax.size / ay.size;
-        const int64_t sx = ax.under(t % ax.taps, x), sy = ay.under(t / ax.taps % ay.taps, y), sz = az.under(t / ax.taps / ay.taps, z);
+        const int64_t sx = ax.under(t % ax.taps, x), sy = ay.under(t / ax.taps % ay.taps, y),
+                      sz = az.under(t / ax.taps / ay.taps, z);
         return sx < 0 || sy < 0 || sz < 0 ? -1 : sz * p.in[0] + sy * p.in[1] + sx * p.in[2];
     }
 
@@ -51,19 +52,22 @@ template <class T> struct SmallSpatial {
 #pragma omp for schedule(static)
             for (int64_t o = 0; o < outs; ++o) {
                 for (int64_t q = 0; q < round_up(count, kRows); ++q)
-                    left[(q / kRows * outs + o) * kRows + q % kRows] = q < count ? from[o * p.in_c + q / each * p.in_n + q % each * p.in[2]] : T(0);
+                    left[(q / kRows * outs + o) * kRows + q % kRows] =
+                        q < count ? from[o * p.in_c + q / each * p.in_n + q % each * p.in[2]] : T(0);
                 for (int64_t l = 0; l < W; ++l) tail[o * W + l] = whole + l < row ? k[o * row + whole + l] : T(0);
             }
 #pragma omp for schedule(static)
             for (int64_t part = 0; part < parts; ++part) {
-                const int64_t begin = panels * part / parts, end = panels * (part + 1) / parts + (part + 1 == parts && whole < row);
+                const int64_t begin = panels * part / parts,
+                              end = panels * (part + 1) / parts + (part + 1 == parts && whole < row);
                 for (int64_t o = 0; o < outs; o += kTogether)
                     for (int64_t j = begin; j < end; ++j)
                         for (int64_t q = 0; q < count; q += kRows) {
                             const Left<T> a{left + (q / kRows * outs + o) * kRows, nullptr, 0, 0, 1, min(kTogether, outs - o)};
                             T* to = spread + q * wide + j * W;
                             const T* b = j < panels ? k + o * row + j * W : tail + o * W;
-                            tile_of<T>(count - q, kVectors, a, b, j < panels ? row : W, o == 0 ? zeros : to, o == 0 ? 0 : wide, to, wide, -T(__builtin_inf()));
+                            tile_of<T>(count - q, kVectors, a, b, j < panels ? row : W, o == 0 ? zeros : to, o == 0 ? 0 : wide,
+                                       to, wide, -T(__builtin_inf()));
                         }
             }
 #pragma omp for schedule(static)
@@ -100,14 +104,16 @@ template <class T> struct SmallSpatial {
                 }
                 for (int64_t n = row; n < wide; ++n) column[n] = 0;
                 for (int64_t o = 0; o < round_up(outs, kRows); ++o)
-                    left[(o / kRows * count + q) * kRows + o % kRows] = o < outs ? up[q / each * p.out_n + q % each * p.out_p + o * p.out_c] : T(0);
+                    left[(o / kRows * count + q) * kRows + o % kRows] =
+                        o < outs ? up[q / each * p.out_n + q % each * p.out_p + o * p.out_c] : T(0);
             }
 #pragma omp for schedule(static)
             for (int64_t o = 0; o < outs; o += kRows) {
                 const Left<T> a{left + o * count, nullptr, 0, 0, 1, count};
                 const int64_t lines = min(kRows, outs - o);
                 for (int64_t n = 0; n < whole; n += W)
-                    tile_of<T>(lines, min(kVectors, (whole - n) / L), a, columns + n, wide, zeros, 0, to + o * row + n, row, -T(__builtin_inf()));
+                    tile_of<T>(lines, min(kVectors, (whole - n) / L), a, columns + n, wide, zeros, 0, to + o * row + n, row,
+                               -T(__builtin_inf()));
                 if (whole == row) continue;
                 T rest[kRows * L];
                 tile_of<T>(lines, 1, a, columns + whole, wide, zeros, 0, rest, L, -T(__builtin_inf()));
@@ -124,18 +130,22 @@ size_t small_spatial_scratch(const Implicit& p, bool weights) {
     return p.type == Type::float64 ? SmallSpatial<double>(p, weights).scratch() : SmallSpatial<float>(p, weights).scratch();
 }
 
-template <class T> void small_spatial_run_of(const Implicit& p, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
-    SmallSpatial<T>(p, false).backward_data(static_cast<const T*>(in), static_cast<const T*>(weight), static_cast<const T*>(bias), static_cast<T*>(out),
-                                       reinterpret_cast<T*>(scratch));
+template <class T> void small_spatial_run_of(const Implicit& p, const void* in, const void* weight, const void* bias, void* out,
+                                             char* scratch) {
+    SmallSpatial<T>(p, false).backward_data(static_cast<const T*>(in), static_cast<const T*>(weight), static_cast<const T*>(bias),
+                                            static_cast<T*>(out), reinterpret_cast<T*>(scratch));
 }
-template <class T> void small_spatial_backward_weights_of(const Implicit& p, const void* in, const void* grad, void* weight, char* scratch) {
-    SmallSpatial<T>(p, true).backward_weights(static_cast<const T*>(in), static_cast<const T*>(grad), static_cast<T*>(weight), reinterpret_cast<T*>(scratch));
+template <class T> void small_spatial_backward_weights_of(const Implicit& p, const void* in, const void* grad, void* weight,
+                                                          char* scratch) {
+    SmallSpatial<T>(p, true).backward_weights(static_cast<const T*>(in), static_cast<const T*>(grad), static_cast<T*>(weight),
+                                              reinterpret_cast<T*>(scratch));
 }
 void small_spatial_run(const Implicit& p, const void* in, const void* weight, const void* bias, void* out, char* scratch) {
     (p.type == Type::float64 ? small_spatial_run_of<double> : small_spatial_run_of<float>)(p, in, weight, bias, out, scratch);
 }
 void small_spatial_backward_weights(const Implicit& p, const void* in, const void* grad, void* weight, char* scratch) {
-    (p.type == Type::float64 ? small_spatial_backward_weights_of<double> : small_spatial_backward_weights_of<float>)(p, in, grad, weight, scratch);
+    (p.type == Type::float64 ? small_spatial_backward_weights_of<double>
+                             : small_spatial_backward_weights_of<float>)(p, in, grad, weight, scratch);
 }
 
 }  // namespace NINEFOLD_NS

@@ -37,7 +37,8 @@ void run_on_threads(int64_t threads, const std::function<void(int64_t, int64_t, 
     std::promise<int64_t> size;  // known once all have started
     const std::shared_future<int64_t> known = size.get_future().share();
     try {
-        for (int64_t me = 1; me < threads; ++me) others.emplace_back([&work, &barrier, known, me] { work(me, known.get(), barrier); });
+        for (int64_t me = 1; me < threads; ++me)
+            others.emplace_back([&work, &barrier, known, me] { work(me, known.get(), barrier); });
     } catch (const std::exception&) {  // no more threads, or no memory for one
     }
     size.set_value(int64_t(others.size()) + 1);

@@ -1,6 +1,6 @@
-// Threads for the length of one call, and where they wait for one another between its parts. OpenMP's barrier, and its threads after a
-// region, look for milliseconds before they sleep: on a machine with other work, a call of many short parts took twice the time of its
-// processors. To start a thread takes some tens of microseconds.
+// Threads for the length of one call, and where they wait for one another between its parts. OpenMP's barrier, and its threads
+// after a region, look for milliseconds before they sleep: on a machine with other work, a call of many short parts took twice
+// the time of its processors. To start a thread takes some tens of microseconds.
 #pragma once
 #include <atomic>
 #include <condition_variable>

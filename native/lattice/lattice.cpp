@@ -18,7 +18,8 @@ template <class F> NINEFOLD_INLINE void with_row(int64_t channels, F&& call) {
 
 constexpr int64_t kBlock = 32;  // channels of a filter at once
 
-template <class R> void filter_block(const Filtering& f, const float* in, float* out, int64_t channels, float* scratch, const Team& team) {
+template <class R> void filter_block(const Filtering& f, const float* in, float* out, int64_t channels, float* scratch,
+                                     const Team& team) {
     const LatticeView& l = f.lattice;
     Values<R> values(l, f.order, f.threads, scratch, team.me == 0);
     alignas(64) float row[R::width] = {};
@@ -50,7 +51,8 @@ template <class R> void filter_block(const Filtering& f, const float* in, float*
 template <class V> NINEFOLD_INLINE V exponential(V x) {
     const V y = x * 1.44269504089f, whole = (y + 12582912.0f) - 12582912.0f, r = (y - whole) * 0.69314718056f;
     V p = 1.0f / 5040 + V{};
-    p = p * r + 1.0f / 720, p = p * r + 1.0f / 120, p = p * r + 1.0f / 24, p = p * r + 1.0f / 6, p = p * r + 0.5f, p = p * r + 1.0f;
+    p = p * r + 1.0f / 720, p = p * r + 1.0f / 120, p = p * r + 1.0f / 24, p = p * r + 1.0f / 6, p = p * r + 0.5f,
+    p = p * r + 1.0f;
     p = p * r + 1.0f;
     typedef int32_t I __attribute__((vector_size(sizeof(V))));
     const I n = __builtin_convertvector(whole < -126.0f ? V{} : whole, I);
@@ -94,8 +96,7 @@ template <class R> struct Term {
         for (int64_t a = 0; a < labels; ++a)
             if (v.matrix)
                 for (int64_t b = 0; b < labels; ++b) columns[b * R::width + a] = v.matrix[a * labels + b];
-            else
-                columns[a] = v.diagonal[a];
+            else columns[a] = v.diagonal[a];
     }
 
     NINEFOLD_INLINE void add_energies(int64_t i, const float* q, int64_t labels, R& energy) const {
@@ -151,11 +152,13 @@ template <class R> struct Field {
             for (int64_t j = 0; j < n; ++j) {
                 const int64_t i = first + j;
                 if (i + kAhead < part.last)
-                    for (int64_t k = 0; k < f.count; ++k) ask<R>(terms[k].view.lattice, i + kAhead, step ? terms[k].values.blurred : terms[k].values.of_band(band));
+                    for (int64_t k = 0; k < f.count; ++k)
+                        ask<R>(terms[k].view.lattice, i + kAhead, step ? terms[k].values.blurred : terms[k].values.of_band(band));
                 R q = R::from(marginal + j * R::width);
                 if (step || !f.begun) {
                     R energy = R::from(unary + j * R::width);
-                    for (int64_t k = 0; step && k < f.count; ++k) terms[k].add_energies(i, marginal + j * R::width, f.labels, energy);
+                    for (int64_t k = 0; step && k < f.count; ++k)
+                        terms[k].add_energies(i, marginal + j * R::width, f.labels, energy);
                     q = softmax(energy);
                     q.to(marginal + j * R::width);
                 }
@@ -172,13 +175,15 @@ template <class R> struct Field {
     void run(const Team& team) {
         for (int64_t step = 0; step <= f.steps; ++step) {
             for (int64_t band = team.me; band < count; band += team.size) {
-                for (int64_t k = 0; step < f.steps && k < f.count; ++k) clear(terms[k].values.of_band(band), terms[k].values.apart);
+                for (int64_t k = 0; step < f.steps && k < f.count; ++k)
+                    clear(terms[k].values.of_band(band), terms[k].values.apart);
                 pass(step, Part(f.points, band, count), band);
             }
             together(team);
             for (int64_t phase = 0; step < f.steps && phase < phases; ++phase) {
                 for (int64_t k = 0; k < f.count; ++k)
-                    if (phase < terms[k].values.phases()) terms[k].values.phase(phase, part_of(team, terms[k].view.lattice.vertices));
+                    if (phase < terms[k].values.phases())
+                        terms[k].values.phase(phase, part_of(team, terms[k].view.lattice.vertices));
                 together(team);
             }
         }
@@ -195,14 +200,17 @@ size_t filter_scratch(const Filtering& f) {
 void filter(const Filtering& f, char* scratch, const Team& team) {
     for (int64_t c = 0; c < f.channels; c += kBlock) {
         const int64_t n = f.channels - c < kBlock ? f.channels - c : kBlock;
-        with_row(n, [&](auto row) { filter_block<decltype(row)>(f, f.in + c, f.out + c, n, reinterpret_cast<float*>(scratch), team); });
+        with_row(n, [&](auto row) {
+            filter_block<decltype(row)>(f, f.in + c, f.out + c, n, reinterpret_cast<float*>(scratch), team);
+        });
     }
 }
 
 size_t field_scratch(const MeanField& f) {
     size_t size = 0;
     with_row(f.labels, [&](auto row) {
-        for (int64_t k = 0; k < f.count; ++k) size += size_t(Term<decltype(row)>::size(f.terms[k], f.labels, f.threads)) * sizeof(float);
+        for (int64_t k = 0; k < f.count; ++k)
+            size += size_t(Term<decltype(row)>::size(f.terms[k], f.labels, f.threads)) * sizeof(float);
     });
     return size;
 }
@@ -213,6 +221,7 @@ void field(const MeanField& f, char* scratch, const Team& team) {
 
 }  // namespace
 
-const LatticeKernels lattice = {.filter_scratch = filter_scratch, .filter = filter, .field_scratch = field_scratch, .field = field};
+const LatticeKernels lattice = {
+    .filter_scratch = filter_scratch, .filter = filter, .field_scratch = field_scratch, .field = field};
 
 }  // namespace NINEFOLD_NS

@@ -8,20 +8,20 @@
 
 namespace ninefold {
 
-constexpr int kMostFeatures = 12;   // dimensions that the build is compiled for
-constexpr int kMostLabels = 64;     // of a mean field in one pass
+constexpr int kMostFeatures = 12;  // dimensions that the build is compiled for
+constexpr int kMostLabels = 64;    // of a mean field in one pass
 constexpr int kMostTerms = 16;
-constexpr int32_t kWhole = 65535;             // weights are whole numbers, and a point's add up to this exactly: the last is what is left
+constexpr int32_t kWhole = 65535;  // weights are whole numbers, and a point's add up to this exactly: the last is what is left
 constexpr float kWeightUnit = 1.0f / kWhole;
 
 // What a build leaves. Vertices are numbered as points first touch them; number `vertices` stands for one that is not there.
 struct LatticeView {
     int64_t points = 0, vertices = 0;
-    int64_t corners = 0;                 // of a simplex, and axes of the blur: one more than features
-    const int32_t* ids = nullptr;        // (points, corners)
-    const uint16_t* weights = nullptr;   // (points, corners - 1): barycentric, but for the last corner's
-    const int32_t* near = nullptr;       // (corners, vertices, 2): the two neighbours along each axis
-    float scale = 1;                     // makes the kernel's integral that of exp(-|f|^2 / 2)
+    int64_t corners = 0;                // of a simplex, and axes of the blur: one more than features
+    const int32_t* ids = nullptr;       // (points, corners)
+    const uint16_t* weights = nullptr;  // (points, corners - 1): barycentric, but for the last corner's
+    const int32_t* near = nullptr;      // (corners, vertices, 2): the two neighbours along each axis
+    float scale = 1;                    // makes the kernel's integral that of exp(-|f|^2 / 2)
 };
 
 // The order of the blur's axes: first to last is K, reversed K'; `both` is their mean, which is symmetric.

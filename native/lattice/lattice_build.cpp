@@ -70,8 +70,8 @@ private:
     std::vector<Key<D>> keys_;
 };
 
-// Where a point lies: the vertex whose coordinates are multiples of D + 1, the order in which coordinates come down from the others, and
-// the weight of each vertex.
+// Where a point lies: the vertex whose coordinates are multiples of D + 1, the order in which coordinates come down from the
+// others, and the weight of each vertex.
 template <int D> struct Place {
     int32_t zero[D + 1];
     int32_t rank[D + 1];
@@ -80,8 +80,8 @@ template <int D> struct Place {
     bool same(const Place& o) const { return std::equal(zero, zero + D + 1, o.zero) && std::equal(rank, rank + D + 1, o.rank); }
 };
 
-// Features on the hyperplane of coordinates that sum to zero, stretched so that spread, blur and reading have variance one; false where
-// one is too far out, or no number.
+// Features on the hyperplane of coordinates that sum to zero, stretched so that spread, blur and reading have variance one; false
+// where one is too far out, or no number.
 template <int D> bool lift(const float* f, const double* stretch, double* y) {
     double sum = 0;
     bool near = true;
@@ -149,7 +149,8 @@ template <int D> Key<D> beside(Key<D> key, int axis) {
 enum Trouble { none = 0, many = 1, far = 2, memory = 3 };
 
 // What one band of points touches, numbered by itself.
-template <int D> Trouble walk(const float* features, int64_t first, int64_t last, int64_t most, int32_t* ids, uint16_t* weights, Table<D>& table) {
+template <int D> Trouble walk(const float* features, int64_t first, int64_t last, int64_t most, int32_t* ids, uint16_t* weights,
+                              Table<D>& table) {
     double stretch[D], y[D + 1];
     for (int k = 0; k < D; ++k) stretch[k] = (D + 1) * std::sqrt(2.0 / 3) / std::sqrt((k + 1.0) * (k + 2.0));
     Place<D> place[2] = {};
@@ -201,8 +202,7 @@ template <int D> void LatticePlan::build(const float* features, int64_t most, in
             int found = memory;
             try {
                 found = walk<D>(features, share(b, points), share(b + 1, points), most, ids_.get(), weights_.get(), tables[b]);
-            } catch (const std::bad_alloc&) {
-            }
+            } catch (const std::bad_alloc&) {}
             if (found != none) trouble = found;
         }
     });
@@ -229,29 +229,32 @@ template <int D> void LatticePlan::build(const float* features, int64_t most, in
 
 LatticePlan::LatticePlan(const float* features, int64_t points, int64_t dims, int64_t most, int64_t threads) {
     view_.points = points, view_.corners = dims + 1;
-    // (2 pi)^(d/2) over what one unit of value becomes: 2^(d+1) by the blur, times the volume of a vertex, (3/2)^(d/2) / sqrt(d + 1)
-    view_.scale = float(std::pow(4 * 3.14159265358979 / 3, 0.5 * double(dims)) * std::sqrt(double(dims + 1)) / std::ldexp(1.0, int(dims) + 1));
+    // (2 pi)^(d/2) over what one unit of value becomes: 2^(d+1) by the blur, times the volume of a vertex, (3/2)^(d/2) / sqrt(d +
+    // 1)
+    view_.scale = float(std::pow(4 * 3.14159265358979 / 3, 0.5 * double(dims)) * std::sqrt(double(dims + 1)) /
+                        std::ldexp(1.0, int(dims) + 1));
     switch (dims) {
-    case 1: build<1>(features, most, threads); break;
-    case 2: build<2>(features, most, threads); break;
-    case 3: build<3>(features, most, threads); break;
-    case 4: build<4>(features, most, threads); break;
-    case 5: build<5>(features, most, threads); break;
-    case 6: build<6>(features, most, threads); break;
-    case 7: build<7>(features, most, threads); break;
-    case 8: build<8>(features, most, threads); break;
-    case 9: build<9>(features, most, threads); break;
-    case 10: build<10>(features, most, threads); break;
-    case 11: build<11>(features, most, threads); break;
-    case 12: build<12>(features, most, threads); break;
-    default: throw std::invalid_argument("dimensions");
+        case 1: build<1>(features, most, threads); break;
+        case 2: build<2>(features, most, threads); break;
+        case 3: build<3>(features, most, threads); break;
+        case 4: build<4>(features, most, threads); break;
+        case 5: build<5>(features, most, threads); break;
+        case 6: build<6>(features, most, threads); break;
+        case 7: build<7>(features, most, threads); break;
+        case 8: build<8>(features, most, threads); break;
+        case 9: build<9>(features, most, threads); break;
+        case 10: build<10>(features, most, threads); break;
+        case 11: build<11>(features, most, threads); break;
+        case 12: build<12>(features, most, threads); break;
+        default: throw std::invalid_argument("dimensions");
     }
     view_.ids = ids_.get(), view_.weights = weights_.get(), view_.near = near_.get();
 }
 
 int64_t LatticePlan::bytes() const { return view_.points * (view_.corners * 6 - 2) + view_.corners * view_.vertices * 8; }
 
-// Whether the blur, axis after axis, leads from one vertex to another by a step along each axis that is `taken`, by vertices that are there.
+// Whether the blur, axis after axis, leads from one vertex to another by a step along each axis that is `taken`, by vertices that
+// are there.
 static bool leads(const LatticeView& l, int32_t from, int32_t to, const bool* taken, int side) {
     for (int64_t axis = 0; axis < l.corners && from < l.vertices; ++axis)
         if (taken[axis]) from = l.near[2 * (axis * l.vertices + from) + side];
@@ -262,7 +265,8 @@ static double with_itself(const LatticeView& l, const int32_t* ids, const uint16
     const int64_t n = l.corners;
     int32_t weights[kMostFeatures + 1], left = kWhole;
     for (int64_t k = 0; k < n; ++k) weights[k] = k + 1 < n ? all_but_one[k] : left, left -= weights[k];
-    int64_t axes[kMostFeatures + 1];  // along which corner k + 1 lies beside corner k; the way on from the last leads back to the first
+    int64_t axes[kMostFeatures +
+                 1];  // along which corner k + 1 lies beside corner k; the way on from the last leads back to the first
     for (int64_t k = 0; k < n; ++k)
         for (int64_t axis = 0; axis < n; ++axis)
             if (l.near[2 * (axis * l.vertices + ids[k]) + 1] == ids[(k + 1) % n]) axes[k] = axis;
@@ -271,7 +275,8 @@ static double with_itself(const LatticeView& l, const int32_t* ids, const uint16
         for (int64_t steps = 0; steps <= n; ++steps) {  // down along so many axes in their order, or up along all others
             bool down[kMostFeatures + 1] = {}, up[kMostFeatures + 1] = {};
             for (int64_t k = 0; k < n; ++k) {
-                bool* const way = k < steps ? down : up;  // GCC 12 under sanitizers takes a copy of an array chosen in one expression
+                bool* const way =
+                    k < steps ? down : up;  // GCC 12 under sanitizers takes a copy of an array chosen in one expression
                 way[axes[(from + k) % n]] = true;
             }
             const int64_t to = (from + steps) % n;

@@ -9,8 +9,8 @@ namespace ninefold {
 
 class LatticePlan {
 public:
-    // features (points, dims); throws std::length_error where more than `most` vertices would be needed, std::out_of_range where a
-    // feature lies so far out that its place in a simplex would be rounded.
+    // features (points, dims); throws std::length_error where more than `most` vertices would be needed, std::out_of_range where
+    // a feature lies so far out that its place in a simplex would be rounded.
     LatticePlan(const float* features, int64_t points, int64_t dims, int64_t most, int64_t threads);
     LatticePlan(const LatticePlan&) = delete;
 

@@ -1,7 +1,7 @@
 // Rows of channels in registers, and what the lattice does with them: spread, blur, read.
 #pragma once
-#include "lattice/lattice.hpp"
 #include "common/simd.hpp"
+#include "lattice/lattice.hpp"
 
 namespace NINEFOLD_NS {
 
@@ -85,7 +85,8 @@ NINEFOLD_INLINE int64_t bands(const LatticeView& l, int64_t threads) {
 // Part `part` of `parts` of a range.
 struct Part {
     int64_t first, last;
-    NINEFOLD_INLINE Part(int64_t items, int64_t part, int64_t parts) : first(items * part / parts), last(items * (part + 1) / parts) {}
+    NINEFOLD_INLINE Part(int64_t items, int64_t part, int64_t parts)
+        : first(items * part / parts), last(items * (part + 1) / parts) {}
 };
 
 NINEFOLD_INLINE void clear(float* p, int64_t count) { __builtin_memset(p, 0, size_t(count) * sizeof(float)); }
@@ -96,20 +97,22 @@ NINEFOLD_INLINE void together(const Team& team) {
     if (team.size > 1) wait_at(team.barrier, team.size);
 }
 
-// What is on a lattice's vertices: one buffer per band to spread into, and one or two for the blur. Every thread has a copy of its
-// own, whose pointers change hands in the same way. The row behind the last vertex is zero in each buffer.
+// What is on a lattice's vertices: one buffer per band to spread into, and one or two for the blur. Every thread has a copy of
+// its own, whose pointers change hands in the same way. The row behind the last vertex is zero in each buffer.
 template <class R> struct Values {
     const LatticeView* l = nullptr;
     Order order = Order::forward;
     int64_t count = 0, apart = 0;
-    float *fresh = nullptr, *others = nullptr;    // to spread into: the first band's, and those of the others
-    float *blurred = nullptr, *spare = nullptr;   // the result, once blurred; with one order the first band's buffer is the spare one
+    float *fresh = nullptr, *others = nullptr;  // to spread into: the first band's, and those of the others
+    float *blurred = nullptr,
+          *spare = nullptr;  // the result, once blurred; with one order the first band's buffer is the spare one
 
     static int64_t size(const LatticeView& view, Order order, int64_t threads) {
         return (bands(view, threads) + 1 + (order == Order::both)) * floats<R>(view);
     }
     Values() = default;
-    Values(const LatticeView& view, Order o, int64_t threads, float* at, bool first) : l(&view), order(o), count(bands(view, threads)), apart(floats<R>(view)) {
+    Values(const LatticeView& view, Order o, int64_t threads, float* at, bool first)
+        : l(&view), order(o), count(bands(view, threads)), apart(floats<R>(view)) {
         fresh = at, others = at + apart, blurred = at + count * apart, spare = order == Order::both ? blurred + apart : fresh;
         if (first) clear(blurred + l->vertices * R::width, R::width), clear(spare + l->vertices * R::width, R::width);
     }
@@ -117,7 +120,8 @@ template <class R> struct Values {
 
     NINEFOLD_INLINE int64_t phases() const { return l->corners * (order == Order::both ? 2 : 1); }
 
-    // Phase after phase, all threads together after each: the first axis of an order adds the bands up, the last one of two takes the mean.
+    // Phase after phase, all threads together after each: the first axis of an order adds the bands up, the last one of two takes
+    // the mean.
     void phase(int64_t phase, const Part& part) {
         const int64_t n = l->corners, step = phase % n;
         const bool second = phase >= n;
@@ -148,7 +152,8 @@ private:
     }
 
     // kBands 1: of one buffer; 0: of the sum of all bands'.
-    template <int kBands, bool kMean> NINEFOLD_INLINE void blur_axis(const int32_t* near, const float* from, float* to, const Part& part) const {
+    template <int kBands, bool kMean> NINEFOLD_INLINE void blur_axis(const int32_t* near, const float* from, float* to,
+                                                                     const Part& part) const {
         for (int64_t v = part.first; v < part.last; ++v) {
             const int64_t a = near[2 * v], b = near[2 * v + 1];
             R sides = kBands ? R::from(from + a * R::width) : sum_of(a, from);

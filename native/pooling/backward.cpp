@@ -7,11 +7,11 @@
 // the forward pass. Work is cut along the slowest axis that has windows; what neighbouring pieces share is found twice.
 #include "pooling/pool.hpp"
 
+#include "common/bump_allocator.hpp"
+#include "common/simd.hpp"
+#include "common/threads.hpp"
 #include "pooling/planes.hpp"
 #include "pooling/rows.hpp"
-#include "common/simd.hpp"
-#include "common/bump_allocator.hpp"
-#include "common/threads.hpp"
 
 namespace NINEFOLD_NS {
 namespace {
@@ -78,7 +78,7 @@ Cut cut_of(const Pool& p) {
 
 template <class S> struct Room {
     typedef Wide<S> T;
-    const T** rows;        // taps, or what is gathered
+    const T** rows;  // taps, or what is gathered
     const Word<T>** found;
     Word<T>* taps;
     const S** plain;
@@ -92,17 +92,18 @@ template <class S> struct Room {
         const int64_t zo = c.cut_axis == 0 ? c.outs : 1, yo = c.cut_axis == 1 ? c.outs : y.n_out;
         const int64_t taps_most = max(z.kernel, max(y.kernel, x.kernel));
         BumpAllocator take(base);
-        rows = take.allocate<const T*>(taps_most), found = take.allocate<const Word<T>*>(taps_most), taps = take.allocate<Word<T>>(taps_most);
+        rows = take.allocate<const T*>(taps_most), found = take.allocate<const Word<T>*>(taps_most),
+        taps = take.allocate<Word<T>>(taps_most);
         plain = take.allocate<const S*>(taps_most);
         staged = take.allocate<T>(largest ? kBatch * c.staged : 0);
         parts = take.allocate<T>((largest ? kBatch : 1) * x.stride * c.parted);
         merged = take.allocate<T>(c.staged);
-        up = take.allocate<T>(zo * yo * c.n + kSlack);       // the gradient of the outputs, divided and widened
-        row = take.allocate<T>(kBatch * c.pitch);            // the gradient with respect to the maxima along x
-        across = take.allocate<T>(largest ? ys * c.n + kSlack : 0);       // maxima along x, of one plane
-        down = take.allocate<T>(largest ? zs * yo * c.n + kSlack : 0);    // maxima along x and y
-        slab = take.allocate<T>(yo * c.n + kSlack);          // the gradient with respect to those of one plane
-        start = take.allocate<Word<T>>(largest ? c.n + kSlack : 0);       // the first tap along x that reads inside
+        up = take.allocate<T>(zo * yo * c.n + kSlack);                  // the gradient of the outputs, divided and widened
+        row = take.allocate<T>(kBatch * c.pitch);                       // the gradient with respect to the maxima along x
+        across = take.allocate<T>(largest ? ys * c.n + kSlack : 0);     // maxima along x, of one plane
+        down = take.allocate<T>(largest ? zs * yo * c.n + kSlack : 0);  // maxima along x and y
+        slab = take.allocate<T>(yo * c.n + kSlack);                     // the gradient with respect to those of one plane
+        start = take.allocate<Word<T>>(largest ? c.n + kSlack : 0);     // the first tap along x that reads inside
         at_x = take.allocate<Word<T>>(largest ? zs * ys * c.pitch : 0);
         at_y = take.allocate<Word<T>>(largest ? zs * yo * c.n + kSlack : 0);
         at_z = take.allocate<Word<T>>(largest ? zo * yo * c.n + kSlack : 0);
@@ -110,8 +111,8 @@ template <class S> struct Room {
     }
 };
 
-// to[v] = the largest of rows[m][v], at[v] = its tap; where none is larger than nothing, start[v], or the first tap without start.
-// `Few` is the number of rows if it is small and known, so that they stay in registers.
+// to[v] = the largest of rows[m][v], at[v] = its tap; where none is larger than nothing, start[v], or the first tap without
+// start. `Few` is the number of rows if it is small and known, so that they stay in registers.
 template <bool Nan, int Few, class T>
 void find_rows(const T* const* rows, const Word<T>* taps, int64_t many, int64_t n, const Word<T>* start, T* to, Word<T>* at) {
     constexpr int L = kLanes<T>;
@@ -309,7 +310,8 @@ template <class S, bool Max> struct Piece {
                 room.taps[m] = Word<T>(m);
             }
             const int64_t k = (iz - z.q0) * (y.q1 - y.q0) + iy + i - y.q0;
-            find<Nan, T>(room.rows, room.taps, x.kernel, c.n, room.start, across + (iy + i - y.q0) * c.n, room.at_x + k * c.pitch + c.before);
+            find<Nan, T>(room.rows, room.taps, x.kernel, c.n, room.start, across + (iy + i - y.q0) * c.n,
+                         room.at_x + k * c.pitch + c.before);
         }
     }
 
@@ -319,7 +321,8 @@ template <class S, bool Max> struct Piece {
         const T* slab = room.up;
         if (!trivial(zz)) {
             for (int64_t oy = 0; oy < outs_y(); ++oy) {
-                const int64_t count = readers(zz, iz, z, room.up + oy * c.n, Max ? room.at_z + oy * c.n : nullptr, outs_y() * c.n);
+                const int64_t count =
+                    readers(zz, iz, z, room.up + oy * c.n, Max ? room.at_z + oy * c.n : nullptr, outs_y() * c.n);
                 gather<Max, T>(room.rows, room.found, room.taps, count, c.n, room.slab + oy * c.n);
             }
             end(room.slab, outs_y() * c.n);
@@ -449,7 +452,8 @@ template <class T> size_t pixels_scratch(const Pool& p) {
     const Pool q = pixels_of<T>(p);
     Room<T> room;
     BumpAllocator take(nullptr);
-    take.allocate<T>(positions_in(p) * kLanes<T>), take.allocate<T>(positions_out(p) * kLanes<T>), take.allocate<T>(positions_in(p) * kLanes<T>);
+    take.allocate<T>(positions_in(p) * kLanes<T>), take.allocate<T>(positions_out(p) * kLanes<T>),
+        take.allocate<T>(positions_in(p) * kLanes<T>);
     return take.bytes() + room.layout(nullptr, q, cut_of(q));
 }
 
@@ -462,7 +466,8 @@ template <class T, bool Max> void backward_as_pixels(const Pool& p, const T* x, 
     {
         char* mine = scratch + size_t(this_thread()) * each;
         BumpAllocator take(mine);
-        T *from = take.allocate<T>(in * kLanes<T>), *up = take.allocate<T>(out * kLanes<T>), *to = take.allocate<T>(in * kLanes<T>);
+        T *from = take.allocate<T>(in * kLanes<T>), *up = take.allocate<T>(out * kLanes<T>),
+          *to = take.allocate<T>(in * kLanes<T>);
         Room<T> room;
         room.layout(mine + take.bytes(), q, c);
         if constexpr (Max) starts(q, c, room);
@@ -480,7 +485,8 @@ template <class T, bool Max> void backward_as_pixels(const Pool& p, const T* x, 
 template <class S, bool Max> void layout(const Pool& p, const void* x, const void* g, void* dx, char* scratch) {
     const S *in = static_cast<const S*>(x), *up = static_cast<const S*>(g);
     if constexpr (sizeof(S) == sizeof(Wide<S>))
-        if (as_pixels(p, kLanes<S>, sizeof(S), kNarrow)) return backward_as_pixels<S, Max>(p, in, up, static_cast<S*>(dx), scratch);
+        if (as_pixels(p, kLanes<S>, sizeof(S), kNarrow))
+            return backward_as_pixels<S, Max>(p, in, up, static_cast<S*>(dx), scratch);
     backward<S, Max>(p, in, up, static_cast<S*>(dx), scratch);
 }
 

@@ -1,26 +1,26 @@
 // Poolings forward: the elements of a window are joined along z, then y, then x.
 //
-// Work is cut into bands of output rows, small enough that what they read stays in the second-level cache, and, where rows are long,
-// into chunks of columns. Along z and y whole rows are joined, so that any stride and dilation is a list of rows; windows that
-// overlap share partial results (`slide_rows`). The joined row lies in the first-level cache with the border around it; it is
-// split by the residue of its positions modulo the stride, after which every tap along x is one more shifted row.
+// Work is cut into bands of output rows, small enough that what they read stays in the second-level cache, and, where rows are
+// long, into chunks of columns. Along z and y whole rows are joined, so that any stride and dilation is a list of rows; windows
+// that overlap share partial results (`slide_rows`). The joined row lies in the first-level cache with the border around it; it
+// is split by the residue of its positions modulo the stride, after which every tap along x is one more shifted row.
 #include "pooling/pool.hpp"
 
+#include "common/bump_allocator.hpp"
+#include "common/simd.hpp"
+#include "common/threads.hpp"
 #include "pooling/fused_passes.hpp"
 #include "pooling/planes.hpp"
 #include "pooling/rows.hpp"
-#include "common/simd.hpp"
-#include "common/bump_allocator.hpp"
-#include "common/threads.hpp"
 
 namespace NINEFOLD_NS {
 namespace {
 
-constexpr int64_t kLongRow = 2048;       // elements that are staged at once along x
-constexpr int64_t kBand = 48 * 1024;     // elements that a band reads
-constexpr int64_t kSlack = 64;           // elements behind a row of scratch
-constexpr int64_t kStaged = 2048;        // elements of a batch of staged rows
-constexpr int64_t kManyTaps = 8;         // taps along x from which they are joined in two steps
+constexpr int64_t kLongRow = 2048;    // elements that are staged at once along x
+constexpr int64_t kBand = 48 * 1024;  // elements that a band reads
+constexpr int64_t kSlack = 64;        // elements behind a row of scratch
+constexpr int64_t kStaged = 2048;     // elements of a batch of staged rows
+constexpr int64_t kManyTaps = 8;      // taps along x from which they are joined in two steps
 
 NINEFOLD_INLINE int64_t extent(const PoolAxis& a) { return (a.kernel - 1) * a.dilation + 1; }
 NINEFOLD_INLINE int64_t span(const PoolAxis& a, int64_t outputs) { return (outputs - 1) * a.stride + extent(a); }
@@ -69,11 +69,11 @@ Cut cut_of(const Pool& p) {
 // One thread's scratch, laid out once for counting and once for use.
 template <class S> struct Room {
     typedef Wide<S> T;
-    const S** rows;       // of the band, as windows see it
-    const T** joined;     // the same after the planes were joined
-    const S** picked;     // taps of one output
+    const S** rows;    // of the band, as windows see it
+    const T** joined;  // the same after the planes were joined
+    const S** picked;  // taps of one output
     const T** taps;
-    S* none;              // a row of nothing
+    S* none;  // a row of nothing
     T* no_row;
     T *planes, *staged, *parts, *fewer, *out, *twice, *divide;
 
@@ -105,7 +105,8 @@ template <class S> struct Piece {
     int64_t left, first, until;  // positions along x: of the first tap, and of what lies inside
     int64_t scanned = 0, last_nan = -1;
 
-    Piece(const Pool& pool, const Cut& c, const S* x, S* z, Room<S>& r, int64_t band, int64_t chunk) : p(pool), cut(c), in(x), result(z), room(r) {
+    Piece(const Pool& pool, const Cut& c, const S* x, S* z, Room<S>& r, int64_t band, int64_t chunk)
+        : p(pool), cut(c), in(x), result(z), room(r) {
         j0 = band * c.rows, j1 = min(j0 + c.rows, p.axis[1].n_out);
         i0 = chunk * c.cols, i1 = min(i0 + c.cols, p.axis[2].n_out);
         left = i0 * p.axis[2].stride - p.axis[2].lo;
@@ -123,8 +124,7 @@ template <class S> struct Piece {
         const int64_t top = max(0, j0 * y.stride - y.lo), end = min(y.n_in, (j1 - 1) * y.stride - y.lo + extent(y));
         for (int64_t k = max(from, scanned); k < to; ++k) {
             bool any = false;
-            if (inside() == p.axis[2].n_in * p.inner && top < end)
-                any = any_nan(row(k, top), (end - top) * inside());
+            if (inside() == p.axis[2].n_in * p.inner && top < end) any = any_nan(row(k, top), (end - top) * inside());
             else
                 for (int64_t i = top; i < end; ++i) any |= any_nan(row(k, i), inside());
             if (any) last_nan = k;
@@ -213,7 +213,8 @@ template <class S> struct Piece {
             const T* const* taps = rows + (j - j0) * y.stride;
             const int64_t made = pairs && j + 1 < j1 ? 2 : 1;
             T* to[2];
-            for (int64_t i = 0; i < made; ++i) to[i] = finishing() ? room.twice + i * cut.out : reinterpret_cast<T*>(output(oz, j + i));
+            for (int64_t i = 0; i < made; ++i)
+                to[i] = finishing() ? room.twice + i * cut.out : reinterpret_cast<T*>(output(oz, j + i));
             if (made == 2) {
                 fused_rows<Op, 2, T>(p.axis[2], taps, y.kernel, inside(), pad, n, to);
             } else {
@@ -241,12 +242,8 @@ template <class S> struct Piece {
         else return room.taps;
     }
 
-    bool finishing() const {
-        return sizeof(S) != sizeof(T) || p.after != After::none || p.divides();
-    }
-    S* output(int64_t oz, int64_t j) const {
-        return result + ((oz * p.axis[1].n_out + j) * p.axis[2].n_out + i0) * p.inner;
-    }
+    bool finishing() const { return sizeof(S) != sizeof(T) || p.after != After::none || p.divides(); }
+    S* output(int64_t oz, int64_t j) const { return result + ((oz * p.axis[1].n_out + j) * p.axis[2].n_out + i0) * p.inner; }
 
     // Join staged rows along x and write the outputs.
     template <class Op, class Rows> void across(Rows row, int64_t oz, int64_t j, int64_t count) {
@@ -432,7 +429,8 @@ template <class T> size_t scratch_of(const Pool& p) {
 }
 
 template <class T> void pool_either(const Pool& p, const void* x, void* z, char* scratch) {
-    if (as_pixels(p, kLanes<T>, sizeof(T), widest(p, kLanes<T>))) return pool_as_pixels(p, static_cast<const T*>(x), static_cast<T*>(z), scratch);
+    if (as_pixels(p, kLanes<T>, sizeof(T), widest(p, kLanes<T>)))
+        return pool_as_pixels(p, static_cast<const T*>(x), static_cast<T*>(z), scratch);
     pool(p, static_cast<const T*>(x), static_cast<T*>(z), scratch);
 }
 

@@ -15,8 +15,9 @@ template <int M, class T> NINEFOLD_INLINE Vec<T> moved(Vec<T> a, Vec<T> b) {
     else if constexpr (L == 4) return __builtin_shuffle(a, b, Mask<T>{M, M + 1, M + 2, M + 3});
     else if constexpr (L == 8) return __builtin_shuffle(a, b, Mask<T>{M, M + 1, M + 2, M + 3, M + 4, M + 5, M + 6, M + 7});
     else
-        return __builtin_shuffle(a, b, Mask<T>{M, M + 1, M + 2, M + 3, M + 4, M + 5, M + 6, M + 7, M + 8, M + 9, M + 10, M + 11, M + 12, M + 13,
-                                               M + 14, M + 15});
+        return __builtin_shuffle(a, b,
+                                 Mask<T>{M, M + 1, M + 2, M + 3, M + 4, M + 5, M + 6, M + 7, M + 8, M + 9, M + 10, M + 11, M + 12,
+                                         M + 13, M + 14, M + 15});
 }
 
 template <class Op, int K, int M, class T> NINEFOLD_INLINE Vec<T> join_moved(Vec<T> sum, Vec<T> a, Vec<T> b) {
@@ -33,8 +34,8 @@ template <class T> NINEFOLD_INLINE Mask<T> lane_numbers() {
 }
 
 // R rows of outputs whose windows have `count` rows each (C of them, or any number if that is 0): output i reads rows[i] to
-// rows[i + count - 1], of `inside` elements, at least a vector, which stand behind `pad` of nothing, less than one. K taps along x,
-// with a step of 1 or 2 between n outputs.
+// rows[i + count - 1], of `inside` elements, at least a vector, which stand behind `pad` of nothing, less than one. K taps along
+// x, with a step of 1 or 2 between n outputs.
 template <class Op, int R, int C, int Step, int K, class T> struct Fused {
     static constexpr int L = kLanes<T>;
     static constexpr int kept = C ? C + R - 1 : 1;
@@ -99,7 +100,9 @@ template <class Op, int R, int C, int Step, int K, class T> struct Fused {
 
     NINEFOLD_INLINE void pairs(int64_t n, T* const* to) const {
         Vec<T> a[R], b[R];
-        auto both = [&](int i) { return K == 1 ? evens<T>(a[i], b[i]) : Op::template join<T>(evens<T>(a[i], b[i]), odds<T>(a[i], b[i])); };
+        auto both = [&](int i) {
+            return K == 1 ? evens<T>(a[i], b[i]) : Op::template join<T>(evens<T>(a[i], b[i]), odds<T>(a[i], b[i]));
+        };
         int64_t o = 0;
         if (pad == 0)
             for (const int64_t easy = min(n - L, (inside - 2 * L) / 2); o <= easy && inside >= 2 * L; o += L) {

@@ -32,7 +32,8 @@ template <class V> NINEFOLD_INLINE void transpose(V* v) {
     constexpr int L = kLanes<T>;
     V w[L];
     for (int step = 1; step < L; step *= 2) {
-        for (int k = 0; k < L / 2; ++k) w[2 * k] = turns_low<T>(v[k], v[k + L / 2]), w[2 * k + 1] = turns_high<T>(v[k], v[k + L / 2]);
+        for (int k = 0; k < L / 2; ++k)
+            w[2 * k] = turns_low<T>(v[k], v[k + L / 2]), w[2 * k + 1] = turns_high<T>(v[k], v[k + L / 2]);
         for (int k = 0; k < L; ++k) v[k] = w[k];
     }
 }
@@ -71,9 +72,11 @@ template <class T> void to_planes(const T* pixels, int64_t pitch, int64_t count,
 
 // Whether poolings of these planes are done as pixels: small enough for the cache, and enough of them.
 NINEFOLD_INLINE bool as_pixels(const Pool& p, int64_t lanes, int64_t width, int64_t narrowest) {
-    const int64_t in = p.axis[0].n_in * p.axis[1].n_in * p.axis[2].n_in, out = p.axis[0].n_out * p.axis[1].n_out * p.axis[2].n_out;
+    const int64_t in = p.axis[0].n_in * p.axis[1].n_in * p.axis[2].n_in,
+                  out = p.axis[0].n_out * p.axis[1].n_out * p.axis[2].n_out;
     const bool across = p.axis[2].kernel > 1 || p.axis[2].stride > 1, narrow = p.axis[2].n_in <= narrowest;
-    return p.type != Type::bfloat16 && p.inner == 1 && across && narrow && p.outer >= lanes * max(1, p.threads) && (in + out) * lanes * width <= 256 * 1024;
+    return p.type != Type::bfloat16 && p.inner == 1 && across && narrow && p.outer >= lanes * max(1, p.threads) &&
+           (in + out) * lanes * width <= 256 * 1024;
 }
 
 }  // namespace NINEFOLD_NS

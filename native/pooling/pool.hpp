@@ -21,7 +21,8 @@ struct PoolAxis {
 
     // All taps of the outputs [begin, end) are counted.
     void whole(int64_t& begin, int64_t& end) const {
-        const int64_t first = from + lo, last = to - 1 - (kernel - 1) * dilation + lo;  // where the first tap of such an output may lie
+        const int64_t first = from + lo,
+                      last = to - 1 - (kernel - 1) * dilation + lo;  // where the first tap of such an output may lie
         begin = first > 0 ? (first - 1) / stride + 1 : 0;
         end = last >= 0 ? last / stride + 1 : 0;
         begin = begin < n_out ? begin : n_out;
@@ -46,7 +47,7 @@ struct Pool {
     Join join;
     Before before;
     After after;
-    double divisor;           // of every sum, beside what its axes count
+    double divisor;  // of every sum, beside what its axes count
     Type type;
     int64_t threads;
 

@@ -1,8 +1,8 @@
 // Joining rows of memory element by element: what poolings along all axes but one are made of, and that one, too, for a row that
 // is read at several shifts.
 #pragma once
-#include "pooling/pool.hpp"
 #include "common/simd.hpp"
+#include "pooling/pool.hpp"
 
 namespace NINEFOLD_NS {
 
@@ -26,8 +26,12 @@ struct Plus {
 template <class Op, class T> constexpr T nothing() { return Op::largest ? -T(__builtin_inf()) : T(0); }
 
 // What elements are computed in.
-template <class S> struct WideOf { typedef S type; };
-template <> struct WideOf<BFloat16> { typedef float type; };
+template <class S> struct WideOf {
+    typedef S type;
+};
+template <> struct WideOf<BFloat16> {
+    typedef float type;
+};
 template <class S> using Wide = typename WideOf<S>::type;
 
 template <Before B, class T> NINEFOLD_INLINE Vec<T> prepared(Vec<T> v) {
@@ -104,7 +108,8 @@ void join_rows(const S* const* rows, int64_t count, int64_t n, Wide<S>* to) {
 }
 
 // R neighbouring outputs at once: to[i] = the join of rows[i], ..., rows[i + count - 1], for count >= R. They share rows R - 1 to
-// count - 1; before those each lacks one more row, behind them each adds one: count + 2 R - 4 operations instead of R (count - 1).
+// count - 1; before those each lacks one more row, behind them each adds one: count + 2 R - 4 operations instead of R (count -
+// 1).
 template <class Op, Before B, int R, class S>
 NINEFOLD_INLINE void slide_at(const S* const* rows, int64_t count, int64_t v, Vec<Wide<S>>* out) {
     typedef Wide<S> T;
@@ -204,13 +209,15 @@ template <class T> NINEFOLD_INLINE Vec<T> turns_low(Vec<T> a, Vec<T> b) {
     if constexpr (kLanes<T> == 2) return __builtin_shuffle(a, b, Mask<T>{0, 2});
     if constexpr (kLanes<T> == 4) return __builtin_shuffle(a, b, Mask<T>{0, 4, 1, 5});
     if constexpr (kLanes<T> == 8) return __builtin_shuffle(a, b, Mask<T>{0, 8, 1, 9, 2, 10, 3, 11});
-    if constexpr (kLanes<T> == 16) return __builtin_shuffle(a, b, Mask<T>{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23});
+    if constexpr (kLanes<T> == 16)
+        return __builtin_shuffle(a, b, Mask<T>{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23});
 }
 template <class T> NINEFOLD_INLINE Vec<T> turns_high(Vec<T> a, Vec<T> b) {
     if constexpr (kLanes<T> == 2) return __builtin_shuffle(a, b, Mask<T>{1, 3});
     if constexpr (kLanes<T> == 4) return __builtin_shuffle(a, b, Mask<T>{2, 6, 3, 7});
     if constexpr (kLanes<T> == 8) return __builtin_shuffle(a, b, Mask<T>{4, 12, 5, 13, 6, 14, 7, 15});
-    if constexpr (kLanes<T> == 16) return __builtin_shuffle(a, b, Mask<T>{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31});
+    if constexpr (kLanes<T> == 16)
+        return __builtin_shuffle(a, b, Mask<T>{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31});
 }
 
 // parts[r * pitch + q] = row[q * step + r] for all elements of a row of n.
@@ -225,7 +232,8 @@ template <class T> void split(const T* row, int64_t n, int64_t step, int64_t pit
         }
     if (step == 4)
         for (; done + 4 * L <= n; done += 4 * L) {
-            const Vec<T> a = load(row + done), b = load(row + done + L), c = load(row + done + 2 * L), d = load(row + done + 3 * L);
+            const Vec<T> a = load(row + done), b = load(row + done + L), c = load(row + done + 2 * L),
+                         d = load(row + done + 3 * L);
             const Vec<T> ab = evens<T>(a, b), cd = evens<T>(c, d), ab1 = odds<T>(a, b), cd1 = odds<T>(c, d);
             T* to = parts + done / 4;
             store(to, evens<T>(ab, cd));

@@ -1,17 +1,18 @@
-// Backward_data of an unshared layer: the gradient of the patch of p is the sum over o of K[o][p][l] G[b][o][p], added to where it was read.
+// Backward_data of an unshared layer: the gradient of the patch of p is the sum over o of K[o][p][l] G[b][o][p], added to where
+// it was read.
 //
 // The mirror of forward: weights are read once, a few outputs at a time along the positions. Positions are cut into parts, and
 // each sums what it reads of the input for itself: parts are added up in order, so that the result does not depend on who ran
 // first. What lies on the border is added to where it came from on the way out.
-#include "unshared/unshared_staging.hpp"
 #include "common/threads.hpp"
+#include "unshared/unshared_staging.hpp"
 
 namespace NINEFOLD_NS {
 namespace {
 
 constexpr int kWide2 = kRegisters == 32 ? 12 : 6, kWide1 = kRegisters == 32 ? 16 : 12;  // outputs beside 2 vectors of examples, 1
-constexpr int64_t kTile = 64 << 10;                                                     // bytes of gradients or patches of an item
-constexpr int kFew[] = {0, 8, 6, 4, 3};                                                 // outputs beside 1 to 4 examples
+constexpr int64_t kTile = 64 << 10;      // bytes of gradients or patches of an item
+constexpr int kFew[] = {0, 8, 6, 4, 3};  // outputs beside 1 to 4 examples
 
 int64_t wide_rows(const Shape& s) { return s.blocks > 1 ? kWide2 : kWide1; }
 
@@ -38,7 +39,8 @@ template <class T> using Wide = void (*)(const Unshared&, const T*, int64_t, con
 
 // R outputs of one position, V vectors of examples, added to the sums at x.
 template <class T, int R, int V>
-void rows_wide(const Unshared& d, const T* k, int64_t step, const T* given, int64_t given_r, int64_t given_v, T* x, int64_t block, int64_t channel) {
+void rows_wide(const Unshared& d, const T* k, int64_t step, const T* given, int64_t given_r, int64_t given_v, T* x, int64_t block,
+               int64_t channel) {
     Vec<T> g[R][V];
     for (int r = 0; r < R; ++r)
         for (int u = 0; u < V; ++u) g[r][u] = load(given + r * given_r + u * given_v);
@@ -68,7 +70,8 @@ template <class T, int V, int R> Wide<T> wide_named(int64_t rows) {
 template <class T> using FewExamples = void (*)(const T*, int64_t, const T*, int64_t, int64_t, bool, T*);
 
 // R outputs of one position and B examples, given[r * B + b], added to rows of taps, or written to them at first.
-template <class T, int R, int B> void rows_few(const T* k, int64_t step, const T* given, int64_t row, int64_t pitch, bool first, T* to) {
+template <class T, int R, int B> void rows_few(const T* k, int64_t step, const T* given, int64_t row, int64_t pitch, bool first,
+                                               T* to) {
     constexpr int64_t n = kLanes<T>;
     Vec<T> g[R][B];
     for (int r = 0; r < R; ++r)
@@ -94,15 +97,17 @@ template <class T, int B, int R> FewExamples<T> few_examples_of(int64_t rows) {
 }
 
 template <class T> FewExamples<T> few_examples_of(int64_t rows, int64_t examples) {
-    return examples == 1 ? few_examples_of<T, 1, kFew[1]>(rows) : examples == 2 ? few_examples_of<T, 2, kFew[2]>(rows)
-         : examples == 3 ? few_examples_of<T, 3, kFew[3]>(rows) : few_examples_of<T, 4, kFew[4]>(rows);
+    return examples == 1   ? few_examples_of<T, 1, kFew[1]>(rows)
+           : examples == 2 ? few_examples_of<T, 2, kFew[2]>(rows)
+           : examples == 3 ? few_examples_of<T, 3, kFew[3]>(rows)
+                           : few_examples_of<T, 4, kFew[4]>(rows);
 }
 
 template <class T> struct Run_h {
     const Unshared& d;
     const Shape& s;
     int64_t place;
-    const T *K, *G;     // G at the first example of the cut
+    const T *K, *G;  // G at the first example of the cut
     int64_t examples;
 
     const T* weights(int64_t o, int64_t row) const { return K + (o * d.kernels + row) * s.row; }
@@ -117,8 +122,8 @@ template <class T> struct Run_h {
             int64_t o = g * d.outs + rows.begin, count = rows.size(), to_r = place * lanes, to_v = count * to_r;
             for (int64_t b = 0; b < blocks; ++b)
                 for (int64_t r = 0; r < count; ++r)
-                    stage_run(tile + b * to_v + r * to_r, G + b * lanes * d.out_n + (o + r) * d.out_c + ps.begin * d.out_p, d.out_p, d.out_n,
-                              ps.size(), min(lanes, examples - b * lanes));
+                    stage_run(tile + b * to_v + r * to_r, G + b * lanes * d.out_n + (o + r) * d.out_c + ps.begin * d.out_p,
+                              d.out_p, d.out_n, ps.size(), min(lanes, examples - b * lanes));
             Wide<T> one = wide_named<T, 1, kWide1>(count), two = wide_named<T, 2, kWide2>(count);
             for (int64_t p = 0; p < ps.size(); ++p) {
                 const T *given = tile + p * lanes, *k = weights(o, at.row[p]);
@@ -145,8 +150,9 @@ template <class T> struct Run_h {
                     T* to = given;
                     for (int64_t r = 0; r < rows.size(); ++r)
                         for (int64_t b = bs.begin; b < bs.end; ++b) *to++ = G[b * d.out_n + (o + r) * d.out_c + p * d.out_p];
-                    few_examples_of<T>(rows.size(), bs.size())(weights(o, at.row[p - ps.begin]), step, given, s.row, s.pitch, k == 0,
-                                                         patches + ((p - ps.begin) * examples + bs.begin) * s.pitch);
+                    few_examples_of<T>(rows.size(), bs.size())(weights(o, at.row[p - ps.begin]), step, given, s.row, s.pitch,
+                                                               k == 0,
+                                                               patches + ((p - ps.begin) * examples + bs.begin) * s.pitch);
                 }
         }
         for (int64_t p = ps.begin; p < ps.end; ++p)
@@ -164,10 +170,8 @@ template <class T> struct Run_h {
             Range ps{all.begin + k * place, min(all.end, all.begin + (k + 1) * place)};
             const Places at(d, ps);
             for (int64_t g = 0; g < d.groups; ++g) {
-                if (s.wide)
-                    wide(ps, at, g, slab, sums, reinterpret_cast<T*>(mine));
-                else
-                    few_examples(ps, at, g, slab, sums, reinterpret_cast<T*>(mine));
+                if (s.wide) wide(ps, at, g, slab, sums, reinterpret_cast<T*>(mine));
+                else few_examples(ps, at, g, slab, sums, reinterpret_cast<T*>(mine));
             }
         }
     }
@@ -200,7 +204,8 @@ template <class T> int64_t sums_bytes(const Unshared& d, const Shape& s) {
 
 template <class T> int64_t own_bytes(const Unshared& d, const Shape& s) {
     int64_t place = place_of<T>(d, s);
-    return bytes_of(s.wide ? s.blocks * wide_rows(s) * place * kLanes<T> : place * min(d.cut, d.batch) * s.pitch + kLanes<T>, sizeof(T));
+    return bytes_of(s.wide ? s.blocks * wide_rows(s) * place * kLanes<T> : place * min(d.cut, d.batch) * s.pitch + kLanes<T>,
+                    sizeof(T));
 }
 
 template <class T> void run(const Unshared& d, const T* K, const T* G, const T* bias, T* out, char* scratch) {
@@ -239,9 +244,11 @@ size_t unshared_backward_data_scratch(const Unshared& d) {
 
 void unshared_backward_data(const Unshared& d, const void* K, const void* G, const void* bias, void* out, char* scratch) {
     if (d.type == Type::float64)
-        run(d, static_cast<const double*>(K), static_cast<const double*>(G), static_cast<const double*>(bias), static_cast<double*>(out), scratch);
+        run(d, static_cast<const double*>(K), static_cast<const double*>(G), static_cast<const double*>(bias),
+            static_cast<double*>(out), scratch);
     else
-        run(d, static_cast<const float*>(K), static_cast<const float*>(G), static_cast<const float*>(bias), static_cast<float*>(out), scratch);
+        run(d, static_cast<const float*>(K), static_cast<const float*>(G), static_cast<const float*>(bias),
+            static_cast<float*>(out), scratch);
 }
 
 }  // namespace NINEFOLD_NS

@@ -1,9 +1,10 @@
-// Backward_weights of an unshared layer: D[o][k][l] is the sum of G[b][o][p] times the patch of (b, p), over examples and the positions of k.
+// Backward_weights of an unshared layer: D[o][k][l] is the sum of G[b][o][p] times the patch of (b, p), over examples and the
+// positions of k.
 //
 // Rows of weights are written once, a few outputs at a time along the positions; lanes run along the taps, over patches that
 // were copied into rows. Positions that share a row come one after another, and add to it.
-#include "unshared/unshared_staging.hpp"
 #include "common/threads.hpp"
+#include "unshared/unshared_staging.hpp"
 
 namespace NINEFOLD_NS {
 namespace {
@@ -56,21 +57,20 @@ template <class T, int R, int V> NINEFOLD_INLINE void taps_of(const Sums<T>& a, 
         }
     }
     NINEFOLD_UNROLL
-    for (int r = 0; r < R; ++r)
-        NINEFOLD_UNROLL
-        for (int u = 0; u < V; ++u) {
-            T* to = a.to + r * a.to_r + l + u * n;
-            int64_t left = row - l - u * n, behind = room - l - u * n;
-            if (behind < n) {
-                T part[n];
-                store(part, sums[r][u]);
-                for (int64_t k = 0; k < min(left, n); ++k) to[k] = a.add ? to[k] + part[k] : part[k];
-            } else if (a.add) {
-                store(to, load(to) + (left < n ? masked<T>(sums[r][u], first<T>(left)) : sums[r][u]));
-            } else {
-                store(to, sums[r][u]);
-            }
+    for (int r = 0; r < R; ++r) NINEFOLD_UNROLL
+    for (int u = 0; u < V; ++u) {
+        T* to = a.to + r * a.to_r + l + u * n;
+        int64_t left = row - l - u * n, behind = room - l - u * n;
+        if (behind < n) {
+            T part[n];
+            store(part, sums[r][u]);
+            for (int64_t k = 0; k < min(left, n); ++k) to[k] = a.add ? to[k] + part[k] : part[k];
+        } else if (a.add) {
+            store(to, load(to) + (left < n ? masked<T>(sums[r][u], first<T>(left)) : sums[r][u]));
+        } else {
+            store(to, sums[r][u]);
         }
+    }
 }
 
 template <class T, int R> void rows_of(const Sums<T>& a, int64_t row, int64_t room) {
@@ -90,7 +90,7 @@ template <class T> struct Run_g {
     const Unshared& d;
     const Shape& s;
     const Items& n;
-    const T *X, *G;     // G at the first example of the cut
+    const T *X, *G;  // G at the first example of the cut
     T* D;
     int64_t examples;
     bool first, whole;  // whole: row k belongs to position k and to no other
@@ -138,7 +138,8 @@ template <class T> struct Run_g {
     }
     int64_t given_pitch() const { return round_up(n.place, kLanes<T>); }
 
-    void add_products(Range ks, const int64_t* position, int64_t o, int64_t rows, Range bs, bool add, const T* patches, const T* given) const {
+    void add_products(Range ks, const int64_t* position, int64_t o, int64_t rows, Range bs, bool add, const T* patches,
+                      const T* given) const {
         const int64_t step = d.kernels * s.row, given_b = given_pitch();
         for (int64_t k = ks.begin; k < ks.end; ++k) {
             T* to = D + (o * d.kernels + k) * s.row;
@@ -148,17 +149,20 @@ template <class T> struct Run_g {
                         for (int64_t l = 0; l < s.row; ++l) to[r * step + l] = 0;
                 continue;
             }
-            Sums<T> a{given + k - ks.begin, patches + (k - ks.begin) * s.pitch, bs.size() * given_b, given_b, n.place * s.pitch, bs.size(), to,
-                      step, add};
+            Sums<T> a{given + k - ks.begin,
+                      patches + (k - ks.begin) * s.pitch,
+                      bs.size() * given_b,
+                      given_b,
+                      n.place * s.pitch,
+                      bs.size(),
+                      to,
+                      step,
+                      add};
             const int64_t room = (ks.end - k) * s.row;
-            if (rows == 4)
-                rows_of<T, 4>(a, s.row, room);
-            else if (rows == 3)
-                rows_of<T, 3>(a, s.row, room);
-            else if (rows == 2)
-                rows_of<T, 2>(a, s.row, room);
-            else
-                rows_of<T, 1>(a, s.row, room);
+            if (rows == 4) rows_of<T, 4>(a, s.row, room);
+            else if (rows == 3) rows_of<T, 3>(a, s.row, room);
+            else if (rows == 2) rows_of<T, 2>(a, s.row, room);
+            else rows_of<T, 1>(a, s.row, room);
         }
     }
 
@@ -189,7 +193,9 @@ template <class T> struct Run_g {
     }
 };
 
-template <class T> int64_t staged_bytes(const Shape& s) { return bytes_of(s.blocks * s.inputs * s.channel + kLanes<T>, sizeof(T)); }
+template <class T> int64_t staged_bytes(const Shape& s) {
+    return bytes_of(s.blocks * s.inputs * s.channel + kLanes<T>, sizeof(T));
+}
 
 template <class T> int64_t own_bytes(const Unshared& d, const Shape& s) {
     Items n = items_of<T>(d, s);
@@ -231,8 +237,7 @@ size_t unshared_backward_weights_scratch(const Unshared& d) {
 void unshared_backward_weights(const Unshared& d, const void* V, const void* G, void* D, char* scratch) {
     if (d.type == Type::float64)
         run(d, static_cast<const double*>(V), static_cast<const double*>(G), static_cast<double*>(D), scratch);
-    else
-        run(d, static_cast<const float*>(V), static_cast<const float*>(G), static_cast<float*>(D), scratch);
+    else run(d, static_cast<const float*>(V), static_cast<const float*>(G), static_cast<float*>(D), scratch);
 }
 
 }  // namespace NINEFOLD_NS

@@ -3,8 +3,8 @@
 // Weights are read once, a few outputs at a time along the positions, so that each of these streams runs on through memory.
 // Many examples are lanes: a weight is broadcast and multiplies vectors of examples, read where they were staged. Of few
 // examples patches are copied into rows, and lanes run along the taps.
-#include "unshared/unshared_staging.hpp"
 #include "common/threads.hpp"
+#include "unshared/unshared_staging.hpp"
 
 namespace NINEFOLD_NS {
 namespace {
@@ -35,7 +35,8 @@ template <class T> using Wide = void (*)(const Unshared&, const T*, int64_t, con
 
 // R outputs of one position, V vectors of examples: x at the position, `block` and `channel` apart.
 template <class T, int R, int V>
-void rows_wide(const Unshared& d, const T* k, int64_t step, const T* x, int64_t block, int64_t channel, T* to, int64_t to_r, int64_t to_v) {
+void rows_wide(const Unshared& d, const T* k, int64_t step, const T* x, int64_t block, int64_t channel, T* to, int64_t to_r,
+               int64_t to_v) {
     Vec<T> sums[R][V] = {};
     const int64_t* at = d.at;
     const int64_t ins = d.ins, taps = d.taps, ahead = kAhead / int64_t(sizeof(T));
@@ -52,9 +53,8 @@ void rows_wide(const Unshared& d, const T* k, int64_t step, const T* x, int64_t 
         }
     }
     NINEFOLD_UNROLL
-    for (int r = 0; r < R; ++r)
-        NINEFOLD_UNROLL
-        for (int u = 0; u < V; ++u) store(to + r * to_r + u * to_v, sums[r][u]);
+    for (int r = 0; r < R; ++r) NINEFOLD_UNROLL
+    for (int u = 0; u < V; ++u) store(to + r * to_r + u * to_v, sums[r][u]);
 }
 
 template <class T, int V, int R> Wide<T> wide_named(int64_t rows) {
@@ -91,8 +91,10 @@ template <class T, int B, int R> FewExamples<T> few_examples_of(int64_t rows) {
 }
 
 template <class T> FewExamples<T> few_examples_of(int64_t rows, int64_t examples) {
-    return examples == 1 ? few_examples_of<T, 1, kFew[1]>(rows) : examples == 2 ? few_examples_of<T, 2, kFew[2]>(rows)
-         : examples == 3 ? few_examples_of<T, 3, kFew[3]>(rows) : few_examples_of<T, 4, kFew[4]>(rows);
+    return examples == 1   ? few_examples_of<T, 1, kFew[1]>(rows)
+           : examples == 2 ? few_examples_of<T, 2, kFew[2]>(rows)
+           : examples == 3 ? few_examples_of<T, 3, kFew[3]>(rows)
+                           : few_examples_of<T, 4, kFew[4]>(rows);
 }
 
 template <class T> struct Run_c {
@@ -100,7 +102,7 @@ template <class T> struct Run_c {
     const Shape& s;
     const Items& n;
     const T *K, *X, *bias;
-    T* out;             // at the first example of the cut
+    T* out;  // at the first example of the cut
     int64_t examples;
 
     const T* weights(int64_t o, int64_t row) const { return K + (o * d.kernels + row) * s.row; }
@@ -125,8 +127,8 @@ template <class T> struct Run_c {
             }
             for (int64_t b = 0; b < blocks; ++b)
                 for (int64_t r = 0; r < count; ++r)
-                    spread_run(out + b * lanes * d.out_n + (o + r) * d.out_c + ps.begin * d.out_p, tile + b * to_v + r * to_r, d.out_p, d.out_n,
-                               ps.size(), min(lanes, examples - b * lanes), bias ? bias[o + r] : T(0));
+                    spread_run(out + b * lanes * d.out_n + (o + r) * d.out_c + ps.begin * d.out_p, tile + b * to_v + r * to_r,
+                               d.out_p, d.out_n, ps.size(), min(lanes, examples - b * lanes), bias ? bias[o + r] : T(0));
         }
     }
 
@@ -145,8 +147,9 @@ template <class T> struct Run_c {
                 for (int64_t q = 0; q < parts_b; ++q) {
                     Range bs = part(examples, q, parts_b);
                     T sums[32];
-                    few_examples_of<T>(rows.size(), bs.size())(weights(o, at.row[p - ps.begin]), step, patches + (bs.begin * n.place + p - ps.begin) * s.pitch,
-                                                         s.row, n.place * s.pitch, sums);
+                    few_examples_of<T>(rows.size(), bs.size())(weights(o, at.row[p - ps.begin]), step,
+                                                               patches + (bs.begin * n.place + p - ps.begin) * s.pitch, s.row,
+                                                               n.place * s.pitch, sums);
                     const T* from = sums;
                     for (int64_t r = 0; r < rows.size(); ++r)
                         for (int64_t b = bs.begin; b < bs.end; ++b)
@@ -160,10 +163,8 @@ template <class T> struct Run_c {
         int64_t g = k / n.parts_o % d.groups, q = k / n.parts_o / d.groups;
         Range ps{q * n.place, min(d.positions, (q + 1) * n.place)};
         const Places at(d, ps);
-        if (s.wide)
-            wide(ps, at, g, os, reinterpret_cast<T*>(mine));
-        else
-            few_examples(ps, at, g, os, reinterpret_cast<T*>(mine));
+        if (s.wide) wide(ps, at, g, os, reinterpret_cast<T*>(mine));
+        else few_examples(ps, at, g, os, reinterpret_cast<T*>(mine));
     }
 };
 
@@ -212,9 +213,11 @@ size_t unshared_forward_scratch(const Unshared& d) {
 
 void unshared_forward(const Unshared& d, const void* K, const void* V, const void* bias, void* out, char* scratch) {
     if (d.type == Type::float64)
-        run(d, static_cast<const double*>(K), static_cast<const double*>(V), static_cast<const double*>(bias), static_cast<double*>(out), scratch);
+        run(d, static_cast<const double*>(K), static_cast<const double*>(V), static_cast<const double*>(bias),
+            static_cast<double*>(out), scratch);
     else
-        run(d, static_cast<const float*>(K), static_cast<const float*>(V), static_cast<const float*>(bias), static_cast<float*>(out), scratch);
+        run(d, static_cast<const float*>(K), static_cast<const float*>(V), static_cast<const float*>(bias),
+            static_cast<float*>(out), scratch);
 }
 
 }  // namespace NINEFOLD_NS

@@ -10,26 +10,26 @@ namespace ninefold {
 enum class UnsharedMap : int32_t { forward = 0, backward_data = 1, backward_weights = 2 };
 
 // K[o][k][l], where l counts (input of the group, tap), is one row of weights; position (z, y, x) of the outputs reads row
-// (z % period z, y % period y, x % period x) of every output channel. The input with its border written out has `extended` positions
-// per channel, counted through; an output reads those at first + step * position, per axis, and at[m] from there, m a tap. All strides
-// are in elements, axes are z, y, x; positions of the outputs, and rows of weights, are counted through.
+// (z % period z, y % period y, x % period x) of every output channel. The input with its border written out has `extended`
+// positions per channel, counted through; an output reads those at first + step * position, per axis, and at[m] from there, m a
+// tap. All strides are in elements, axes are z, y, x; positions of the outputs, and rows of weights, are counted through.
 struct Unshared {
-    int64_t batch, groups, ins, outs;          // channels per group
-    int64_t in_n, in_c, in[3], space[3];       // the input, or its gradient: strides and sizes
-    int64_t out_n, out_c, out_p;               // the output, or its gradient
-    int64_t extended[3];                       // sizes with the border
-    Positions source[2];                       // along z and y: the position that stands at an extended one
-    const Run* runs;                           // the same along x
+    int64_t batch, groups, ins, outs;     // channels per group
+    int64_t in_n, in_c, in[3], space[3];  // the input, or its gradient: strides and sizes
+    int64_t out_n, out_c, out_p;          // the output, or its gradient
+    int64_t extended[3];                  // sizes with the border
+    Positions source[2];                  // along z and y: the position that stands at an extended one
+    const Run* runs;                      // the same along x
     int64_t n_runs;
     int64_t outputs[3], first[3], step[3], period[3];
-    int64_t positions, taps, kernels;          // products of the outputs, of the taps, of the periods
+    int64_t positions, taps, kernels;  // products of the outputs, of the taps, of the periods
     const int64_t* at;
-    int64_t run;                               // so many taps in a row read neighbours
-    int64_t cut;                               // examples that are staged together
+    int64_t run;  // so many taps in a row read neighbours
+    int64_t cut;  // examples that are staged together
     UnsharedMap map;
     Type type;
-    int64_t threads;                           // parts that the work is cut into; they decide the order of sums
-    bool forked;                               // run them one after the other
+    int64_t threads;  // parts that the work is cut into; they decide the order of sums
+    bool forked;      // run them one after the other
 
     int64_t base(int64_t z, int64_t y, int64_t x) const {
         return ((first[0] + z * step[0]) * extended[1] + first[1] + y * step[1]) * extended[2] + first[2] + x * step[2];
@@ -68,7 +68,9 @@ struct Unshared {
     }
 
 private:
-    int64_t outputs_with(int d, int64_t residue) const { return residue < outputs[d] ? (outputs[d] - residue - 1) / period[d] + 1 : 0; }
+    int64_t outputs_with(int d, int64_t residue) const {
+        return residue < outputs[d] ? (outputs[d] - residue - 1) / period[d] + 1 : 0;
+    }
 };
 
 }  // namespace ninefold

@@ -3,8 +3,8 @@
 // Staged element (block, channel, e) is a group of `deep` examples: a vector of them where there are many, a single one where
 // there are few. Extended positions e count through all axes, so that a patch is one base and a list of offsets.
 #pragma once
-#include "unshared/unshared.hpp"
 #include "common/simd.hpp"
+#include "unshared/unshared.hpp"
 
 #define NINEFOLD_LAMBDA __attribute__((always_inline))
 #define NINEFOLD_UNROLL _Pragma("GCC unroll 16")
@@ -28,7 +28,8 @@ template <class T> NINEFOLD_INLINE Mask<T> interleaving(bool high) {
     if constexpr (kLanes<T> == 4) return high ? M{2, 6, 3, 7} : M{0, 4, 1, 5};
     if constexpr (kLanes<T> == 8) return high ? M{4, 12, 5, 13, 6, 14, 7, 15} : M{0, 8, 1, 9, 2, 10, 3, 11};
     if constexpr (kLanes<T> == 16)
-        return high ? M{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31} : M{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+        return high ? M{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31}
+                    : M{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
 }
 
 // Interleaving the first half of the rows with the second, log2 times, exchanges rows and columns.
@@ -51,7 +52,8 @@ template <class T> NINEFOLD_INLINE Vec<T> sums_of(const Vec<T>* v) {
     for (int k = 0; k < n; ++k) w[k] = v[k];
     for (int half = n / 2; half; half /= 2)
         for (int k = 0; k < half; ++k)
-            w[k] = __builtin_shuffle(w[k], w[k + half], interleaving<T>(false)) + __builtin_shuffle(w[k], w[k + half], interleaving<T>(true));
+            w[k] = __builtin_shuffle(w[k], w[k + half], interleaving<T>(false)) +
+                   __builtin_shuffle(w[k], w[k + half], interleaving<T>(true));
     return w[0];
 }
 
@@ -159,8 +161,7 @@ template <class T> void stage_channel(const Unshared& d, const T* in, int64_t de
                 }
                 const T* f = row + run.from * d.in[2];
                 int64_t hop = run.step * d.in[2];
-                if (deep > 1)
-                    stage_run(t, f, hop, d.in_n, run.count, have);
+                if (deep > 1) stage_run(t, f, hop, d.in_n, run.count, have);
                 else if (hop == 1)
                     for (int64_t k = 0; k < run.count; ++k) t[k] = f[k];
                 else
@@ -186,8 +187,7 @@ void unstage_channel(const Unshared& d, const T* sums, int64_t low, int64_t high
                 const T* f = sums + (first - low) * deep;
                 T* t = row + (run.from + (first - e - run.to) * run.step) * d.in[2];
                 int64_t hop = run.step * d.in[2], count = past - first;
-                if (deep > 1)
-                    unstage_run(t, f, hop, d.in_n, count, have);
+                if (deep > 1) unstage_run(t, f, hop, d.in_n, count, have);
                 else
                     for (int64_t k = 0; k < count; ++k) t[k * hop] += f[k];
             }
@@ -200,8 +200,8 @@ constexpr int64_t kMostPlaces = 32;  // positions that are worked on together
 // ones, each overwritten by the next: reads and writes up to a vector past the end, for which there is room; zeros up to a whole
 // vector are put there afterwards. Positions come last, for neighbours read the same cache lines.
 template <class T, class Piece>
-NINEFOLD_INLINE void gather_pieces(const Unshared& d, const T* x, int64_t channel, const int64_t* base, int64_t count, int64_t pitch, T* to,
-                                   int64_t width, Piece&& piece) {
+NINEFOLD_INLINE void gather_pieces(const Unshared& d, const T* x, int64_t channel, const int64_t* base, int64_t count,
+                                   int64_t pitch, T* to, int64_t width, Piece&& piece) {
     const int64_t ins = d.ins, taps = d.taps, *at = d.at;
     for (int64_t i = 0; i < ins; ++i, x += channel)
         for (int64_t m = 0; m < taps; m += width, to += width) {
@@ -211,13 +211,14 @@ NINEFOLD_INLINE void gather_pieces(const Unshared& d, const T* x, int64_t channe
         }
 }
 template <class T>
-NINEFOLD_INLINE void gather_patches(const Unshared& d, const T* x, int64_t channel, const int64_t* base, int64_t count, int64_t row, int64_t pitch, T* to) {
+NINEFOLD_INLINE void gather_patches(const Unshared& d, const T* x, int64_t channel, const int64_t* base, int64_t count,
+                                    int64_t row, int64_t pitch, T* to) {
     constexpr int64_t n = kLanes<T>;
     const int64_t run = d.run;
-    if (run == 1)
-        gather_pieces(d, x, channel, base, count, pitch, to, run, [](T* t, const T* f) NINEFOLD_LAMBDA { *t = *f; });
+    if (run == 1) gather_pieces(d, x, channel, base, count, pitch, to, run, [](T* t, const T* f) NINEFOLD_LAMBDA { *t = *f; });
     else if (run <= 4 && 4 < n)
-        gather_pieces(d, x, channel, base, count, pitch, to, run, [](T* t, const T* f) NINEFOLD_LAMBDA { __builtin_memcpy(t, f, 4 * sizeof(T)); });
+        gather_pieces(d, x, channel, base, count, pitch, to, run,
+                      [](T* t, const T* f) NINEFOLD_LAMBDA { __builtin_memcpy(t, f, 4 * sizeof(T)); });
     else if (run <= n)
         gather_pieces(d, x, channel, base, count, pitch, to, run, [](T* t, const T* f) NINEFOLD_LAMBDA { store(t, load(f)); });
     else
@@ -247,7 +248,8 @@ template <class T> NINEFOLD_INLINE void scatter_patch(const Unshared& d, const T
     }
 }
 
-// Ask for what is soon read, or written: `rows` pieces of `count` elements, `step` apart. Caches foresee long streams, not short ones.
+// Ask for what is soon read, or written: `rows` pieces of `count` elements, `step` apart. Caches foresee long streams, not short
+// ones.
 template <class T, bool Written = false> NINEFOLD_INLINE void expect(const T* p, int64_t step, int64_t rows, int64_t count) {
     constexpr int64_t line = 64 / int64_t(sizeof(T));
     for (int64_t r = 0; r < rows; ++r, p += step) {

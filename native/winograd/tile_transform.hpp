@@ -25,8 +25,8 @@ Shape pieces(const Winograd& p) { return {{p.axis[0].pieces, p.axis[1].pieces, p
 
 // Applies a transform along every axis that has one. `from` has extents `in` and strides; so has `to` with `out`.
 template <class T>
-NINEFOLD_INLINE void transform(const Pass<T>* pass, const T* const* matrix, Shape in, Shape out, bool x_first, const T* from, const int64_t* from_stride,
-               T* to, const int64_t* to_stride, T* room) {
+NINEFOLD_INLINE void transform(const Pass<T>* pass, const T* const* matrix, Shape in, Shape out, bool x_first, const T* from,
+                               const int64_t* from_stride, T* to, const int64_t* to_stride, T* room) {
     constexpr int L = kLanes<T>;
     int active = 0, done = 0;
     for (int d = 0; d < 3; ++d) active += pass[d] != nullptr;

@@ -12,7 +12,8 @@
 namespace NINEFOLD_NS {
 
 // Applies one transform to `count` lines of vectors, which are `step` elements apart along a line and `line` from line to line.
-template <class T> using Pass = void (*)(const T* matrix, const T* from, int64_t step, int64_t line, T* to, int64_t to_step, int64_t to_line, int64_t count);
+template <class T> using Pass = void (*)(const T* matrix, const T* from, int64_t step, int64_t line, T* to, int64_t to_step,
+                                         int64_t to_line, int64_t count);
 
 // B^T: row p of the matrix holds the coefficients of M(x) / (x - p), the last row those of M(x); M is the product of all (x - p).
 template <class T, int N>

@@ -1,6 +1,6 @@
-// Winograd's convolution. A block of tiles is transformed (B^T) into X[point][tile][channel]. It is multiplied point by point with the
-// transformed kernel U (G). The products M are transformed back (A^T) before the next block: only the kernel leaves the cache.
-// Vectors run over channels in both memory formats: contiguous rows are transposed while they are staged and written.
+// Winograd's convolution. A block of tiles is transformed (B^T) into X[point][tile][channel]. It is multiplied point by point
+// with the transformed kernel U (G). The products M are transformed back (A^T) before the next block: only the kernel leaves the
+// cache. Vectors run over channels in both memory formats: contiguous rows are transposed while they are staged and written.
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -20,8 +20,8 @@ template <class T> struct Engine {
     const Winograd& p;
     Shape point, block_tiles, seen_tiles;  // tiles of a block, and those that it reads
     int64_t n_points, n_pieces, n_taps, panels, summands;
-    int64_t tiles, seen;                   // in a block
-    int64_t out_block;                     // whole panels: an output channel that begins a block begins a panel
+    int64_t tiles, seen;  // in a block
+    int64_t out_block;    // whole panels: an output channel that begins a block begins a panel
     int64_t x_row, x_plane, m_row, m_plane, g_row, g_plane, stage, u_plane, matrix_size, w_row, w_size;
     int64_t blocks[4], n_blocks;
 
@@ -55,7 +55,9 @@ template <class T> struct Engine {
     }
 
     // Rows whose strides are multiples of 256 bytes would share few sets of the L1 cache.
-    static int64_t pad_row_for_cache_sets(int64_t row) { return row * int64_t(sizeof(T)) % 256 == 0 ? row + 64 / int64_t(sizeof(T)) : row; }
+    static int64_t pad_row_for_cache_sets(int64_t row) {
+        return row * int64_t(sizeof(T)) % 256 == 0 ? row + 64 / int64_t(sizeof(T)) : row;
+    }
 
     int64_t kernel_size() const { return p.groups * n_points * u_plane; }
     int64_t offsets_size() const { return (tiles + n_pieces) * 8 / int64_t(sizeof(T)); }
@@ -92,8 +94,8 @@ template <class T> struct Engine {
         return all;
     }
 
-    NINEFOLD_INLINE static void one(const Matrices<T>& all, int k, Shape in, Shape out, bool x_first, const T* from, const int64_t* from_stride, T* to,
-                    const int64_t* to_stride, T* room) {
+    NINEFOLD_INLINE static void one(const Matrices<T>& all, int k, Shape in, Shape out, bool x_first, const T* from,
+                                    const int64_t* from_stride, T* to, const int64_t* to_stride, T* room) {
         const Pass<T> pass[3] = {all.pass[0][k], all.pass[1][k], all.pass[2][k]};
         const T* at[3] = {all.at[0][k], all.at[1][k], all.at[2][k]};
         transform<T>(pass, at, in, out, x_first, from, from_stride, to, to_stride, room);
@@ -145,7 +147,8 @@ template <class T> struct Engine {
     }
 
     // A line of `columns` positions of one vector of channels; zeros where there is none.
-    NINEFOLD_INLINE static void stage_line(const T* from, int64_t step, int64_t channel, int64_t lanes, const Positions& at, int64_t first, int64_t columns, T* to) {
+    NINEFOLD_INLINE static void stage_line(const T* from, int64_t step, int64_t channel, int64_t lanes, const Positions& at,
+                                           int64_t first, int64_t columns, T* to) {
         const Run *run = at.of(first), *end = at.runs + at.n_runs;
         for (int64_t c = 0; c < columns; ++run) {
             const int64_t behind = run == end ? columns : min(columns, run->to + run->count - first);
@@ -155,7 +158,9 @@ template <class T> struct Engine {
                 gather<T>(from + (run->from + first + c - run->to) * step, channel, lanes, step, behind - c, to + c * L, L);
                 c = behind;
             } else {
-                for (; c < behind; ++c) gather<T>(from + (run->from + (first + c - run->to) * run->step) * step, channel, lanes, step, 1, to + c * L, L);
+                for (; c < behind; ++c)
+                    gather<T>(from + (run->from + (first + c - run->to) * run->step) * step, channel, lanes, step, 1, to + c * L,
+                              L);
             }
         }
     }
@@ -209,18 +214,21 @@ template <class T> struct Engine {
                                 if (sz < 0 || sy < 0) {
                                     for (int64_t c = 0; c < columns; ++c) store(line + c * L, Vec<T>{});
                                 } else {
-                                    stage_line(base + sz * stride[0] + sy * stride[1], stride[2], channel, lanes, *table[2], start[2], columns, line);
+                                    stage_line(base + sz * stride[0] + sy * stride[1], stride[2], channel, lanes, *table[2],
+                                               start[2], columns, line);
                                 }
                             }
                         }
                         for (int64_t x = 0; x < count.n[2]; ++x)
-                            one(all, grad ? 1 : 0, size, point, true, staged + x * p.axis[2].m * L, in_stride, X + (at + x) * row + i, to_stride, room);
+                            one(all, grad ? 1 : 0, size, point, true, staged + x * p.axis[2].m * L, in_stride,
+                                X + (at + x) * row + i, to_stride, room);
                     }
     }
 
-    // The result's tiles out of M[point][tile][channel] for channels [o, o + count); NaN in what is not finite of them, before the bias, to `spoilt`.
-    void backward(const Matrices<T>& all, const Place& b, const T* M, int64_t o, int64_t channels, const T* bias, T* out, T* staged, T* room,
-                  Vec<T>& spoilt) const {
+    // The result's tiles out of M[point][tile][channel] for channels [o, o + count); NaN in what is not finite of them, before
+    // the bias, to `spoilt`.
+    void backward(const Matrices<T>& all, const Place& b, const T* M, int64_t o, int64_t channels, const T* bias, T* out,
+                  T* staged, T* room, Vec<T>& spoilt) const {
         const Shape size = tile(p);
         const WinogradAxis &az = p.axis[0], &ay = p.axis[1], &ax = p.axis[2];
         const int64_t columns = b.count[3] * ax.m, kept = min(columns, ax.size - b.first[3] * ax.m);
@@ -236,13 +244,16 @@ template <class T> struct Engine {
                 for (int64_t z = 0; z < b.count[1]; ++z)
                     for (int64_t y = 0; y < b.count[2]; ++y, at += b.count[3]) {
                         for (int64_t x = 0; x < b.count[3]; ++x)
-                            one(all, 2, point, size, false, M + (at + x) * m_row + i, in_stride, staged + x * ax.m * L, to_stride, room);
+                            one(all, 2, point, size, false, M + (at + x) * m_row + i, in_stride, staged + x * ax.m * L, to_stride,
+                                room);
                         for (int64_t dz = 0; dz < size.n[0]; ++dz)
                             for (int64_t dy = 0; dy < size.n[1]; ++dy) {
                                 const int64_t oz = (b.first[1] + z) * az.m + dz, oy = (b.first[2] + y) * ay.m + dy;
                                 if (oz >= az.size || oy >= ay.size) continue;
-                                T* to = out + (b.first[0] + n) * p.out_n + channel * p.out_c + oz * p.out[0] + oy * p.out[1] + b.first[3] * ax.m * p.out[2];
-                                scatter<T>(staged + (dz * size.n[1] + dy) * columns * L, L, add, T(p.floor), to, p.out_c, lanes, p.out[2], kept, &spoilt);
+                                T* to = out + (b.first[0] + n) * p.out_n + channel * p.out_c + oz * p.out[0] + oy * p.out[1] +
+                                        b.first[3] * ax.m * p.out[2];
+                                scatter<T>(staged + (dz * size.n[1] + dy) * columns * L, L, add, T(p.floor), to, p.out_c, lanes,
+                                           p.out[2], kept, &spoilt);
                             }
                     }
         }
@@ -261,12 +272,14 @@ template <class T> struct Engine {
         for (int64_t z = 0; z < p.axis[0].pieces; ++z)
             for (int64_t y = 0; y < p.axis[1].pieces; ++y)
                 for (int64_t x = 0; x < p.axis[2].pieces; ++x)
-                    shift[at++] = ((z * p.axis[0].shift * seen_at[1] + y * p.axis[1].shift) * seen_at[2] + x * p.axis[2].shift) * x_row;
+                    shift[at++] =
+                        ((z * p.axis[0].shift * seen_at[1] + y * p.axis[1].shift) * seen_at[2] + x * p.axis[2].shift) * x_row;
         return count;
     }
 
     // M[point][tile][channel] = sum over pieces and inputs, for channels [o, o + channels).
-    void multiply(const T* X, const T* U, T* M, int64_t count, const int64_t* row, const int64_t* shift, int64_t o, int64_t channels) const {
+    void multiply(const T* X, const T* U, T* M, int64_t count, const int64_t* row, const int64_t* shift, int64_t o,
+                  int64_t channels) const {
         const int64_t length = min(p.ins, kChunk), together = max(1, kChunk / p.ins);
         for (int64_t k = 0; k < n_points; ++k)
             for (int64_t q = 0; q < n_pieces; q += together)
@@ -276,7 +289,8 @@ template <class T> struct Engine {
                         const T* panel = U + k * u_plane + (o + c) / W * summands * W + (q * p.ins + i) * W;
                         const int64_t vectors = min(kVectors, ceil_div(channels - c, L));
                         for (int64_t t = 0; t < count; t += kRows)
-                            product_of<T>(count - t, vectors, X + k * x_plane + i, row + t, over, panel, M + k * m_plane + t * m_row + c, m_row, q + i > 0);
+                            product_of<T>(count - t, vectors, X + k * x_plane + i, row + t, over, panel,
+                                          M + k * m_plane + t * m_row + c, m_row, q + i > 0);
                     }
                 }
     }
@@ -286,9 +300,11 @@ template <class T> struct Engine {
         const int64_t each = max(1, ceil_div(p.ins, 8)), cuts = ceil_div(p.ins, each);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
         for (int64_t job = 0; job < p.groups * panels * cuts; ++job) {
-            const int64_t thread = thread_number(), group = job / (panels * cuts), panel = job / cuts % panels, i = job % cuts * each;
+            const int64_t thread = thread_number(), group = job / (panels * cuts), panel = job / cuts % panels,
+                          i = job % cuts * each;
             T* mine = room + thread * thread_size(false);
-            kernel(all, weight + group * p.w_group, U + group * n_points * u_plane, panel, i, min(p.ins, i + each), mine, mine + stage);
+            kernel(all, weight + group * p.w_group, U + group * n_points * u_plane, panel, i, min(p.ins, i + each), mine,
+                   mine + stage);
         }
     }
 
@@ -343,7 +359,8 @@ template <class T> struct Engine {
     }
 
     // Sums the products of one thread's blocks of tiles for output channels [first, end) of every group.
-    void sum(const Matrices<T>& all, const T* in, const T* grad, T* D, int64_t from, int64_t to, int64_t first, int64_t end, T* mine) const {
+    void sum(const Matrices<T>& all, const T* in, const T* grad, T* D, int64_t from, int64_t to, int64_t first, int64_t end,
+             T* mine) const {
         T *transforms = mine + stage, *X = transforms + kRoom, *G = X + n_points * x_plane;
         int64_t *row = reinterpret_cast<int64_t*>(G + n_points * g_plane), *shift = row + tiles;
         int64_t group = -1;
@@ -358,13 +375,15 @@ template <class T> struct Engine {
                 for (int64_t q = 0; q < n_pieces; ++q)
                     for (int64_t i = 0; i < p.ins; i += W)
                         for (int64_t o = first; o < end; o += kRows)
-                            outer_of<T>(end - o, min(kVectors, ceil_div(p.ins - i, L)), G + k * g_plane + o, g_row, X + k * x_plane + shift[q] + i,
-                                        row, count, D + (((group * n_points + k) * n_pieces + q) * p.outs + o) * w_row + i, w_row, add);
+                            outer_of<T>(end - o, min(kVectors, ceil_div(p.ins - i, L)), G + k * g_plane + o, g_row,
+                                        X + k * x_plane + shift[q] + i, row, count,
+                                        D + (((group * n_points + k) * n_pieces + q) * p.outs + o) * w_row + i, w_row, add);
         }
     }
 
     // Transforms the summed products of one vector of inputs of one output channel back into taps.
-    void taps_of(const Matrices<T>& all, const T* sums, int64_t size_of_part, int64_t parts, int64_t group, int64_t each, int64_t o, int64_t i, T* weight, T* staged, T* room) const {
+    void taps_of(const Matrices<T>& all, const T* sums, int64_t size_of_part, int64_t parts, int64_t group, int64_t each,
+                 int64_t o, int64_t i, T* weight, T* staged, T* room) const {
         const Shape size = piece(p), count = pieces(p);
         T *raw = staged, *cut = staged + n_taps * L;
         const int64_t step = n_pieces * p.outs * w_row, stride[3] = {size.n[1] * size.n[2] * L, size.n[2] * L, L};
@@ -380,7 +399,8 @@ template <class T> struct Engine {
                         // a part has sums of the groups that its blocks are of
                         for (int64_t s = 0; s < parts; ++s) {
                             const int64_t first = n_blocks * s / parts, end = n_blocks * (s + 1) / parts;
-                            if (first < end && first < (group + 1) * each && end > group * each) total += load(sums + s * size_of_part + from);
+                            if (first < end && first < (group + 1) * each && end > group * each)
+                                total += load(sums + s * size_of_part + from);
                         }
                         store(whole + k * L, total);
                     }
@@ -393,26 +413,30 @@ template <class T> struct Engine {
                                 if (t >= 0) store(raw + t * L, load(c));
                             }
                 }
-        scatter<T>(raw, L, Vec<T>{}, -T(__builtin_inf()), weight + group * p.w_group + o * p.w_out + i * p.w_in, p.w_in, min(L, p.ins - i), p.w_tap, n_taps);
+        scatter<T>(raw, L, Vec<T>{}, -T(__builtin_inf()), weight + group * p.w_group + o * p.w_out + i * p.w_in, p.w_in,
+                   min(L, p.ins - i), p.w_tap, n_taps);
     }
 
     void backward_weights(const T* in, const T* grad, T* weight, T* scratch) const {
         const Matrices<T> all = matrices(scratch, true);
         T *room = scratch + matrix_size, *sums = room + p.threads * thread_size(true);
-        const int64_t n = parts(), size = pad_stride_for_cache_sets<T>(w_size * p.groups), share = round_up(ceil_div(p.outs, p.split), kRows);
+        const int64_t n = parts(), size = pad_stride_for_cache_sets<T>(w_size * p.groups),
+                      share = round_up(ceil_div(p.outs, p.split), kRows);
 #pragma omp parallel num_threads(p.threads) if (p.threads > 1)
         {
 #pragma omp for schedule(static, 1)
             for (int64_t job = 0; job < n * p.split; ++job) {
                 const int64_t part = job / p.split, first = job % p.split * share, end = min(p.outs, first + share);
                 T* mine = room + thread_number() * thread_size(true);
-                if (first < end) sum(all, in, grad, sums + part * size, n_blocks * part / n, n_blocks * (part + 1) / n, first, end, mine);
+                if (first < end)
+                    sum(all, in, grad, sums + part * size, n_blocks * part / n, n_blocks * (part + 1) / n, first, end, mine);
             }
 #pragma omp for schedule(static)
             for (int64_t job = 0; job < p.groups * p.outs; ++job) {
                 const int64_t group = job / p.outs, each = n_blocks / p.groups;
                 T* mine = room + thread_number() * thread_size(true);
-                for (int64_t i = 0; i < p.ins; i += L) taps_of(all, sums, size, n, group, each, job % p.outs, i, weight, mine, mine + stage);
+                for (int64_t i = 0; i < p.ins; i += L)
+                    taps_of(all, sums, size, n, group, each, job % p.outs, i, weight, mine, mine + stage);
             }
         }
     }
@@ -427,11 +451,12 @@ template <class T> void prepare_of(const Winograd& p, const void* weight, void* 
 }
 template <class T>
 bool run_of(const Winograd& p, const void* in, const void* weight, const void* kept, const void* bias, void* out, char* scratch) {
-    return Engine<T>(p).run(static_cast<const T*>(in), static_cast<const T*>(weight), static_cast<const T*>(kept), static_cast<const T*>(bias),
-                     static_cast<T*>(out), reinterpret_cast<T*>(scratch));
+    return Engine<T>(p).run(static_cast<const T*>(in), static_cast<const T*>(weight), static_cast<const T*>(kept),
+                            static_cast<const T*>(bias), static_cast<T*>(out), reinterpret_cast<T*>(scratch));
 }
 template <class T> void backward_weights_of(const Winograd& p, const void* in, const void* grad, void* weight, char* scratch) {
-    Engine<T>(p).backward_weights(static_cast<const T*>(in), static_cast<const T*>(grad), static_cast<T*>(weight), reinterpret_cast<T*>(scratch));
+    Engine<T>(p).backward_weights(static_cast<const T*>(in), static_cast<const T*>(grad), static_cast<T*>(weight),
+                                  reinterpret_cast<T*>(scratch));
 }
 
 bool wide_type(const Winograd& p) { return p.type == Type::float64; }

@@ -8,12 +8,12 @@ namespace ninefold {
 struct WinogradAxis {
     int64_t m, r, n;
     int64_t taps, pieces, shift;
-    int64_t tiles, size;        // tiles that cover the outputs, and outputs
-    Positions source;           // of the input, at each staged position
-    Positions target;           // of the output, at each output of the tiles
-    const double* BT;           // n x n, for the data
-    const double* G[2];         // n x r for kernels, n x m for outputs (backward_weights)
-    const double* AT[2];        // m x n for outputs, r x n for kernels (backward_weights)
+    int64_t tiles, size;  // tiles that cover the outputs, and outputs
+    Positions source;     // of the input, at each staged position
+    Positions target;     // of the output, at each output of the tiles
+    const double* BT;     // n x n, for the data
+    const double* G[2];   // n x r for kernels, n x m for outputs (backward_weights)
+    const double* AT[2];  // m x n for outputs, r x n for kernels (backward_weights)
 };
 
 struct Winograd {
@@ -27,7 +27,7 @@ struct Winograd {
     int64_t out_block;  // output channels between two transforms of the result
     int64_t split;      // parts that output channels are shared out in, where there are few tiles
     int64_t threads;
-    double floor;       // no output is written below it: 0 behind a ReLU, minus infinity elsewhere
+    double floor;  // no output is written below it: 0 behind a ReLU, minus infinity elsewhere
     Type type;
 };
 
@@ -36,7 +36,8 @@ struct WinogradKernels {
     size_t (*scratch)(const Winograd&, bool weights, bool kept);
     void (*prepare)(const Winograd&, const void* weight, void* kept, char* scratch);
     // whether all of the result is finite, before the bias
-    bool (*run)(const Winograd&, const void* in, const void* weight, const void* kept, const void* bias, void* out, char* scratch);
+    bool (*run)(const Winograd&, const void* in, const void* weight, const void* kept, const void* bias, void* out,
+                char* scratch);
     void (*backward_weights)(const Winograd&, const void* in, const void* grad, void* weight, char* scratch);
 };
 
