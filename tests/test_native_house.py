@@ -22,8 +22,6 @@ LONGER = {
     "depthwise/depthwise_nhwc.cpp": 401,
     "direct/forward.cpp": 458,
     "grouped/grouped_nhwc.cpp": 455,
-    "pooling/backward.cpp": 519,
-    "pooling/forward.cpp": 451,
 }
 WIDEST = 130
 
