@@ -20,7 +20,6 @@ MOST_LINES = 400
 # Files that are longer still, and how long they may be: a number here may fall, and no file may be added.
 LONGER = {
     "depthwise/depthwise_nhwc.cpp": 401,
-    "direct/forward.cpp": 458,
     "grouped/grouped_nhwc.cpp": 455,
 }
 WIDEST = 130
