@@ -19,7 +19,6 @@ ALLOWED = {
 MOST_LINES = 400
 # Files that are longer still, and how long they may be: a number here may fall, and no file may be added.
 LONGER = {
-    "grouped/grouped_nhwc.cpp": 455,
 }
 WIDEST = 130
 
