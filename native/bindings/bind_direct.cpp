@@ -1,4 +1,4 @@
-// Direct summation: a plan is a list of correlations that together make one map; it is called with addresses.
+// Direct summation: a plan is a list of problems that together make one map. It is called with addresses.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>

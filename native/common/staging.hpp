@@ -1,4 +1,4 @@
-// A band of the input, copied into scratch with its border written out: in the cache, contiguous along x, without edges.
+// A band of the input, copied into scratch with its border written out: in the L1 or L2 cache, contiguous along x, without edges.
 #pragma once
 #include "common/direct_problem.hpp"
 #include "common/simd.hpp"

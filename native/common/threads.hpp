@@ -1,4 +1,4 @@
-// How work is shared out in a parallel region; included last, for the C library's header is not ours to put into a namespace.
+// Threads of a parallel region.
 #pragma once
 #ifdef _OPENMP
 #include <omp.h>

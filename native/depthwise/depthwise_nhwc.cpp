@@ -1,9 +1,8 @@
-// Depthwise convolutions where the channels of a pixel are neighbours (channels-last): vectors over channels, no border cases.
+// One channel per group, channels-last: vectors over channels.
 //
-// A band of rows is staged in blocks of two vectors of channels, read in the order of memory. P output pixels share each pair of
-// kernel vectors, and their inputs are operands of the multiply-adds straight from the cache: P + 1 loads per P multiply-adds.
-// Forward and backward_data stage nothing where every tap reads one run of pixels at one step: they read the pixels where they
-// lie.
+// A band of rows is staged in blocks of two vectors of channels, in the order of memory. P output pixels share each pair of
+// kernel vectors. Their inputs are operands of the multiply-adds straight from the L1 cache: P + 1 loads per P multiply-adds. If
+// every tap reads one run of pixels at one step, nothing is staged: pixels are read where they lie.
 #include "depthwise/depthwise_nhwc.hpp"
 #include "common/threads.hpp"
 #include "depthwise/forward_stages.hpp"

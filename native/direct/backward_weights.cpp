@@ -1,8 +1,8 @@
-// Backward_weights by direct summation: for every kernel element, the sum over outputs of gradient times the input it was
-// multiplied with.
+// Backward_weights by direct summation: for every kernel element, the sum over outputs of gradient times input.
 //
-// Vectors run along x. Q gradients and B inputs make Q * B products, each with an accumulator that stays in a register over all
-// rows of a band; lanes are added up once per band. An item is an input channel with up to Q outputs of its group.
+// Vectors run along x. Q gradients and B inputs make Q * B products. Each product has an accumulator that stays in a register
+// over all rows of a band. Lanes are added up once per band. An item of work is an input channel with up to Q outputs of its
+// group.
 #include "common/staging.hpp"
 #include "common/threads.hpp"
 #include "direct/direct.hpp"

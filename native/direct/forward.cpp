@@ -1,9 +1,9 @@
-// Forward and backward_data by direct summation out of a staged band, contiguous along x.
+// Forward and backward_data by direct summation, vectors along x.
 //
-// Two inner loops. Where a group has several outputs, each loaded vector of inputs serves up to four of them. Where it has one
-// (depthwise, one channel), a vector of an input row serves up to four output rows: row u under the first of R rows is the tap
-// row u - q * ks of row q. Either way twelve accumulators hide the latency of multiply-add, and loads stay below two per
-// multiply-add.
+// A band of the input is staged with its border, so that no loop meets an edge. Two inner loops follow.
+// Several outputs per group: each loaded vector serves up to four output channels (forward_outs.hpp).
+// One output per group: a vector of an input row serves up to four output rows (forward_rows.hpp).
+// Both keep twelve accumulators, which hide the latency of multiply-add. Both load fewer than two vectors per multiply-add.
 #include "common/threads.hpp"
 #include "direct/direct.hpp"
 #include "direct/forward_outs.hpp"

@@ -1,5 +1,7 @@
-// Rows that are read where they lie: small square kernels at unit steps along x, one channel. What lies outside along x is
-// masked in the first and the last vector; a row that lies outside is a row of zeros. Nothing is staged.
+// Inner loops over rows that are read where they lie: 3x3 and 5x5 kernels of one channel at unit steps along x.
+//
+// Nothing is staged. The first and the last vector of a row load with a mask: lanes outside the row are zero.
+// A row above or below the image is a row of zeros.
 #pragma once
 #include "common/staging.hpp"
 

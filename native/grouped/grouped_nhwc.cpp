@@ -1,10 +1,9 @@
-// Correlations in groups of a few channels where the channels of a pixel are neighbours (channels-last).
+// Groups of a few channels, channels-last.
 //
-// A vector holds output channels of one pixel: of several groups, or a part of one. Input i of each group is spread over the
-// outputs of its group, by a permutation of the pixel's channels or, where a vector has no second group, as one element. Up to
-// ten pixels of a row share each kernel vector; under three neighbouring taps, a spread pixel serves three outputs. All of it
-// reads staged bands, whose pixels lie beside each other: in memory, they are often a power of two apart, and the near cache has
-// room for few such lines.
+// A vector holds output channels of one pixel: of several groups, or a part of one group. Input i of each group is spread over
+// the outputs of its group by a permutation. If a vector has no second group, one element is broadcast instead. Up to ten pixels
+// of a row share each kernel vector. Under three neighbouring taps, a spread pixel serves three outputs. All of it reads staged
+// bands: in memory, pixels are often a power of two apart, and the L1 cache holds few such lines.
 #include "grouped/grouped_nhwc.hpp"
 #include "common/threads.hpp"
 #include "grouped/pixel_tiles.hpp"

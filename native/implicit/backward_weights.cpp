@@ -1,6 +1,7 @@
-// The gradient to the weight as a product summed over positions: D[o][(tap, input)] += G[o][position] x pixels[position][(tap,
-// input)]. In contiguous memory rows of G are read where they lie and pixels are transposed while they are packed; in
-// channels-last memory both are packed.
+// Backward_weights as a product summed over positions: D[o][(tap, input)] += G[o][position] x pixels[position][(tap, input)].
+//
+// Contiguous memory: rows of G are read where they lie, pixels are transposed while they are packed.
+// Channels-last memory: both are packed.
 #include "common/threads.hpp"
 #include "implicit/product.hpp"
 

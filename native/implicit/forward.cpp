@@ -1,8 +1,9 @@
-// Convolutions as products of matrices, any step, dilation and border: the columns that im2col would write out are packed a block
-// at a time, or not at all. In contiguous memory positions are the columns of the product and are packed; in channels-last memory
-// pixels are its rows, which a tile reads where they lie, through a table of addresses.
+// Forward and backward_data as a product of matrices, for any stride, dilation and border (implicit GEMM).
 //
-// The sum over (input, tap) is cut into chunks whose packed panel stays in the nearest cache.
+// im2col would write out the columns of the product. Here they are packed a block at a time, or not at all.
+// Contiguous memory: positions are columns, which are packed. Channels-last memory: pixels are rows, which a tile reads where
+// they lie through a table of addresses (Dukhan 2019). The sum over (input, tap) is cut into chunks whose packed panel stays in
+// the L1 cache.
 #include "common/threads.hpp"
 #include "implicit/forward_stages.hpp"
 

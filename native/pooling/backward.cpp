@@ -1,10 +1,12 @@
-// Gradients of poolings. A sum's is spread over its window. A maximum's goes to its first element in memory (the last NaN, if
-// there is one): found along x, then y, then z, each time as the first of the largest, which makes it the first of all.
+// Gradients of poolings.
 //
-// Both are gathered, not scattered: each row of the gradient is the sum of those rows of the outputs that read it, for a maximum
-// where the tap that was found is the one that reads it. So every element is written once, in a fixed order, by one thread, and
-// all of it is arithmetic on whole rows. What was found is made anew from the input, and lives in scratch: nothing is kept from
-// the forward pass. Work is cut along the slowest axis that has windows; what neighbouring pieces share is found twice.
+// The gradient of a sum is spread over its window. That of a maximum goes to its first element in memory, or to the last NaN.
+// The first element is found along x, then y, then z, each time as the first of the largest.
+//
+// Both are gathered: a row of the gradient is the sum of those rows of outputs that read it. For a maximum, only outputs whose
+// tap was found count. So every element is written once, in a fixed order, by one thread. What was found is made anew from the
+// input: nothing is kept from the forward pass. Work is cut along the slowest axis that has windows. What neighbouring pieces
+// share is found twice.
 #include "pooling/pool.hpp"
 
 #include "common/threads.hpp"

@@ -1,9 +1,9 @@
-// Poolings forward: the elements of a window are joined along z, then y, then x.
+// Forward pooling: the elements of a window are joined along z, then y, then x.
 //
-// Work is cut into bands of output rows, small enough that what they read stays in the second-level cache, and, where rows are
-// long, into chunks of columns. Along z and y whole rows are joined, so that any stride and dilation is a list of rows; windows
-// that overlap share partial results (`slide_rows`). The joined row lies in the first-level cache with the border around it; it
-// is split by the residue of its positions modulo the stride, after which every tap along x is one more shifted row.
+// Work is cut into bands of output rows whose input stays in the L2 cache. Long rows are cut into chunks of columns, too.
+// Along z and y whole rows are joined: any stride and dilation is a list of rows. Windows that overlap share partial results
+// (slide_rows). The joined row lies in the L1 cache with the border around it. It is split by the residue of its positions modulo
+// the stride: every tap along x is then one more shifted row.
 #include "pooling/pool.hpp"
 
 #include "common/threads.hpp"

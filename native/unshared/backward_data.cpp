@@ -1,9 +1,9 @@
-// Backward_data of an unshared layer: the gradient of the patch of p is the sum over o of K[o][p][l] G[b][o][p], added to where
-// it was read.
+// Backward_data of an unshared layer: the gradient of the patch of p is the sum over o of K[o][p][l] G[b][o][p]. It is added to
+// where the patch was read.
 //
-// The mirror of forward: weights are read once, a few outputs at a time along the positions. Positions are cut into parts, and
-// each sums what it reads of the input for itself: parts are added up in order, so that the result does not depend on who ran
-// first. What lies on the border is added to where it came from on the way out.
+// The mirror of forward: weights are read once, a few outputs at a time along the positions.
+// Positions are cut into parts. Each part sums for itself, and parts are added in order: the result does not depend on which
+// thread ends first. What lies on the border is added to its source on the way out.
 #include "common/threads.hpp"
 #include "unshared/unshared_staging.hpp"
 

@@ -1,8 +1,8 @@
 // Backward_weights of an unshared layer: D[o][k][l] is the sum of G[b][o][p] times the patch of (b, p), over examples and the
 // positions of k.
 //
-// Rows of weights are written once, a few outputs at a time along the positions; lanes run along the taps, over patches that
-// were copied into rows. Positions that share a row come one after another, and add to it.
+// Rows of weights are written once, a few outputs at a time along the positions. Lanes run along the taps, over patches that were
+// copied into rows. Positions that share a row come one after another and add to it.
 #include "common/threads.hpp"
 #include "unshared/unshared_staging.hpp"
 

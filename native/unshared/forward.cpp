@@ -1,8 +1,8 @@
-// Forward of an unshared layer: out[b][o][p] = sum over l of K[o][p][l] times the patch of p.
+// Forward of an unshared layer: out[b][o][p] = sum over l of K[o][p][l] times patch[b][p][l].
 //
-// Weights are read once, a few outputs at a time along the positions, so that each of these streams runs on through memory.
-// Many examples are lanes: a weight is broadcast and multiplies vectors of examples, read where they were staged. Of few
-// examples patches are copied into rows, and lanes run along the taps.
+// Weights are read once, a few outputs at a time along the positions: each of these streams runs on through memory.
+// Many examples: lanes are examples. A weight is broadcast and multiplies vectors of examples, read where they were staged.
+// Few examples: lanes are taps, over patches that are copied once for all outputs.
 #include "common/threads.hpp"
 #include "unshared/unshared_staging.hpp"
 
