@@ -228,20 +228,25 @@ private:
                 a.grad_q = s.width * (y1 - y0) * (z1 - z0);
                 grads += round_up(x.count, kLanes<T>);
             }
-            int64_t most_taps = q == 1 ? kAlone : kTogether;
-            for (int64_t t = 0; t < taps;) {
-                int64_t b = balanced_chunk(taps - t, most_taps);
-                a.at = at + t;
-                T* to = sums + before + t;
-                switch (q) {
-                    case 1: sweep_taps<T, 1>(b, a, to, d.taps); break;
-                    case 2: sweep_taps<T, 2>(b, a, to, d.taps); break;
-                    case 3: sweep_taps<T, 3>(b, a, to, d.taps); break;
-                    default: sweep_taps<T, 4>(b, a, to, d.taps); break;
-                }
-                t += b;
-            }
+            sweep_line(q, taps, at, a, sums + before);
             before += taps;
+        }
+    }
+
+    // All taps of a line, up to kAlone or kTogether of them at once.
+    void sweep_line(int64_t q, int64_t taps, const int64_t* at, Sweep<T>& a, T* sums) const {
+        int64_t most_taps = q == 1 ? kAlone : kTogether;
+        for (int64_t t = 0; t < taps;) {
+            int64_t b = balanced_chunk(taps - t, most_taps);
+            a.at = at + t;
+            T* to = sums + t;
+            switch (q) {
+                case 1: sweep_taps<T, 1>(b, a, to, d.taps); break;
+                case 2: sweep_taps<T, 2>(b, a, to, d.taps); break;
+                case 3: sweep_taps<T, 3>(b, a, to, d.taps); break;
+                default: sweep_taps<T, 4>(b, a, to, d.taps); break;
+            }
+            t += b;
         }
     }
 

@@ -29,6 +29,26 @@ Ahead rows_ahead(const Product<T>& q, const T* in, int64_t first, int64_t tiles)
                        min(p.block, q.total - first), tiles * ceil_div(q.summands, q.deep));
 }
 
+// Copies the tiles that were collected in scratch to the result of their group.
+template <class T>
+void store_edges(const Product<T>& q, int64_t first, int64_t count, int64_t o, int64_t end, const T* edge, T* result) {
+    constexpr int L = kLanes<T>, W = kPanel<T>;
+    const Implicit& p = q.p;
+    for (int64_t j = 0; j < count; j += W) {
+        const int64_t wide = min(W, count - j), r = (first + j) % q.each;
+        if (p.out_p == 1 && wide % L == 0 && r + wide <= q.each) continue;
+        for (int64_t l = 0; l < wide;) {
+            const int64_t n = (first + j + l) / q.each, at = (first + j + l) % q.each, here = min(q.each - at, wide - l);
+            for (int64_t i = o; i < end; ++i) {
+                const T* from = edge + (j / W * q.share + i - o) * W + l;
+                T* to = result + n * p.out_n + i * p.out_c + at * p.out_p;
+                for (int64_t e = 0; e < here; ++e) to[e * p.out_p] = from[e];
+            }
+            l += here;
+        }
+    }
+}
+
 // Positions [first, first + count) as columns of the product, outputs [o, end) of a group as rows.
 template <class T>
 void positions_as_columns(const Product<T>& q, int64_t group, int64_t first, int64_t count, int64_t o, int64_t end, const T* in,
@@ -77,19 +97,7 @@ void positions_as_columns(const Product<T>& q, int64_t group, int64_t first, int
             }
         }
     }
-    for (int64_t j = 0; j < count; j += W) {
-        const int64_t wide = min(W, count - j), r = (first + j) % q.each;
-        if (p.out_p == 1 && wide % L == 0 && r + wide <= q.each) continue;
-        for (int64_t l = 0; l < wide;) {
-            const int64_t n = (first + j + l) / q.each, at = (first + j + l) % q.each, here = min(q.each - at, wide - l);
-            for (int64_t i = o; i < end; ++i) {
-                const T* from = edge + (j / W * q.share + i - o) * W + l;
-                T* to = result + n * p.out_n + i * p.out_c + at * p.out_p;
-                for (int64_t e = 0; e < here; ++e) to[e * p.out_p] = from[e];
-            }
-            l += here;
-        }
-    }
+    store_edges(q, first, count, o, end, edge, result);
 }
 
 // Positions as rows of the product, outputs as columns.
