@@ -7,8 +7,8 @@ border written out, so that the inner loops know no edges, no strides and no mod
     h: the same with input and output exchanged; a stride of s makes s interleaved outputs per axis
     g: D[o, i, m] = sum over j of G[o, j] staged[i, j + m]
 
-Kernels are in ``native/direct.cpp`` and ``weigh.cpp``; where channels are neighbours, in ``pixels.cpp`` (depthwise) and
-``grouped.cpp`` (groups whose channels fill a vector, or of which several do).
+Kernels are in ``native/direct/``; where channels are neighbours, in ``native/depthwise/`` (one channel per group) and in
+``native/grouped/`` (groups whose channels fill a vector, or of which several do).
 """
 
 from collections.abc import Callable, Iterable

@@ -3,7 +3,7 @@
 With the columns ``X[(i, m), (b, j)] = V[b, i, at(j, m)]`` of im2col, maps c and g are ``Z = K X`` and ``D = G X^T``; map h of a
 layer with unit stride is c with the channels exchanged and ``at`` read the other way round. Contiguous positions are columns of
 the product, packed a block at a time; channels-last pixels are its rows, and are read where they lie, through a table of
-addresses (Dukhan, "The indirect convolution algorithm", 2019). Kernels are in ``native/implicit.cpp`` and ``implicit_g.cpp``.
+addresses (Dukhan, "The indirect convolution algorithm", 2019). Kernels are in ``native/implicit/``.
 """
 
 from functools import lru_cache

@@ -8,7 +8,7 @@ With the patch ``X[b, p]`` of output position ``p`` and the row of weights ``K[o
 
 Rows of neighbouring positions are neighbours in memory: a few outputs at a time, weights stream along the positions. Many
 examples are lanes of a vector, and a weight is broadcast; of few examples patches are copied into rows, and lanes are taps.
-Kernels are in ``native/local_c.cpp``, ``local_h.cpp`` and ``local_g.cpp``; a position finds its row by a table, so that tiles
+Kernels are in ``native/unshared/``; a position finds its row by a table, so that tiles
 of many kernels, and layers that share along one axis only, run as well.
 """
 

@@ -3,7 +3,7 @@
 Whole maps of an image are 4.7 MB at 1600 filters and 27x27 positions. Written to memory and read again by every step of an
 encoder they take longer than the products that make them. A band of rows stays in the cache, and memory is used again.
 
-Sums and means of the three encoders that are simplest have a kernel of their own (``native/encode.cpp``), in which a thread takes
+Sums and means of the three encoders that are simplest have a kernel of their own (``native/encode/``), in which a thread takes
 an image from its patches to its sums: threads meet once for a batch, not after every step.
 """
 

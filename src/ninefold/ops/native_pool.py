@@ -1,6 +1,6 @@
 """Poolings by kernels of our own: plans by what the operands look like, made once and remembered.
 
-The kernels (``native/pool.cpp``, ``native/pool_back.cpp``) read a tensor as ``(outer, z, y, x, inner)``, contiguous so.
+The kernels (``native/pooling/``) read a tensor as ``(outer, z, y, x, inner)``, contiguous so.
 Which dimensions are which is said here: neighbours without windows are one dimension, those before all windows are outer ones,
 and those behind are inner ones, or a row along x if there is but one axis with windows.
 """
