@@ -20,7 +20,7 @@ template <class T> struct UnstagedRow {
 
 // P pixels from the k-th on, all channels.
 template <int P, class T, class S>
-void pixel_group(const DepthwiseNhwc<T, S>& f, const UnstagedRow<T>& h, int64_t k, const Taps& taps) {
+inline void pixel_group(const DepthwiseNhwc<T, S>& f, const UnstagedRow<T>& h, int64_t k, const Taps& taps) {
     const Direct& d = f.d;
     constexpr int64_t B = kBlock<T>;
     int64_t hop = d.jump[2] * d.out[2], ahead = 0;
@@ -44,8 +44,8 @@ void pixel_group(const DepthwiseNhwc<T, S>& f, const UnstagedRow<T>& h, int64_t 
 
 // Without staging: all channels of a few pixels after each other, as they lie; what is outside is left out tap by tap.
 template <class T, class S>
-void item_unstaged(const DepthwiseNhwc<T, S>& f, const Band& b, int64_t c, int64_t channels, const T* in, const T* weight,
-                   const T* bias, T* out, T* packed, int64_t* room) {
+inline void item_unstaged(const DepthwiseNhwc<T, S>& f, const Band& b, int64_t c, int64_t channels, const T* in, const T* weight,
+                          const T* bias, T* out, T* packed, int64_t* room) {
     const Direct& d = f.d;
     constexpr int64_t B = kBlock<T>;
     for (int64_t k = 0; k < channels; k += B) f.pack(min(B, channels - k), packed + k * d.taps, weight + (c + k) * d.w_group);
@@ -78,8 +78,8 @@ void item_unstaged(const DepthwiseNhwc<T, S>& f, const Band& b, int64_t c, int64
 }
 
 template <class T, class S>
-void line(const DepthwiseNhwc<T, S>& f, const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init, S* out,
-          int64_t hop, int64_t count, int64_t channels) {
+inline void line(const DepthwiseNhwc<T, S>& f, const T* in, const int64_t* at, int64_t taps, const T* w, const Vec<T>* init,
+                 S* out, int64_t hop, int64_t count, int64_t channels) {
     const Direct& d = f.d;
     constexpr int64_t B = kBlock<T>;
     const T floor = T(d.floor);
@@ -98,8 +98,8 @@ void line(const DepthwiseNhwc<T, S>& f, const T* in, const int64_t* at, int64_t 
 }
 
 template <class T, class S>
-void block(const DepthwiseNhwc<T, S>& f, const Band& b, int64_t c, int64_t channels, const T* staged, const int64_t* at,
-           T* packed, const S* weight, const S* bias, S* out) {
+inline void block(const DepthwiseNhwc<T, S>& f, const Band& b, int64_t c, int64_t channels, const T* staged, const int64_t* at,
+                  T* packed, const S* weight, const S* bias, S* out) {
     const Direct& d = f.d;
     f.pack(channels, packed, weight);
     T start[kBlock<T>];
@@ -123,8 +123,8 @@ void block(const DepthwiseNhwc<T, S>& f, const Band& b, int64_t c, int64_t chann
 }
 
 template <class T, class S>
-void item(const DepthwiseNhwc<T, S>& f, int64_t part, int64_t c, int64_t channels, const S* in, const S* weight, const S* bias,
-          S* out, char* mine) {
+inline void item(const DepthwiseNhwc<T, S>& f, int64_t part, int64_t c, int64_t channels, const S* in, const S* weight,
+                 const S* bias, S* out, char* mine) {
     const Direct& d = f.d;
     Band b = band(d, f.s.bands, part);
     T* staged = reinterpret_cast<T*>(mine);

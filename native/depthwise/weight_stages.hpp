@@ -13,8 +13,8 @@ namespace {
 // Adds the rows of a band, row by row with all channels, so that memory is read in its order; the next row is asked for
 // meanwhile.
 template <class T, class S>
-void sums_unstaged(const DepthwiseNhwc<T, S>& f, const Band& b, const T* in, const T* grad, int64_t channels, T* total,
-                   int64_t* room) {
+inline void sums_unstaged(const DepthwiseNhwc<T, S>& f, const Band& b, const T* in, const T* grad, int64_t channels, T* total,
+                          int64_t* room) {
     const Direct& d = f.d;
     constexpr int64_t B = kBlock<T>;
     Taps taps{room, room + d.taps, room + 2 * d.taps, room + 3 * d.taps, 0},
@@ -53,8 +53,8 @@ void sums_unstaged(const DepthwiseNhwc<T, S>& f, const Band& b, const T* in, con
 }
 
 template <int N, class T, class S>
-void add(const DepthwiseNhwc<T, S>& f, const Band& b, const Line& x, const T* staged, const int64_t* at, const S* grad,
-         int64_t channels, T* total, T* spare) {
+inline void add(const DepthwiseNhwc<T, S>& f, const Band& b, const Line& x, const T* staged, const int64_t* at, const S* grad,
+                int64_t channels, T* total, T* spare) {
     const Direct& d = f.d;
     int64_t ys = f.s.bands.pitch, zs = ys * f.s.bands.staged_y, hop = d.jump[2] * d.out[2];
     Vec<T> acc[N][kWide];
@@ -84,8 +84,8 @@ void add(const DepthwiseNhwc<T, S>& f, const Band& b, const Line& x, const T* st
 }
 
 template <class T, class S>
-void add_taps(const DepthwiseNhwc<T, S>& f, const Band& b, const Line& x, const T* staged, const int64_t* at, int64_t n,
-              const S* grad, int64_t channels, T* total, T* spare) {
+inline void add_taps(const DepthwiseNhwc<T, S>& f, const Band& b, const Line& x, const T* staged, const int64_t* at, int64_t n,
+                     const S* grad, int64_t channels, T* total, T* spare) {
     switch (n) {
         case 1: return add<1>(f, b, x, staged, at, grad, channels, total, spare);
         case 2: return add<2>(f, b, x, staged, at, grad, channels, total, spare);
@@ -99,8 +99,8 @@ void add_taps(const DepthwiseNhwc<T, S>& f, const Band& b, const Line& x, const 
 }
 
 template <class T, class S>
-void sums(const DepthwiseNhwc<T, S>& f, int64_t from, int64_t until, int64_t c, int64_t channels, const S* in, const S* grad,
-          S* weight, T* partial, char* mine) {
+inline void sums(const DepthwiseNhwc<T, S>& f, int64_t from, int64_t until, int64_t c, int64_t channels, const S* in,
+                 const S* grad, S* weight, T* partial, char* mine) {
     const Direct& d = f.d;
     T* staged = reinterpret_cast<T*>(mine);
     T* total = reinterpret_cast<T*>(mine + f.s.staged);

@@ -15,7 +15,7 @@ namespace NINEFOLD_NS {
 namespace {
 
 template <class T, class S>
-void stage(Forward<T, S>& f, Band<T>& band, const S* source, T* to) {
+inline void stage(Forward<T, S>& f, Band<T>& band, const S* source, T* to) {
     const Direct& d = f.d;
     int64_t z = band.z0 * d.step[0], y = band.y0 * d.step[1];
     if constexpr (Same<T, S>::value) {
@@ -39,7 +39,7 @@ void stage(Forward<T, S>& f, Band<T>& band, const S* source, T* to) {
 
 // Where the packed weights of output o of group g start, and the step between their taps: a block of Q outputs lies together.
 template <class T, class S>
-void pack(Forward<T, S>& f, int64_t k) {
+inline void pack(Forward<T, S>& f, int64_t k) {
     const Direct& d = f.d;
     int64_t g = k / d.outs, o = k % d.outs;
     int64_t first = o / 4 * 4, width = min(4, d.outs - first);
@@ -56,7 +56,7 @@ void pack(Forward<T, S>& f, int64_t k) {
 }
 
 template <class T, class S>
-void item(Forward<T, S>& f, int64_t k, char* mine) {
+inline void item(Forward<T, S>& f, int64_t k, char* mine) {
     const Direct& d = f.d;
     int64_t part = k % f.s.split;
     k /= f.s.split;
@@ -93,7 +93,7 @@ void item(Forward<T, S>& f, int64_t k, char* mine) {
 }
 
 template <class T, class S>
-void run(Forward<T, S>&& f) {
+inline void run(Forward<T, S>&& f) {
     const Direct& d = f.d;
     int64_t n = min(d.threads, f.s.items);
 #pragma omp parallel num_threads(n) if (n > 1)

@@ -8,7 +8,8 @@ namespace NINEFOLD_NS {
 namespace {
 
 template <class T, class S>
-void out_block(Forward<T, S>& f, const Outs<T>& args, int64_t q, int64_t c, S* to, int64_t tail, int64_t count, T* buffer) {
+inline void out_block(Forward<T, S>& f, const Outs<T>& args, int64_t q, int64_t c, S* to, int64_t tail, int64_t count,
+                      T* buffer) {
     const Direct& d = f.d;
     if constexpr (Same<T, S>::value) {
         if (f.straight) return outs<T>(q, c, args, to, d.out_c, tail);
@@ -25,7 +26,7 @@ void out_block(Forward<T, S>& f, const Outs<T>& args, int64_t q, int64_t c, S* t
 }
 
 template <class T, class S>
-void by_outs(Forward<T, S>& f, const Band<T>& band, int64_t g, int64_t part, S* to, T* buffer, int64_t* offsets) {
+inline void by_outs(Forward<T, S>& f, const Band<T>& band, int64_t g, int64_t part, S* to, T* buffer, int64_t* offsets) {
     const Direct& d = f.d;
     int64_t blocks = ceil_div(d.outs, 4);
     int64_t from = blocks * part / f.s.split * 4, until = min(d.outs, blocks * (part + 1) / f.s.split * 4);

@@ -13,8 +13,8 @@ namespace {
 
 // Two lines whose outputs lie between each other: rows of both are made, then written alternating.
 template <class T, class S>
-void pair_block(Forward<T, S>& f, const Band<T>& band, Rows<T> (&args)[2], S* to, int64_t z, int64_t y, int64_t many, int64_t rs,
-                T* buffer) {
+inline void pair_block(Forward<T, S>& f, const Band<T>& band, Rows<T> (&args)[2], S* to, int64_t z, int64_t y, int64_t many,
+                       int64_t rs, T* buffer) {
     const Direct& d = f.d;
     const T* base = f.first_read(band, z, y);
     int64_t vectors = ceil_div(d.x[0].count, kLanes<T>), k = 0;
@@ -40,8 +40,8 @@ void pair_block(Forward<T, S>& f, const Band<T>& band, Rows<T> (&args)[2], S* to
 
 // `many` output rows, rs apart, from row y on.
 template <class T, class S>
-void row_block(Forward<T, S>& f, const Band<T>& band, Rows<T>& args, const Line& x, S* to, int64_t z, int64_t y, int64_t many,
-               int64_t rs, T* buffer) {
+inline void row_block(Forward<T, S>& f, const Band<T>& band, Rows<T>& args, const Line& x, S* to, int64_t z, int64_t y,
+                      int64_t many, int64_t rs, T* buffer) {
     const Direct& d = f.d;
     const T* base = f.first_read(band, z, y);
     int64_t vectors = ceil_div(x.count, kLanes<T>), k = 0;
@@ -72,7 +72,7 @@ void row_block(Forward<T, S>& f, const Band<T>& band, Rows<T>& args, const Line&
 }
 
 template <class T, class S>
-void by_rows(Forward<T, S>& f, const Band<T>& band, int64_t o, S* to, T* packed, T* buffer, int64_t* channels) {
+inline void by_rows(Forward<T, S>& f, const Band<T>& band, int64_t o, S* to, T* packed, T* buffer, int64_t* channels) {
     const Direct& d = f.d;
     T init = f.bias ? T(wide(f.bias[o])) : T(0);
     for (int64_t i = 0; i < f.reads(o); ++i) channels[i] = f.channel(o, i) * band.is;
@@ -106,7 +106,7 @@ void by_rows(Forward<T, S>& f, const Band<T>& band, int64_t o, S* to, T* packed,
 
 // Rows under a kernel along x, read where they lie; what a block reads over the ends of a row is copied into `window` before.
 template <class T, class S>
-void row_kernel(Forward<T, S>& f, const Band<T>& band, int64_t g, const T* source, T* to, T* window, T* packed) {
+inline void row_kernel(Forward<T, S>& f, const Band<T>& band, int64_t g, const T* source, T* to, T* window, T* packed) {
     const Direct& d = f.d;
     Span span;
     span_of(d, span);

@@ -7,7 +7,7 @@ namespace {
 
 // A band whose rows are read where they lie; `zeros` has room for one of them.
 template <int K, class T, class S>
-void unstaged(Forward<T, S>& f, const Band<T>& band, int64_t g, const float* source, float* to, float* zeros) {
+inline void unstaged(Forward<T, S>& f, const Band<T>& band, int64_t g, const float* source, float* to, float* zeros) {
     const Direct& d = f.d;
     Span span;
     span_of(d, span);

@@ -13,7 +13,7 @@ namespace {
 
 // The block of positions from `first` on, under one tap; `tiles` of each chunk.
 template <class T>
-Ahead columns_ahead(const Product<T>& q, const T* in, int64_t first, int64_t tiles) {
+inline Ahead columns_ahead(const Product<T>& q, const T* in, int64_t first, int64_t tiles) {
     const Implicit& p = q.p;
     const int64_t n = first / q.each, r = first % q.each, count = min(p.block, q.each - r);
     if (!p.plain || p.in[2] != 1 || first >= q.total) return Ahead::nothing();
@@ -22,7 +22,7 @@ Ahead columns_ahead(const Product<T>& q, const T* in, int64_t first, int64_t til
 }
 
 template <class T>
-Ahead rows_ahead(const Product<T>& q, const T* in, int64_t first, int64_t tiles) {
+inline Ahead rows_ahead(const Product<T>& q, const T* in, int64_t first, int64_t tiles) {
     const Implicit& p = q.p;
     if (!p.plain || first >= q.total) return Ahead::nothing();
     return Ahead::over(in + first * p.in[2], p.ins * int64_t(sizeof(T)), p.in[2] * int64_t(sizeof(T)),
@@ -31,7 +31,7 @@ Ahead rows_ahead(const Product<T>& q, const T* in, int64_t first, int64_t tiles)
 
 // Copies the tiles that were collected in scratch to the result of their group.
 template <class T>
-void store_edges(const Product<T>& q, int64_t first, int64_t count, int64_t o, int64_t end, const T* edge, T* result) {
+inline void store_edges(const Product<T>& q, int64_t first, int64_t count, int64_t o, int64_t end, const T* edge, T* result) {
     constexpr int L = kLanes<T>, W = kPanel<T>;
     const Implicit& p = q.p;
     for (int64_t j = 0; j < count; j += W) {
@@ -51,8 +51,8 @@ void store_edges(const Product<T>& q, int64_t first, int64_t count, int64_t o, i
 
 // Positions [first, first + count) as columns of the product, outputs [o, end) of a group as rows.
 template <class T>
-void positions_as_columns(const Product<T>& q, int64_t group, int64_t first, int64_t count, int64_t o, int64_t end, const T* in,
-                          const T* weight, const T* U, const T* bias, T* out, T* mine) {
+inline void positions_as_columns(const Product<T>& q, int64_t group, int64_t first, int64_t count, int64_t o, int64_t end,
+                                 const T* in, const T* weight, const T* U, const T* bias, T* out, T* mine) {
     constexpr int L = kLanes<T>, W = kPanel<T>;
     const Implicit& p = q.p;
     T *packed = mine, *edge = packed + q.panels * q.deep * W, *row = edge + q.panels * q.share * W;
@@ -102,8 +102,8 @@ void positions_as_columns(const Product<T>& q, int64_t group, int64_t first, int
 
 // Positions as rows of the product, outputs as columns.
 template <class T>
-void positions_as_rows(const Product<T>& q, int64_t group, int64_t first, int64_t count, int64_t o, int64_t end, const T* in,
-                       const T* U, const T* bias, T* out, T* mine) {
+inline void positions_as_rows(const Product<T>& q, int64_t group, int64_t first, int64_t count, int64_t o, int64_t end,
+                              const T* in, const T* U, const T* bias, T* out, T* mine) {
     constexpr int L = kLanes<T>, W = kPanel<T>;
     const Implicit& p = q.p;
     T *edge = mine, *zeros = edge + p.block * W, *added = zeros + round_up(p.ins, L);

@@ -29,7 +29,7 @@ NINEFOLD_INLINE void pack_kernel_input(const Product<T>& q, const T* from, int64
 }
 
 template <class T>
-void pack_kernel(const Product<T>& q, const T* weight, T* to, int64_t threads) {
+inline void pack_kernel(const Product<T>& q, const T* weight, T* to, int64_t threads) {
     constexpr int L = kLanes<T>, W = kPanel<T>;
     const Implicit& p = q.p;
     if (q.in_place) return;
@@ -89,8 +89,8 @@ NINEFOLD_INLINE void assemble_line(const Piece* pieces, int64_t n, const T* in, 
 
 // packed[panel][summand][position]: what the outputs [first, first + count) read.
 template <class T>
-void pack_positions(const Product<T>& q, const Chunk& c, const T* in, int64_t first, int64_t count, Piece* pieces, T* row,
-                    T* to) {
+inline void pack_positions(const Product<T>& q, const Chunk& c, const T* in, int64_t first, int64_t count, Piece* pieces, T* row,
+                           T* to) {
     constexpr int L = kLanes<T>, W = kPanel<T>;
     const Implicit& p = q.p;
     const int64_t panel = c.count() * W;

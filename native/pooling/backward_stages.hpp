@@ -29,7 +29,7 @@ template <class T> NINEFOLD_INLINE void end(T* rows, int64_t elements) { store(r
 
 // The gradient of the outputs that matter here, divided as they were.
 template <class S, bool Max>
-void divide_gradient(Piece<S, Max>& q) {
+inline void divide_gradient(Piece<S, Max>& q) {
     typedef Wide<S> T;
     const Pool& p = q.p;
     constexpr int L = kLanes<T>;
@@ -63,7 +63,7 @@ void divide_gradient(Piece<S, Max>& q) {
 
 // The rows inside that one output reads.
 template <class S, bool Max>
-int64_t rows_read(Piece<S, Max>& q, const PoolAxis& a, int64_t j, int64_t q0, const Wide<S>* from, int64_t pitch) {
+inline int64_t rows_read(Piece<S, Max>& q, const PoolAxis& a, int64_t j, int64_t q0, const Wide<S>* from, int64_t pitch) {
     typedef Wide<S> T;
     int64_t count = 0;
     for (int64_t m = 0; m < a.kernel; ++m) {
@@ -76,7 +76,7 @@ int64_t rows_read(Piece<S, Max>& q, const PoolAxis& a, int64_t j, int64_t q0, co
 }
 
 template <bool Nan, class S, bool Max>
-void find_or_nothing(Piece<S, Max>& q, int64_t count, Wide<S>* to, Word<Wide<S>>* at) {
+inline void find_or_nothing(Piece<S, Max>& q, int64_t count, Wide<S>* to, Word<Wide<S>>* at) {
     typedef Wide<S> T;
     if (count) return find<Nan, T>(q.room.rows, q.room.taps, count, q.c.n, nullptr, to, at);
     const int64_t whole = round_up(q.c.n, kLanes<T>);  // as `find` does
@@ -86,7 +86,7 @@ void find_or_nothing(Piece<S, Max>& q, int64_t count, Wide<S>* to, Word<Wide<S>>
 
 // Stage some rows with nothing around them, then find the maxima along x.
 template <bool Nan, class S, bool Max>
-void find_x(Piece<S, Max>& q, int64_t iz, int64_t iy, int64_t count, Wide<S>* across) {
+inline void find_x(Piece<S, Max>& q, int64_t iz, int64_t iy, int64_t count, Wide<S>* across) {
     typedef Wide<S> T;
     const Pool& p = q.p;
     const PoolAxis& x = p.axis[2];
@@ -119,7 +119,7 @@ void find_x(Piece<S, Max>& q, int64_t iz, int64_t iy, int64_t count, Wide<S>* ac
 
 // Find the maxima: along x for every row, then along y, then along z.
 template <bool Nan, class S, bool Max>
-void find_maxima(Piece<S, Max>& q) {
+inline void find_maxima(Piece<S, Max>& q) {
     typedef Wide<S> T;
     const Pool& p = q.p;
     const PoolAxis &zz = p.axis[0], &yy = p.axis[1];
@@ -142,8 +142,8 @@ void find_maxima(Piece<S, Max>& q) {
 
 // The outputs that read one position, and with which tap.
 template <class S, bool Max>
-int64_t readers(Piece<S, Max>& q, const PoolAxis& a, int64_t i, const Part& part, const Wide<S>* from, const Word<Wide<S>>* found,
-                int64_t pitch) {
+inline int64_t readers(Piece<S, Max>& q, const PoolAxis& a, int64_t i, const Part& part, const Wide<S>* from,
+                       const Word<Wide<S>>* found, int64_t pitch) {
     typedef Wide<S> T;
     int64_t count = 0;
     for (int64_t m = a.kernel - 1; m >= 0; --m) {
@@ -159,7 +159,7 @@ int64_t readers(Piece<S, Max>& q, const PoolAxis& a, int64_t i, const Part& part
 }
 
 template <class S, bool Max>
-void gather_x(Piece<S, Max>& q, const Wide<S>* row, const Word<Wide<S>>* found, S* out) {
+inline void gather_x(Piece<S, Max>& q, const Wide<S>* row, const Word<Wide<S>>* found, S* out) {
     typedef Wide<S> T;
     const Pool& p = q.p;
     const PoolAxis& x = p.axis[2];
@@ -195,7 +195,7 @@ void gather_x(Piece<S, Max>& q, const Wide<S>* row, const Word<Wide<S>>* found, 
 
 // The gradient of one plane of the input.
 template <class S, bool Max>
-void gather_plane(Piece<S, Max>& q, int64_t iz) {
+inline void gather_plane(Piece<S, Max>& q, int64_t iz) {
     typedef Wide<S> T;
     const Pool& p = q.p;
     const PoolAxis &zz = p.axis[0], &yy = p.axis[1];
@@ -233,7 +233,7 @@ void gather_plane(Piece<S, Max>& q, int64_t iz) {
 }
 
 template <class S, bool Max>
-void run(Piece<S, Max>& q) {
+NINEFOLD_INLINE void run(Piece<S, Max>& q) {
     const Pool& p = q.p;
     divide_gradient(q);
     if constexpr (Max) {

@@ -8,7 +8,7 @@ namespace NINEFOLD_NS {
 namespace {
 
 template <class T>
-Matrices<T> matrices(const Blocks<T>& s, T* room, bool weights) {
+inline Matrices<T> matrices(const Blocks<T>& s, T* room, bool weights) {
     const Winograd& p = s.p;
     Matrices<T> all;
     for (int d = 0; d < 3; ++d) {
@@ -41,8 +41,8 @@ NINEFOLD_INLINE void transform_tile(const Matrices<T>& all, int k, Shape in, Sha
 
 // U[point][panel][piece * ins + input][output] for inputs [i0, i1) of one panel.
 template <class T>
-void transform_kernel(const Blocks<T>& s, const Matrices<T>& all, const T* weight, T* U, int64_t panel, int64_t i0, int64_t i1,
-                      T* staged, T* room) {
+inline void transform_kernel(const Blocks<T>& s, const Matrices<T>& all, const T* weight, T* U, int64_t panel, int64_t i0,
+                             int64_t i1, T* staged, T* room) {
     constexpr int L = kLanes<T>, W = kPanel<T>;
     const Winograd& p = s.p;
     const Shape size = piece(p), count = pieces(p);
@@ -98,8 +98,8 @@ NINEFOLD_INLINE void stage_line(const T* from, int64_t step, int64_t channel, in
 
 // X[point][tile][channel] of one operand: the data, or with `grad` the outputs, whose tiles do not overlap.
 template <class T>
-void transform_data(const Blocks<T>& s, const Matrices<T>& all, const Place& b, const T* from, bool grad, T* X, T* staged,
-                    T* room) {
+inline void transform_data(const Blocks<T>& s, const Matrices<T>& all, const Place& b, const T* from, bool grad, T* X, T* staged,
+                           T* room) {
     constexpr int L = kLanes<T>;
     const Winograd& p = s.p;
     const Shape size = grad ? tile(p) : s.point;
@@ -147,8 +147,8 @@ void transform_data(const Blocks<T>& s, const Matrices<T>& all, const Place& b, 
 // The result's tiles out of M[point][tile][channel] for channels [o, o + count); NaN in what is not finite of them, before
 // the bias, to `spoilt`.
 template <class T>
-void store_tiles(const Blocks<T>& s, const Matrices<T>& all, const Place& b, const T* M, int64_t o, int64_t channels,
-                 const T* bias, T* out, T* staged, T* room, Vec<T>& spoilt) {
+inline void store_tiles(const Blocks<T>& s, const Matrices<T>& all, const Place& b, const T* M, int64_t o, int64_t channels,
+                        const T* bias, T* out, T* staged, T* room, Vec<T>& spoilt) {
     constexpr int L = kLanes<T>;
     const Winograd& p = s.p;
     const Shape size = tile(p);

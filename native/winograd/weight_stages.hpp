@@ -9,8 +9,8 @@ namespace {
 
 // Sums the products of one thread's blocks of tiles for output channels [first, end) of every group.
 template <class T>
-void sum_products(const Blocks<T>& s, const Matrices<T>& all, const T* in, const T* grad, T* D, int64_t from, int64_t to,
-                  int64_t first, int64_t end, T* mine) {
+inline void sum_products(const Blocks<T>& s, const Matrices<T>& all, const T* in, const T* grad, T* D, int64_t from, int64_t to,
+                         int64_t first, int64_t end, T* mine) {
     constexpr int L = kLanes<T>, W = kPanel<T>;
     const Winograd& p = s.p;
     T *transforms = mine + s.stage, *X = transforms + s.kRoom, *G = X + s.n_points * s.x_plane;
@@ -35,8 +35,8 @@ void sum_products(const Blocks<T>& s, const Matrices<T>& all, const T* in, const
 
 // Transforms the summed products of one vector of inputs of one output channel back into taps.
 template <class T>
-void transform_sums(const Blocks<T>& s, const Matrices<T>& all, const T* sums, int64_t size_of_part, int64_t parts, int64_t group,
-                    int64_t each, int64_t o, int64_t i, T* weight, T* staged, T* room) {
+inline void transform_sums(const Blocks<T>& s, const Matrices<T>& all, const T* sums, int64_t size_of_part, int64_t parts,
+                           int64_t group, int64_t each, int64_t o, int64_t i, T* weight, T* staged, T* room) {
     constexpr int L = kLanes<T>;
     const Winograd& p = s.p;
     const Shape size = piece(p), count = pieces(p);

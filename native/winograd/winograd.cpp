@@ -11,8 +11,8 @@ constexpr int64_t kChunk = 320;  // summands of a product whose packed panel sta
 
 // M[point][tile][channel] = sum over pieces and inputs, for channels [o, o + channels).
 template <class T>
-void multiply(const Blocks<T>& s, const T* X, const T* U, T* M, int64_t count, const int64_t* row, const int64_t* shift,
-              int64_t o, int64_t channels) {
+inline void multiply(const Blocks<T>& s, const T* X, const T* U, T* M, int64_t count, const int64_t* row, const int64_t* shift,
+                     int64_t o, int64_t channels) {
     constexpr int L = kLanes<T>, W = kPanel<T>;
     const Winograd& p = s.p;
     const int64_t length = min(p.ins, kChunk), together = max(1, kChunk / p.ins);
@@ -31,7 +31,7 @@ void multiply(const Blocks<T>& s, const T* X, const T* U, T* M, int64_t count, c
 }
 
 template <class T>
-void prepare(const Blocks<T>& s, const T* weight, T* U, T* matrix_room, T* room, int64_t threads) {
+inline void prepare(const Blocks<T>& s, const T* weight, T* U, T* matrix_room, T* room, int64_t threads) {
     const Winograd& p = s.p;
     const Matrices<T> all = matrices<T>(s, matrix_room, false);
     const int64_t each = max(1, ceil_div(p.ins, 8)), cuts = ceil_div(p.ins, each);
@@ -53,7 +53,7 @@ template <class T> bool zero(Vec<T> v) {
 
 // Returns whether all of the result is finite, before the bias.
 template <class T>
-bool run(const Blocks<T>& s, const T* in, const T* weight, const T* kept, const T* bias, T* out, T* scratch) {
+inline bool run(const Blocks<T>& s, const T* in, const T* weight, const T* kept, const T* bias, T* out, T* scratch) {
     constexpr int W = kPanel<T>;
     const Winograd& p = s.p;
     T* room = scratch + s.matrix_size;
@@ -91,7 +91,7 @@ bool run(const Blocks<T>& s, const T* in, const T* weight, const T* kept, const 
 }
 
 template <class T>
-void backward_weights(const Blocks<T>& s, const T* in, const T* grad, T* weight, T* scratch) {
+inline void backward_weights(const Blocks<T>& s, const T* in, const T* grad, T* weight, T* scratch) {
     constexpr int L = kLanes<T>;
     const Winograd& p = s.p;
     const Matrices<T> all = matrices<T>(s, scratch, true);
@@ -126,7 +126,8 @@ template <class T> void prepare_of(const Winograd& p, const void* weight, void* 
     prepare<T>(s, static_cast<const T*>(weight), static_cast<T*>(kept), room, room + s.matrix_size, p.threads);
 }
 template <class T>
-bool run_of(const Winograd& p, const void* in, const void* weight, const void* kept, const void* bias, void* out, char* scratch) {
+inline bool run_of(const Winograd& p, const void* in, const void* weight, const void* kept, const void* bias, void* out,
+                   char* scratch) {
     return run<T>(Blocks<T>(p), static_cast<const T*>(in), static_cast<const T*>(weight), static_cast<const T*>(kept),
                   static_cast<const T*>(bias), static_cast<T*>(out), reinterpret_cast<T*>(scratch));
 }
