@@ -29,12 +29,12 @@ template <class S> void starts(const Pool& p, const Cut& c, Room<S>& room) {
         fill<At>(room.start + i * p.inner, p.inner, At(ceil_div(x.lo - i * x.stride, x.dilation)));
 }
 
-template <class S, bool Max> void piece(const Pool& p, const Cut& c, const S* x, const S* g, S* dx, Room<S>& room, int64_t k) {
+template <class S, bool Max>
+void piece(const Pool& p, const Cut& c, const S* x, const S* g, S* dx, Room<S>& room, int64_t k) {
     const PoolAxis &z = p.axis[0], &y = p.axis[1];
     const Part cut = part_of(p.axis[c.cut_axis], k * c.own, min((k + 1) * c.own, p.axis[c.cut_axis].n_in));
     const Part all_z{0, z.n_in, 0, z.n_out, 0, z.n_in}, all_y{0, y.n_in, 0, y.n_out, 0, y.n_in};
-    Piece<S, Max> q{p, c, x, g, dx, room, c.cut_axis == 0 ? cut : all_z, c.cut_axis == 1 ? cut : all_y};
-    run(q);
+    Piece<S, Max>{p, c, x, g, dx, room, c.cut_axis == 0 ? cut : all_z, c.cut_axis == 1 ? cut : all_y}.run();
 }
 
 template <class S, bool Max> void backward(const Pool& p, const S* x, const S* g, S* dx, char* scratch) {
