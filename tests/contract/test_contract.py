@@ -91,8 +91,10 @@ def test_rewrites_that_the_contract_runs_are_all_of_them():
 
 
 @pytest.mark.parametrize("map_", MAPS)
-def test_every_shape_runs_somewhere_and_every_engine_runs_something(map_):
-    """The reference accepts everything; an engine that refuses all of a map says so for the map, not by accident."""
-    accepted = {engine.name: [s.name for s in SHAPES if refusal(engine, map_, s) is None] for engine in ENGINES}
-    assert accepted[ENGINES[-1].name] == [s.name for s in SHAPES]
+def test_the_reference_runs_every_shape(map_):
+    assert [s.name for s in SHAPES if refusal(ENGINES[-1], map_, s) is not None] == []
+
+
+def test_every_engine_runs_something():
+    """An engine that refuses all of a map says so for the map, not by accident."""
     assert all(any(refusal(engine, m, s) is None for m in MAPS for s in SHAPES) for engine in ENGINES)
