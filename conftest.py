@@ -45,9 +45,9 @@ class Clock:
 def forget_plans():
     """Forget what calls were bound to, so that the next one is planned anew."""
     from ninefold.functional import conv
-    from ninefold.ops import bound
+    from ninefold.ops import executor
 
-    bound.BOUNDS.clear()
+    executor.EXECUTORS.clear()
     conv._site.cache_clear()
 
 

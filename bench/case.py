@@ -11,7 +11,7 @@ from bench import torch_peer
 from bench.limits import copying, product_of
 from bench.timing import HOPELESS, Times, interleave, once, ratio
 from ninefold import reference
-from ninefold.ops import Site
+from ninefold.ops import PlannedCall
 from ninefold.ops.layout import channels_last
 from ninefold.planning.choose import choose
 from ninefold.planning.plan import Plan
@@ -207,8 +207,8 @@ def _step(
 def _plans(shape: Shape, given: Operands, map_: Map) -> tuple[Plan, Plan]:
     """Return the plans of both modes; the estimate first, for what is measured is remembered."""
     x = given.G if shape.spec.transposed else given.V
-    estimated = choose(Site(shape.spec, Options()).bind(x, given.K).problem(map_))
-    return Site(shape.spec, Options(mode="measure")).bind(x, given.K).plan(map_), estimated
+    estimated = choose(PlannedCall(shape.spec, Options()).bind(x, given.K).problem(map_))
+    return PlannedCall(shape.spec, Options(mode="measure")).bind(x, given.K).plan(map_), estimated
 
 
 def _engines(shape: Shape, map_: Map, record: Record, given: Operands) -> dict[str, Contender]:
@@ -238,7 +238,7 @@ def _engines(shape: Shape, map_: Map, record: Record, given: Operands) -> dict[s
 def _sites(shape: Shape, record: Record, given: Operands) -> dict[str, Contender]:
     """Return a training step of a call site in either mode."""
     x = given.G if shape.spec.transposed else given.V
-    sites = {"estimate": Site(shape.spec, Options()), "measure": Site(shape.spec, Options(mode="measure"))}
+    sites = {"estimate": PlannedCall(shape.spec, Options()), "measure": PlannedCall(shape.spec, Options(mode="measure"))}
     for site in sites.values():  # the estimate first, for what is measured is remembered
         for map_ in ("c", "h", "g"):
             site.bind(x, given.K).plan(map_)

@@ -21,7 +21,7 @@ from bench.case import disagreement
 from bench.timing import interleave, ratio
 from ninefold.engines.separable import numerical_rank
 from ninefold.memory import peak_memory, retain_memory
-from ninefold.ops import Site
+from ninefold.ops import PlannedCall
 from ninefold.settings import Options
 from ninefold.spec import ConvSpec
 
@@ -50,7 +50,7 @@ def shared(name: str, target: float, spec: ConvSpec, batch: int, size: tuple[int
     form = spec.form(size)
     torch.manual_seed(0)
     x, w = torch.randn(form.input_shape(batch)), torch.randn(form.weight_shape)
-    site, peer = Site(spec, _MEASURE), torch_peer.torch_peer(spec, form)
+    site, peer = PlannedCall(spec, _MEASURE), torch_peer.torch_peer(spec, form)
     conv = (F.conv1d, F.conv2d)[spec.ndim - 1]
     pads = [n for pair in reversed(spec.pads(size)) for n in pair]
     return Figure(
@@ -73,7 +73,7 @@ def gaussian() -> Figure:
     w = (kernel / kernel.sum()).float().expand(3, 1, 131, 131).contiguous()
     spec = ConvSpec(3, 3, (131, 131), padding=65, padding_mode="reflect", groups=3)
     size = tuple(image.shape[2:])
-    site = Site(spec, _MEASURE, frozen=w, rank=numerical_rank(spec.form(size), w))
+    site = PlannedCall(spec, _MEASURE, frozen=w, rank=numerical_rank(spec.form(size), w))
     middle = size[0] // 2
     rows = slice(middle, middle + _STRIP)
     strip = F.pad(image, (65, 65, 65, 65), mode="reflect")[:, :, middle : middle + _STRIP + 130].contiguous()
@@ -95,7 +95,7 @@ def unshared() -> Figure:
     form = spec.form((32, 32))
     torch.manual_seed(0)
     x, w = torch.randn(form.input_shape(16)), torch.randn(form.weight_shape)
-    site, peer = Site(spec, _MEASURE), torch_peer.torch_peer(spec, form)
+    site, peer = PlannedCall(spec, _MEASURE), torch_peer.torch_peer(spec, form)
     packed = peer.pack(w)
     return Figure(
         "unshared 3x3, 16->32, 16x32x32",

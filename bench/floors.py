@@ -19,7 +19,7 @@ from bench.case import operands
 from bench.limits import copying, product_of
 from bench.timing import interleave
 from ninefold.memory import retain_memory
-from ninefold.ops import Site
+from ninefold.ops import PlannedCall
 from ninefold.settings import Options
 from ninefold.testing.shapes import load_shapes
 
@@ -33,7 +33,7 @@ def _rows(batch: int, seconds: float) -> list[tuple[str, ...]]:
     rows = []
     for shape in (replace(s, batch=batch) for s in load_shapes(SHAPES) if s.group == _GROUP):
         given, form = operands(shape), shape.form
-        bound = Site(shape.spec, Options(mode="measure")).bind(given.V, given.K)
+        bound = PlannedCall(shape.spec, Options(mode="measure")).bind(given.V, given.K)
         moved = 4 * (prod(form.weight_shape) + batch * (prod(form.input_shape(1)) + prod(form.output_shape(1))))
         for map_ in ("c", "h", "g"):
             x, y = given.of(map_)

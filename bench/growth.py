@@ -17,7 +17,7 @@ from bench import machine
 from bench.limits import copying, product_of
 from bench.timing import interleave
 from ninefold.memory import retain_memory
-from ninefold.ops import Site
+from ninefold.ops import PlannedCall
 from ninefold.settings import Options
 from ninefold.spec import ConvSpec
 from ninefold.spec.problem import Map
@@ -80,7 +80,7 @@ def timed(layer: Layer, map_: Map, last: bool, seconds: float) -> tuple[str, flo
     fmt = torch.channels_last if last else torch.contiguous_format
     V, G = (torch.randn(s).contiguous(memory_format=fmt) for s in (form.input_shape(layer.batch), form.output_shape(layer.batch)))
     K = torch.randn(form.weight_shape)
-    bound = Site(layer.spec, Options(mode="measure")).bind(V, K)
+    bound = PlannedCall(layer.spec, Options(mode="measure")).bind(V, K)
     runner, problem = bound.runner(map_), bound.problem(map_)
     a, b = {"c": (K, V), "h": (K, G), "g": (V, G)}[map_]
     product, macs = product_of()

@@ -39,10 +39,10 @@ from bench.report import geometric
 from bench.timing import interleave, ratio
 from ninefold.errors import NinefoldError
 from ninefold.memory import retain_memory
+from ninefold.network.conversion import as_torch
 from ninefold.network.fold import fold_norms
 from ninefold.network.kinds import TWINS
 from ninefold.network.running import Call, step
-from ninefold.network.twins import as_torch
 from ninefold.nn.conv import Planned
 from ninefold.planning import decide
 from ninefold.spec import ConvSpec, Form, Problem

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import ninefold.nn
 from bench import machine
-from ninefold.ops import Site
+from ninefold.ops import PlannedCall
 from ninefold.spec import ConvSpec
 
 _TARGETS = {"no grad": 3.0, "with grad": 10.0, "forward + backward": 30.0}
@@ -32,8 +32,8 @@ def ours(layer: nn.Conv2d) -> tuple[str, Layer]:
         twin = ninefold.nn.Conv2d(8, 8, 3, padding=1)
         twin.load_state_dict(layer.state_dict())
         return "ninefold.nn.Conv2d", twin
-    site = Site(ConvSpec.from_module(layer))
-    return "Site", lambda x: site(x, layer.weight, layer.bias)
+    site = PlannedCall(ConvSpec.from_module(layer))
+    return "PlannedCall", lambda x: site(x, layer.weight, layer.bias)
 
 
 def action(name: str, layer: Layer, x: Tensor) -> Callable[[], object]:

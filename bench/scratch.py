@@ -18,7 +18,7 @@ from bench import machine
 from bench.case import operands
 from ninefold import NinefoldError
 from ninefold.memory import peak_memory
-from ninefold.ops import Site
+from ninefold.ops import PlannedCall
 from ninefold.planning.choose import choose
 from ninefold.rewrites import engine_named
 from ninefold.settings import Options
@@ -33,7 +33,7 @@ def over(shape: Shape, cap: int) -> list[tuple[str, str, int, int]]:
     """Return (map, engine, promised, taken) of everything that was run under the cap."""
     given = operands(shape)
     x = given.G if shape.spec.transposed else given.V
-    bound = Site(shape.spec, Options(max_scratch=cap)).bind(x, given.K)
+    bound = PlannedCall(shape.spec, Options(max_scratch=cap)).bind(x, given.K)
     found = []
     for map_ in shape.maps:
         problem = bound.problem(map_)

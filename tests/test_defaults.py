@@ -185,6 +185,6 @@ def test_the_quick_route_is_taken_on_another_default_device(grad, monkeypatch):
     for p in layer.parameters():
         p.requires_grad_(grad)
     want = layer(X)
-    monkeypatch.setattr("ninefold.ops.site.Site._operator", None)
+    monkeypatch.setattr("ninefold.ops.call.PlannedCall._operator", None)
     with elsewhere():
         assert torch.equal(layer(X), want)

@@ -18,7 +18,7 @@ ROOT Hips
 \t{
 \t\tOFFSET 3.0 -1.0 0.25
 \t\tCHANNELS 3 Yrotation Zrotation Xrotation
-\t\tEnd Site
+\t\tEnd PlannedCall
 \t\t{
 \t\t\tOFFSET 0 -4.5 1
 \t\t}
@@ -29,7 +29,7 @@ ROOT Hips
 \t\tJOINT Tip {
 \t\t\tOFFSET 0 0 -1
 \t\t\tCHANNELS 4 Zposition Xrotation Zrotation Yposition
-\t\t\tEnd Site { OFFSET 0 0 -0.5 }
+\t\t\tEnd PlannedCall { OFFSET 0 0 -0.5 }
 \t\t}
 \t}
 }
@@ -111,7 +111,7 @@ def test_a_branch_is_written_together_and_its_numbers_with_it(tmp_path):
         (lambda t: t.replace("Frames: 3", "Frames: three"), r"line 26: Frames: 'three'"),
         (lambda t: t.replace("Frame Time: 0.0083333", "Frame Time: 0"), r"line 27: Frame Time: '0' must be a positive"),
         (lambda t: t.replace("Frame Time: 0.0083333\n", ""), r"line 27: '1\.5 2 3.* where 'Frame Time:'"),
-        (lambda t: t.replace("CHANNELS 3", "CHANNELS 2"), r"line 10: 'Xrotation' where JOINT, End Site or } belongs|line 9: 'Xrotation' where"),
+        (lambda t: t.replace("CHANNELS 3", "CHANNELS 2"), r"line 10: 'Xrotation' where JOINT, End PlannedCall or } belongs|line 9: 'Xrotation' where"),
         (lambda t: t.replace("CHANNELS 3", "CHANNELS 4"), r"joint Left Leg: CHANNELS 4, but 'End' is none of Xposition"),
         (lambda t: t.replace("Yrotation Zrotation Xrotation\n", "Yrotation Wrotation Xrotation\n"), r"line 9: .*'Wrotation' is none of"),
         (lambda t: t.replace("Yrotation Zrotation Xrotation\n", "Yrotation Zrotation Yrotation\n"), r"line 9: .* a channel comes twice"),
@@ -239,7 +239,7 @@ def test_whole_frames_are_kept_where_that_is_asked_for(tmp_path, change, frames)
     [
         lambda t: t.replace("OFFSET 0 -4.5 1", "OFFSET 0 -4.5 1\n\t\t\tCHANNELS 0"),
         lambda t: t.replace("Frames: 3", "Frames : 3").replace("Frame Time: ", "Frame Time : "),
-        lambda t: t.replace(" ", "\t").replace("End\tSite", "End Site"),
+        lambda t: t.replace(" ", "\t").replace("End\tSite", "End PlannedCall"),
     ],
 )
 def test_what_other_programs_write_is_the_same(tmp_path, change):

@@ -15,8 +15,8 @@ from ninefold.engines.fft import FFT
 from ninefold.errors import UnsupportedError
 from ninefold.network import optimize
 from ninefold.network.fuse import Fused, Overwriting, find_detectors
-from ninefold.ops import Site
-from ninefold.ops.bound import BOUNDS
+from ninefold.ops import PlannedCall
+from ninefold.ops.executor import EXECUTORS
 from ninefold.planning import prepare
 from ninefold.planning.choose import choose
 from ninefold.spec import ConvSpec, Problem
@@ -45,9 +45,9 @@ def fused(monkeypatch, without_native):
         if engine.name.startswith("aten"):
             monkeypatch.setattr(type(engine), "epilogues", frozenset({"relu"}))
     monkeypatch.setattr(Aten, "prepare_with", prepare_with)
-    BOUNDS.clear()  # what was prepared for equal operands before
+    EXECUTORS.clear()  # what was prepared for equal operands before
     yield asked
-    BOUNDS.clear()
+    EXECUTORS.clear()
 
 
 def test_every_epilogue_is_the_same_in_place():
@@ -111,7 +111,7 @@ def test_an_infinity_that_a_relu_would_hide_is_still_found():
     x[0, 0, 100] = -float("inf")
     out = prepare(fft, None, "relu")(w, x, None)
     torch.testing.assert_close(out, torch.conv1d(x, w).relu(), rtol=1e-4, atol=1e-4)
-    assert not FFT().traits.local
+    assert not FFT().traits.confines_nan
 
 
 SITES = {
@@ -126,7 +126,7 @@ def test_a_site_with_an_epilogue_is_one_with_a_relu_behind_it_on_every_route(kin
     torch.manual_seed(0)
     spec, shape = SITES[kind]
     x, w, b = torch.randn(2, 3, 7, 8), torch.randn(shape), torch.randn(4)
-    bare, site = Site(spec), Site(spec).then("relu")
+    bare, site = PlannedCall(spec), PlannedCall(spec).then("relu")
     plain = lambda *operands: torch.relu(bare(*operands))
     if route == "no grad":
         with torch.no_grad():
@@ -157,7 +157,7 @@ def test_a_site_with_an_epilogue_is_one_with_a_relu_behind_it_on_every_route(kin
 
 
 def test_the_engine_applies_it_where_it_can_and_never_twice(fused):
-    site, x, w = Site(ConvSpec(3, 4, (2, 3))).then("relu"), torch.randn(2, 3, 7, 8), torch.randn(4, 3, 2, 3)
+    site, x, w = PlannedCall(ConvSpec(3, 4, (2, 3))).then("relu"), torch.randn(2, 3, 7, 8), torch.randn(4, 3, 2, 3)
     with torch.no_grad():
         torch.testing.assert_close(site(x, w), torch.conv2d(x, w).relu())
         site(x, w)

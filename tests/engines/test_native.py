@@ -18,8 +18,8 @@ import ninefold as nf
 from ninefold.engines import native
 from ninefold.engines.direct import Direct
 from ninefold.errors import ArgumentError
-from ninefold.ops import Site
-from ninefold.ops.bound import BOUNDS
+from ninefold.ops import PlannedCall
+from ninefold.ops.executor import EXECUTORS
 from ninefold.rewrites import engine_named
 from ninefold.settings import Options
 from ninefold.spec import ConvSpec
@@ -146,7 +146,7 @@ def test_positions_beyond_two_to_the_31_are_reached():
     V = torch.from_numpy(np.zeros((1, 1, 2**31 + 5), np.int16)).view(torch.bfloat16)  # torch.zeros would write them
     V[..., -5:] = torch.tensor([3.0, -5.0, 7.0, 11.0, 13.0])
     K = torch.tensor([[[1.0, 2.0, 4.0]]], dtype=torch.bfloat16)
-    bound = Site(ConvSpec(1, 1, (3,), stride=2**21), Options()).bind(V, K)
+    bound = PlannedCall(ConvSpec(1, 1, (3,), stride=2**21), Options()).bind(V, K)
     Z = Direct().prepare(bound.problem("c"))(K, V, None)
     assert Z.shape == (1, 1, 1025)
     assert (Z[0, 0, -1].item(), Z[0, 0, :-1].count_nonzero().item()) == (3.0 - 10.0 + 28.0, 0)
@@ -161,7 +161,7 @@ def test_products_reach_positions_beyond_two_to_the_31():
     V = torch.from_numpy(np.zeros((1, 2, 2**30 + 5), np.float32))
     V[..., -5:] = torch.tensor([[3.0, -5.0, 7.0, 11.0, 13.0], [1.0, 2.0, -3.0, 5.0, 8.0]])
     K = torch.tensor([[[1.0, 2.0, 4.0], [-1.0, 3.0, 2.0]]])
-    bound = Site(ConvSpec(2, 1, (3,), stride=2**20), Options()).bind(V, K)
+    bound = PlannedCall(ConvSpec(2, 1, (3,), stride=2**20), Options()).bind(V, K)
     engine = engine_named("implicit")
     assert engine.refuses(bound.problem("c")) is None
     Z = engine.prepare(bound.problem("c"))(K, V, None)
@@ -208,9 +208,9 @@ def test_a_backward_pass_makes_both_gradients_together_and_a_second_one_does_not
         return pair
 
     monkeypatch.setattr(type(engine_named("direct")), "prepare_pair", prepare_pair)
-    site = Site(ConvSpec(4, 4, 3, groups=4))
+    site = PlannedCall(ConvSpec(4, 4, 3, groups=4))
     x, w = torch.randn(3, 4, 9, 10, requires_grad=True), torch.randn(4, 1, 3, 3, requires_grad=True)
-    BOUNDS.clear()
+    EXECUTORS.clear()
     bound = site.bind(x, w)
     for map_ in ("c", "h", "g"):
         plan = bound.plan(map_)
@@ -224,4 +224,4 @@ def test_a_backward_pass_makes_both_gradients_together_and_a_second_one_does_not
     assert asked == [3]
     for a, b in zip(first, again, strict=True):
         torch.testing.assert_close(a, b)
-    BOUNDS.clear()
+    EXECUTORS.clear()

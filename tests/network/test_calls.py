@@ -203,7 +203,7 @@ def test_a_wrong_engine_is_found_layer_by_layer_where_the_whole_cannot_be_compar
         run = real(plan, weight, epilogue)
         return run if plan.engine == "aten" else lambda *operands: 1.5 * run(*operands)
 
-    monkeypatch.setattr("ninefold.ops.bound.prepare", wrong)
+    monkeypatch.setattr("ninefold.ops.executor.prepare", wrong)
     monkeypatch.setattr("ninefold.engines.aten.Aten.cost", lambda *_: 1.0)
     with pytest.raises(AccuracyError, match="layer [ab] is off by"):
         nf.optimize(kind().eval(), x, mode="estimate")

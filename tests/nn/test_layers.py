@@ -11,7 +11,7 @@ from torch.nn.utils import fuse_conv_bn_eval, parametrizations, parametrize, pru
 
 import ninefold.functional as F
 from ninefold import nn
-from ninefold.ops import site
+from ninefold.ops import call
 
 FORWARD = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -276,8 +276,8 @@ def test_training_converges_as_torchs_does():
 
 
 def test_ever_new_sizes_do_not_grow_a_layer_without_bound(monkeypatch):
-    assert site._REMEMBERED <= 1024
-    monkeypatch.setattr(site, "_REMEMBERED", 8)
+    assert call._REMEMBERED <= 1024
+    monkeypatch.setattr(call, "_REMEMBERED", 8)
     layer = nn.Conv1d(1, 1, 3)
     for n in range(3, 23):
         layer(torch.ones(1, 1, n))

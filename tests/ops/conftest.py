@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as tF
 
-from ninefold.ops import bound
+from ninefold.ops import executor
 from ninefold.planning.choose import choose
 from ninefold.spec import ConvSpec
 
@@ -109,7 +109,7 @@ def prefer(monkeypatch, forget):
             admitted = any(c.engine == name and c.reason is None for c in found.candidates)
             return replace(found, engine=name, source="file") if admitted else found
 
-        monkeypatch.setattr(bound, "plan_problem", plan)
+        monkeypatch.setattr(executor, "plan_problem", plan)
         forget()
 
     return set_engine

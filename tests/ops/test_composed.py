@@ -7,8 +7,8 @@ import torch
 
 from ninefold import reference
 from ninefold.errors import UnsupportedError
-from ninefold.ops.bound import bound_for
 from ninefold.ops.composed import composed, needs_size
+from ninefold.ops.executor import executor_for
 from ninefold.settings import CURRENT
 from ninefold.spec import ConvSpec
 from ninefold.tensors.border import extension
@@ -34,7 +34,7 @@ def posed(kind, map_, **more):
     how = {"kernel_size": (3, 2), "stride": (2, 1), "padding": ((1, 1), (2, 2)), "dilation": (1, 2)} | KINDS[kind] | more
     spec = ConvSpec(4, 6, **how)
     form = spec.form((7, 8, 5)[: spec.ndim])
-    bound = bound_for(form, 3, torch.double, torch.device("cpu"), False, CURRENT.get(), 1)
+    bound = executor_for(form, 3, torch.double, torch.device("cpu"), False, CURRENT.get(), 1)
     return form, composed(bound.problem(map_))
 
 
@@ -65,7 +65,7 @@ def test_a_continued_border_is_written_out_but_not_folded_back(mode):
 
 def test_what_torch_has_no_convolution_for_is_refused():
     spec = ConvSpec(2, 3, (1, 1, 1, 2))
-    bound = bound_for(spec.form((3, 3, 3, 4)), 1, torch.double, torch.device("cpu"), False, CURRENT.get(), 1)
+    bound = executor_for(spec.form((3, 3, 3, 4)), 1, torch.double, torch.device("cpu"), False, CURRENT.get(), 1)
     with pytest.raises(UnsupportedError, match="cannot hold this layer: PyTorch has 1 to 3 spatial axes, not 4"):
         composed(bound.problem("c"))
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ninefold.engines import ENGINES
-from ninefold.ops import Site
-from ninefold.ops.bound import BOUNDS
+from ninefold.ops import PlannedCall
+from ninefold.ops.executor import EXECUTORS
 from ninefold.spec import ConvSpec
 
 from .conftest import KINDS
@@ -41,9 +41,9 @@ def test_a_result_may_be_changed_in_place(engine, name):
     spec, size = SPECS[name]
     found = []
     for change in (lambda y: y.clone().mul_(1.5), lambda y: y.mul_(1.5)):
-        BOUNDS.clear()
+        EXECUTORS.clear()
         x, w, b = operands(spec, size)
-        out = torch.relu_(change(Site(spec)(x, w, b)))
+        out = torch.relu_(change(PlannedCall(spec)(x, w, b)))
         weights = torch.linspace(-1, 2, out.numel()).view(out.shape)
         found.append((out.detach(), *torch.autograd.grad((out * weights).sum(), (x, w, b))))
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
@@ -54,7 +54,7 @@ def test_a_result_is_nobody_elses_memory(engine, name):
     spec, size = SPECS[name]
     x, w, b = (t.detach() for t in operands(spec, size))
     for frozen, bias in product((None, w), (None, b)):
-        site = Site(spec, frozen=frozen)
+        site = PlannedCall(spec, frozen=frozen)
         first = site(x, w, bias)
         kept = first.clone()
         first.fill_(7)
@@ -65,10 +65,10 @@ def test_a_result_is_nobody_elses_memory(engine, name):
 def test_an_operand_changed_before_the_gradient_is_refused_or_does_not_matter(engine, name):
     spec, size = SPECS[name]
     leaves = operands(spec, size)
-    wanted = torch.autograd.grad(Site(spec)(*leaves).square().sum(), leaves)
+    wanted = torch.autograd.grad(PlannedCall(spec)(*leaves).square().sum(), leaves)
     for which in (0, 1):
         held = [leaf * 1 for leaf in leaves]
-        out = Site(spec)(*held)
+        out = PlannedCall(spec)(*held)
         held[which].detach().mul_(2)
         try:
             found = torch.autograd.grad(out.square().sum(), leaves)

@@ -10,7 +10,7 @@ import torch.nn.functional as tF
 import ninefold.functional as F
 from ninefold import nn
 from ninefold.engines import ENGINES
-from ninefold.ops import Site
+from ninefold.ops import PlannedCall
 from ninefold.ops.layout import channels_last, with_strides_of
 from ninefold.spec import ConvSpec, Problem
 
@@ -121,7 +121,7 @@ def test_every_engines_weight_gradient_has_the_weights_strides(name, engine, pre
 
 
 def convolved(spec, x, w):
-    return Site(spec)(x, w)
+    return PlannedCall(spec)(x, w)
 
 
 @pytest.mark.parametrize("last", [False, True])

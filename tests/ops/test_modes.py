@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import ninefold as nf
 from ninefold.errors import UnsupportedError
-from ninefold.ops import Site, bound
+from ninefold.ops import PlannedCall, executor
 from ninefold.settings import Options
 from ninefold.spec import ConvSpec
 
@@ -71,7 +71,7 @@ def test_gradient_modes(context, kind, record):
     x, w, b = kind.operands()
     w.requires_grad_()
     with record(context.__name__, "eager"), context():
-        z = Site(kind.spec)(x, w, b)
+        z = PlannedCall(kind.spec)(x, w, b)
         assert z.requires_grad == (context is torch.enable_grad)
         assert z.is_inference() == (context is torch.inference_mode)
         kind.check(z, kind.reference(x, w, b))
@@ -79,7 +79,7 @@ def test_gradient_modes(context, kind, record):
 
 @pytest.mark.parametrize("tracing", ["real", "fake", "symbolic"])
 def test_make_fx(tracing, kind, record):
-    site, operands = Site(kind.spec), kind.operands()
+    site, operands = PlannedCall(kind.spec), kind.operands()
     with record(f"make_fx {tracing}", "eager"):
         graph = make_fx(lambda x, w, b: torch.func.grad(lambda w: site(x, w, b).sin().sum())(w), tracing_mode=tracing)
         want = torch.func.grad(lambda w: kind.reference(operands[0], w, operands[2]).sin().sum())(operands[1])
@@ -90,7 +90,7 @@ def test_make_fx(tracing, kind, record):
 def test_export(strict, kind, record):
     operands = kind.operands()
     with record(f"export strict={strict}", "eager"):
-        program = torch.export.export(_Module(Site(kind.spec)), tuple(operands), strict=strict)
+        program = torch.export.export(_Module(PlannedCall(kind.spec)), tuple(operands), strict=strict)
         kind.check(program.module()(*operands), kind.reference(*operands))
 
 
@@ -98,7 +98,9 @@ def test_export_with_a_dynamic_batch(kind, record):
     x, w, b = kind.operands()
     with record("export, any batch", "eager"):
         batch = {0: torch.export.Dim("batch", min=2, max=64)}
-        program = torch.export.export(_Module(Site(kind.spec)), (x, w, b), dynamic_shapes=({"x": batch, "w": None, "b": None}))
+        program = torch.export.export(
+            _Module(PlannedCall(kind.spec)), (x, w, b), dynamic_shapes=({"x": batch, "w": None, "b": None})
+        )
         more = torch.cat([x, x.sin(), x.cos()])
         kind.check(program.module()(more, w, b), kind.reference(more, w, b))
 
@@ -107,11 +109,11 @@ def test_export_with_a_dynamic_batch(kind, record):
 def test_fake_and_meta_tensors_have_the_shape_and_strides_of_real_ones(fmt, kind, record):
     x, w, b = (t.float() for t in kind.operands())  # where torch's own formats are settled
     x = x.contiguous(memory_format=fmt) if x.ndim == 4 else x
-    real = Site(kind.spec)(x, w, b)
+    real = PlannedCall(kind.spec)(x, w, b)
     with record("fake and meta", "eager"):
         with FakeTensorMode() as mode:
-            fake = Site(kind.spec)(*(mode.from_tensor(t) for t in (x, w, b)))
-        meta = Site(kind.spec)(*(t.to("meta") for t in (x, w, b)))
+            fake = PlannedCall(kind.spec)(*(mode.from_tensor(t) for t in (x, w, b)))
+        meta = PlannedCall(kind.spec)(*(t.to("meta") for t in (x, w, b)))
         for z in (fake, meta):
             assert (z.shape, z.stride(), z.dtype) == (real.shape, real.stride(), real.dtype)
 
@@ -121,8 +123,8 @@ def test_autocast(kind, record):
     half = [t.bfloat16() for t in (x, w, b)]
     with record("autocast bfloat16", "eager"):
         with torch.autocast("cpu", torch.bfloat16):
-            z = Site(kind.spec)(x.requires_grad_(), w, b)
-            doubles = Site(kind.spec)(*kind.operands())
+            z = PlannedCall(kind.spec)(x.requires_grad_(), w, b)
+            doubles = PlannedCall(kind.spec)(*kind.operands())
         assert z.dtype == torch.bfloat16
         assert doubles.dtype == torch.float64
         torch.testing.assert_close(z.float(), kind.reference(*(t.double() for t in half)).float(), rtol=2e-2, atol=5e-2)
@@ -133,7 +135,7 @@ def test_autocast(kind, record):
 def test_autocast_under_func_grad(kind, record):
     x, w, b = (t.float() for t in kind.operands())
     with record("autocast, func.grad", "eager"), torch.autocast("cpu", torch.bfloat16):
-        grad = torch.func.grad(lambda w: Site(kind.spec)(x, w, b).float().sum())(w)
+        grad = torch.func.grad(lambda w: PlannedCall(kind.spec)(x, w, b).float().sum())(w)
         assert grad.dtype == torch.float32
     want = torch.func.grad(lambda w: kind.reference(x.double(), w, b.double()).sum())(w.double())
     torch.testing.assert_close(grad.double(), want, rtol=3e-2, atol=0.2)
@@ -144,7 +146,7 @@ def test_flops_are_counted_forward_and_backward(kind, record):
     macs = len(x) * kind.spec.macs(kind.size)
     with record("FlopCounterMode", "eager"):
         with FlopCounterMode(display=False) as counter:
-            z = Site(kind.spec)(x.requires_grad_(), w.requires_grad_(), b)
+            z = PlannedCall(kind.spec)(x.requires_grad_(), w.requires_grad_(), b)
             forward = counter.get_total_flops()
             z.sum().backward()
         if kind.engine == "aten":  # torch's formula counts its own convolution, and the backward of it by its own rule
@@ -158,7 +160,7 @@ def test_subclass_by_torch_function(kind, record):
     x, w, b = kind.operands()
     with record("__torch_function__", "eager"):
         _Logged.seen = 0
-        z = Site(kind.spec)(x.as_subclass(_Logged), w, b)
+        z = PlannedCall(kind.spec)(x.as_subclass(_Logged), w, b)
         assert type(z) is _Logged
         assert _Logged.seen > 0
         kind.check(z.as_subclass(torch.Tensor), kind.reference(x, w, b))
@@ -167,7 +169,7 @@ def test_subclass_by_torch_function(kind, record):
 def test_subclass_by_torch_dispatch(kind, record):
     x, w, b = kind.operands()
     with record("__torch_dispatch__", "eager"):
-        z = Site(kind.spec)(_Wrapped(x), _Wrapped(w), _Wrapped(b))
+        z = PlannedCall(kind.spec)(_Wrapped(x), _Wrapped(w), _Wrapped(b))
         assert type(z) is _Wrapped
         kind.check(z.inner, kind.reference(x, w, b))
 
@@ -176,7 +178,7 @@ def test_dispatch_mode_sees_one_operator(kind, record):
     operands = kind.operands()
     with record("TorchDispatchMode", "eager"):
         with _Seen() as seen:
-            z = Site(kind.spec)(*operands)
+            z = PlannedCall(kind.spec)(*operands)
         name = "convolution" if kind.engine == "aten" else "ninefold.h" if kind.spec.transposed else "ninefold.c"
         assert any(name in n for n in seen.names)
         kind.check(z, kind.reference(*operands))
@@ -188,7 +190,7 @@ def test_vmap_is_one_call_and_not_one_per_example(mapped, kind):
     both = [(x, w), (torch.stack([x, x.sin(), x.cos()]), torch.stack([w, w.sin(), w.cos()]))]
     given = [both[mapped == k][k] for k in range(2)]
     with _Seen() as seen:
-        torch.func.vmap(lambda x, w: Site(kind.spec)(x, w, b), tuple(0 if mapped == k else None for k in range(2)))(*given)
+        torch.func.vmap(lambda x, w: PlannedCall(kind.spec)(x, w, b), tuple(0 if mapped == k else None for k in range(2)))(*given)
     assert sum("convolution" in n or n.startswith("ninefold.") for n in seen.names) == 1
 
 
@@ -200,10 +202,10 @@ def test_jit_trace_holds_torchs_own_convolution_or_is_refused(kind, record):
             record("jit.trace", "eager", "r"),
             pytest.raises(UnsupportedError, match=r"torch\.jit\.trace .* cannot hold"),
         ):
-            torch.jit.trace(_Module(Site(kind.spec)), tuple(operands), check_trace=False)
+            torch.jit.trace(_Module(PlannedCall(kind.spec)), tuple(operands), check_trace=False)
         return
     with record("jit.trace", "eager"):
-        traced = torch.jit.trace(_Module(Site(kind.spec)), tuple(operands))
+        traced = torch.jit.trace(_Module(PlannedCall(kind.spec)), tuple(operands))
         assert "ninefold::" not in str(traced.graph)
         x, w, b = operands
         larger = torch.randn(3, x.shape[1], *(n + 3 - k for k, n in enumerate(x.shape[2:])), dtype=x.dtype)
@@ -223,7 +225,7 @@ def test_jit_trace_holds_torchs_own_convolution_or_is_refused(kind, record):
 def test_jit_trace_refuses_what_would_be_wrong_at_another_size(spec, words):
     x, w = torch.randn(1, 2, 5, 6), torch.randn(spec.weight_shape())
     with pytest.raises(UnsupportedError, match=words):
-        torch.jit.trace(_Module(Site(spec)), (x, w, torch.zeros(spec.in_channels if spec.transposed else 3)))
+        torch.jit.trace(_Module(PlannedCall(spec)), (x, w, torch.zeros(spec.in_channels if spec.transposed else 3)))
 
 
 def _vmapped(layer, x):
@@ -248,9 +250,9 @@ def test_options_fixed_in_a_layer_are_seen_on_every_route_and_by_its_gradients(r
     layer.plan_options = Options(tolerance="strict", max_scratch=12_345_678)
     x = torch.randn(3, 1, 5003, requires_grad=train)
     posed = []
-    plan_problem = bound.plan_problem
-    monkeypatch.setattr(bound, "plan_problem", lambda problem, *rest: posed.append(problem) or plan_problem(problem, *rest))
-    bound.BOUNDS.clear()
+    plan_problem = executor.plan_problem
+    monkeypatch.setattr(executor, "plan_problem", lambda problem, *rest: posed.append(problem) or plan_problem(problem, *rest))
+    executor.EXECUTORS.clear()
     with nullcontext() if train else torch.no_grad():
         z = route(layer, x)
     if train:

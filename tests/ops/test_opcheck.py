@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import func
 
-from ninefold.ops import Site, operator
+from ninefold.ops import PlannedCall, operator
 from ninefold.ops.batching import fold_vmap, widen
 from ninefold.spec import ConvSpec
 from ninefold.testing.tolerances import defined
@@ -100,8 +100,8 @@ def test_gradients_by_the_thin_route(name, dtype):
     spec, size = SPECS[name]
     (w, x), _ = operands("c", spec, size, dtype)
     bias = torch.randn(spec.out_channels, dtype=dtype, requires_grad=True)
-    assert torch.autograd.gradcheck(Site(spec), (x, w, bias), fast_mode=True)
-    assert torch.autograd.gradgradcheck(Site(spec), (x, w, bias), fast_mode=True)
+    assert torch.autograd.gradcheck(PlannedCall(spec), (x, w, bias), fast_mode=True)
+    assert torch.autograd.gradgradcheck(PlannedCall(spec), (x, w, bias), fast_mode=True)
 
 
 @pytest.mark.parametrize("map_", MAPS)

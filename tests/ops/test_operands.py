@@ -12,7 +12,7 @@ import torch.nn.functional as tF
 import ninefold.functional as F
 from ninefold import nn
 from ninefold.errors import CacheWarning
-from ninefold.ops import Site
+from ninefold.ops import PlannedCall
 from ninefold.settings import options
 from ninefold.spec import ConvSpec
 from ninefold.testing.tolerances import defined
@@ -22,7 +22,7 @@ ENGINES = ("aten", "fft", "gemm", "reference")
 
 def test_empty_batch_and_its_gradients(kind):
     x, w, b = kind.operands()
-    z = Site(kind.spec)(x[:0].requires_grad_(), w.requires_grad_(), b)
+    z = PlannedCall(kind.spec)(x[:0].requires_grad_(), w.requires_grad_(), b)
     assert z.shape == kind.reference(x[:1], w, b)[:0].shape
     gx, gw = torch.autograd.grad(z.sum(), (x[:0].requires_grad_(), w), allow_unused=True)
     assert gx is None
@@ -32,13 +32,13 @@ def test_empty_batch_and_its_gradients(kind):
 
 def test_without_a_batch(kind):
     x, w, b = kind.operands()
-    kind.check(Site(kind.spec)(x[1], w, b), kind.reference(x, w, b)[1])
-    kind.check(Site(kind.spec)(x[1], w), kind.reference(x, w)[1])
+    kind.check(PlannedCall(kind.spec)(x[1], w, b), kind.reference(x, w, b)[1])
+    kind.check(PlannedCall(kind.spec)(x[1], w), kind.reference(x, w)[1])
 
 
 def test_strided_expanded_and_negative_operands(kind):
     x, w, b = kind.operands()
-    site = Site(kind.spec)
+    site = PlannedCall(kind.spec)
     gaps = torch.stack([x, x.cos()], -1)[..., 0]
     expanded = x[:1].expand_as(x)
     upside_down = x.transpose(0, -1).contiguous().transpose(0, -1)
@@ -119,7 +119,7 @@ def test_the_memory_format_of_volumes_and_transposed_ones(engine, prefer):
 def test_half_types(dtype, kind):
     halves = [t.to(dtype) for t in kind.operands()]
     leaves = [t.clone().requires_grad_() for t in halves]
-    z = Site(kind.spec)(*leaves)
+    z = PlannedCall(kind.spec)(*leaves)
     assert z.dtype == dtype
     z.float().sum().backward()
     wide = [t.double().requires_grad_() for t in halves]
@@ -223,7 +223,7 @@ def test_a_frozen_weight_and_what_takes_it_back(thaw):
 
 def test_several_threads_at_once(kind):
     x, w, b = kind.operands()
-    site, wrong = Site(kind.spec), []
+    site, wrong = PlannedCall(kind.spec), []
     sizes = [x, torch.cat([x, x.sin()]), x.cos()]
     want = [kind.reference(s, w, b) for s in sizes]
 
@@ -302,5 +302,5 @@ def test_nan_and_infinity_stay_local(map_, value, prefer):
 
 
 def test_no_warning_is_given_in_ordinary_use(recwarn, kind):
-    Site(kind.spec)(*kind.operands())
+    PlannedCall(kind.spec)(*kind.operands())
     assert not [w for w in recwarn if issubclass(w.category, (CacheWarning, RuntimeWarning))]

@@ -9,7 +9,7 @@ from torch import func
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
-from ninefold.ops import Site
+from ninefold.ops import PlannedCall
 
 
 def _tracked(f, x, w, b):
@@ -169,7 +169,7 @@ def _refusal(run):
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("route", ["eager", "operator"])
 def test_uncompiled(route, transform, kind, record):
-    run, site = TRANSFORMS[transform], Site(kind.spec)
+    run, site = TRANSFORMS[transform], PlannedCall(kind.spec)
     operator = lambda x, w, b=None: torch.ops.ninefold.conv(x, w, b, site.text, None)
     with record(transform, route):
         kind.check(run(site if route == "eager" else operator, *kind.operands()), run(kind.reference, *kind.operands()))
@@ -184,7 +184,7 @@ def test_compiled(route, transform, kind, record):
     if not WHOLE and kind.name not in ALWAYS[route] and transform not in ("plain", "autograd", "func.grad"):
         pytest.skip("NINEFOLD_WHOLE_MATRIX=1 compiles every cell")
     torch._dynamo.reset()
-    run, site = TRANSFORMS[transform], Site(kind.spec)
+    run, site = TRANSFORMS[transform], PlannedCall(kind.spec)
     options = {"backend": "aot_eager", "fullgraph": True, "dynamic": route == "dynamic"}
     if transform in MAY_BE_REFUSED:
         theirs = _refusal(lambda: run(torch.compile(kind.reference, **options), *kind.operands()))

@@ -10,9 +10,9 @@ import torch
 import ninefold as nf
 from ninefold import storing
 from ninefold.errors import CacheWarning, PlanFileError
-from ninefold.ops import Site
+from ninefold.ops import PlannedCall
 from ninefold.planning import cache as cache_module
-from ninefold.planning import plan_problem, pose
+from ninefold.planning import make_problem, plan_problem
 from ninefold.planning.cache import PlanCache, plan_cache
 from ninefold.settings import Options
 from ninefold.spec import ConvSpec
@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 
 def problem(width=9):
     form = ConvSpec(3, 4, (2, 3)).form((8, width))
-    return pose("c", form, 2, torch.float32, torch.device("cpu"), Options())
+    return make_problem("c", form, 2, torch.float32, torch.device("cpu"), Options())
 
 
 def test_a_measurement_is_remembered_across_processes(folder):
@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_be_made_costs_one_warning_and_no_result(tmp_path, 
     monkeypatch.setenv("NINEFOLD_CACHE", str(tmp_path / "file" / "cache"))
     x, w = torch.randn(1, 3, 8, 9), torch.randn(4, 3, 2, 3)
     with nf.options(mode="measure"), pytest.warns(CacheWarning, match="NINEFOLD_CACHE"):
-        out = Site(ConvSpec(3, 4, (2, 3)))(x, w)
+        out = PlannedCall(ConvSpec(3, 4, (2, 3)))(x, w)
     torch.testing.assert_close(out, torch.conv2d(x, w))
     assert (tmp_path / "file").read_text() == "in the way"
 
@@ -205,7 +205,7 @@ def test_an_export_that_fails_leaves_the_old_file(folder, monkeypatch):
 
 
 def test_ever_new_sizes_do_not_grow_memory_without_bound(folder):
-    site = Site(ConvSpec(2, 3, (3,)))
+    site = PlannedCall(ConvSpec(2, 3, (3,)))
     w = torch.randn(3, 2, 3)
     for width in range(5, 700):
         site(torch.zeros(1, 2, width), w)

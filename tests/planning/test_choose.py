@@ -48,8 +48,8 @@ def test_each_option_excludes_with_a_reason(change, engine, words):
 def test_strict_admits_direct_summation_only():
     problem = Problem("c", LONG.form, 2, tolerance=0.0)
     admitted = {c.engine for c in choose(problem).candidates if c.reason is None}
-    assert admitted >= {e.name for e in ENGINES if e.traits.direct and e.refuses(problem) is None}
-    assert all(engine_named(name).traits.direct for name in admitted)
+    assert admitted >= {e.name for e in ENGINES if e.traits.plain_sums and e.refuses(problem) is None}
+    assert all(engine_named(name).traits.plain_sums for name in admitted)
 
 
 def test_nothing_admitted_is_an_error_with_every_reason():
@@ -62,7 +62,7 @@ def test_nothing_admitted_is_an_error_with_every_reason():
 
 def test_a_determinism_that_is_asked_for_is_respected(monkeypatch):
     fft = next(e for e in ENGINES if e.name == "fft")
-    monkeypatch.setattr(type(fft), "traits", type(fft.traits)(direct=False, exact=False, local=False, deterministic=False))
+    monkeypatch.setattr(type(fft), "traits", type(fft.traits)(plain_sums=False, exact=False, confines_nan=False, deterministic=False))
     assert judge(fft, LONG).reason is None
     reason = judge(fft, Problem("c", LONG.form, 2, deterministic=True)).reason
     assert reason is not None

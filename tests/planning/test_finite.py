@@ -10,7 +10,7 @@ import ninefold as nf
 from ninefold.engines import ENGINES
 from ninefold.planning import prepare
 from ninefold.planning.choose import choose
-from ninefold.planning.decide import pose
+from ninefold.planning.decide import make_problem
 from ninefold.rewrites import engine_named
 from ninefold.settings import Options
 from ninefold.spec import ConvSpec, Problem
@@ -77,7 +77,7 @@ def test_what_is_not_finite_is_looked_for_on_cpus():
     form = ConvSpec(2, 2, (33,), groups=2).form(200)
 
     def finite(device, **options):
-        return pose("c", form, 1, torch.float32, torch.device(device), Options(**options)).finite
+        return make_problem("c", form, 1, torch.float32, torch.device(device), Options(**options)).finite
 
     assert (finite("cpu"), finite("meta")) == (True, False)
     assert (finite("cpu", check_finite=False), finite("meta", check_finite=True)) == (False, True)
@@ -103,7 +103,7 @@ def test_the_second_run_is_by_the_fastest_local_engine(engine, monkeypatch):
     before = list(prepared)
     x[0, 3, 10, 12] = -torch.inf
     out = run(w, x, None)
-    local = {c.engine: c.seconds for c in plan.candidates if c.reason is None and engine_named(c.engine).traits.local}
+    local = {c.engine: c.seconds for c in plan.candidates if c.reason is None and engine_named(c.engine).traits.confines_nan}
     assert prepared[len(before) :][0] == min(local, key=local.get)
     assert min(local, key=local.get) not in before
     want = torch.conv2d(x, w, padding=3).relu()

@@ -15,7 +15,7 @@ from ninefold.engines.held import Held, plan_bytes
 from ninefold.engines.implicit import Implicit
 from ninefold.engines.winograd import Winograd
 from ninefold.functional import adaptive_pool, sliding
-from ninefold.ops import native_pool, site
+from ninefold.ops import call, native_pool
 from ninefold.planning import choose as choose_module
 from ninefold.planning.choose import choose
 from ninefold.settings import Options
@@ -171,7 +171,7 @@ def test_what_a_frozen_layer_keeps_of_many_lengths_is_bounded(engine, monkeypatc
         pytest.skip("there is no native extension here")
     monkeypatch.setattr(choose_module, "ENGINES", (engine, Aten()))
     monkeypatch.setattr(type(engine), "cost", lambda *_: 0.0)
-    monkeypatch.setattr(site, "_KEPT", 20_000)
+    monkeypatch.setattr(call, "_KEPT", 20_000)
     layer = nn.Conv1d(3, 5, 5, padding=2, padding_mode="reflect", flip_kernel=True).eval().requires_grad_(requires_grad=False)
     layer.plan_options = Options(tolerance=1.0)
     layer.freeze()
@@ -188,10 +188,10 @@ def test_what_a_frozen_layer_keeps_of_many_lengths_is_bounded(engine, monkeypatc
 
 def test_long_kernels_are_remembered_for_fewer_lengths(monkeypatch):
     long, short = (plan_bytes(ConvSpec(1, 1, (kernel,)).form(1_000)) for kernel in (500, 3))
-    monkeypatch.setattr(site, "_PLANNED", 20 * long)
+    monkeypatch.setattr(call, "_PLANNED", 20 * long)
     weight = torch.ones(1, 1, 500)
     for kernel, most in ((500, 20), (3, 20 * long // short)):
-        one = site.Site(ConvSpec(1, 1, (kernel,)))
+        one = call.PlannedCall(ConvSpec(1, 1, (kernel,)))
         for n in range(600, 656):
             one(torch.ones(1, 1, n), weight[..., :kernel])
         assert len(one._runs) == most

@@ -156,7 +156,7 @@ def test_runs_that_differ_are_found_unless_the_engine_says_so():
 
     with pytest.raises(AssertionError, match="two runs on 1 threads differ"):
         check_threads(Broken(unsteady), "c", SHAPE)
-    free = Traits(direct=False, exact=False, local=True, deterministic=False)
+    free = Traits(plain_sums=False, exact=False, confines_nan=True, deterministic=False)
     loose = Broken(unsteady, traits=free)
     loose.error = lambda problem: Error(1e-3, 1e-3)
     check_threads(loose, "c", SHAPE)
@@ -203,7 +203,7 @@ def test_nan_that_is_swallowed_or_spread_is_found(map_):
     if map_ != "g":
         with pytest.raises(AssertionError, match="outputs too many"):
             check_nan_locality(Broken(spread), map_, SHAPE)
-        check_nan_locality(Broken(spread, replace(Reference.traits, local=False)), map_, SHAPE)
+        check_nan_locality(Broken(spread, replace(Reference.traits, confines_nan=False)), map_, SHAPE)
 
 
 def test_a_broken_promise_of_scratch_is_found():

@@ -29,7 +29,7 @@ class Aten(Engine):
 
     name = "aten"
     revision = 2
-    traits = Traits(direct=True, exact=True, local=True)
+    traits = Traits(plain_sums=True, exact=True, confines_nan=True)
     transparent = True
     modelled = False
 

@@ -43,7 +43,7 @@ class Bags(Engine):
 
     name = "bags"
     revision = 1
-    traits = Traits(direct=True, exact=True, local=True)
+    traits = Traits(plain_sums=True, exact=True, confines_nan=True)
     by_format = False
 
     def refuses(self, problem: Problem) -> str | None:

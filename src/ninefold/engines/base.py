@@ -56,19 +56,19 @@ class Traits:
 
     Parameters
     ----------
-    direct : bool
+    plain_sums : bool
         Sums the products of the definition and nothing else; admitted by ``tolerance="strict"``.
     exact : bool
         Small integers come out exact.
-    local : bool
+    confines_nan : bool
         NaN and infinity reach no output that the definition keeps them from.
     deterministic : bool
         The same operands give the same bits at every run on the same number of threads.
     """
 
-    direct: bool
+    plain_sums: bool
     exact: bool
-    local: bool
+    confines_nan: bool
     deterministic: bool = True
 
 

@@ -45,7 +45,7 @@ class Direct(Engine):
 
     name = "direct"
     revision = 2
-    traits = Traits(direct=True, exact=True, local=True)
+    traits = Traits(plain_sums=True, exact=True, confines_nan=True)
     native = True
     epilogues = frozenset({"relu"})
 

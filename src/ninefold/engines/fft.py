@@ -37,7 +37,7 @@ class FFT(Engine):
 
     name = "fft"
     revision = 2
-    traits = Traits(direct=False, exact=False, local=False)
+    traits = Traits(plain_sums=False, exact=False, confines_nan=False)
     by_format = False
 
     def refuses(self, problem: Problem) -> str | None:

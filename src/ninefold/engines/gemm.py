@@ -46,7 +46,7 @@ class Gemm(Engine):
 
     name = "gemm"
     revision = 2
-    traits = Traits(direct=True, exact=True, local=True)
+    traits = Traits(plain_sums=True, exact=True, confines_nan=True)
 
     def refuses(self, problem: Problem) -> str | None:
         form = problem.form

@@ -36,7 +36,7 @@ class Implicit(Engine):
 
     name = "implicit"
     revision = 2
-    traits = Traits(direct=True, exact=True, local=True)
+    traits = Traits(plain_sums=True, exact=True, confines_nan=True)
     native = True
     epilogues = frozenset({"relu"})
 

@@ -43,7 +43,7 @@ class Local(Engine):
 
     name = "local"
     revision = 1
-    traits = Traits(direct=True, exact=True, local=True)
+    traits = Traits(plain_sums=True, exact=True, confines_nan=True)
     native = True
     by_format = False
 

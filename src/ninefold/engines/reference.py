@@ -21,7 +21,7 @@ class Reference(Engine):
 
     name = "reference"
     revision = 1
-    traits = Traits(direct=True, exact=True, local=True)
+    traits = Traits(plain_sums=True, exact=True, confines_nan=True)
     by_format = False
 
     def refuses(self, problem: Problem) -> str | None:

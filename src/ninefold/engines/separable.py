@@ -68,7 +68,7 @@ class Separable(Engine):
 
     name = "separable"
     revision = 1
-    traits = Traits(direct=False, exact=False, local=False)
+    traits = Traits(plain_sums=False, exact=False, confines_nan=False)
     by_format = False
 
     def refuses(self, problem: Problem) -> str | None:

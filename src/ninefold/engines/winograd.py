@@ -47,7 +47,7 @@ class Winograd(Engine):
 
     name = "winograd"
     revision = 1
-    traits = Traits(direct=False, exact=False, local=False)
+    traits = Traits(plain_sums=False, exact=False, confines_nan=False)
     native = True
     by_format = False
     epilogues = frozenset({"relu"})

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ninefold.errors import ArgumentError, ArgumentTypeError, ShapeError
 from ninefold.functional.named import make
-from ninefold.ops import Site, trilinear
+from ninefold.ops import PlannedCall, trilinear
 from ninefold.ops.checks import check_operands, check_tensor
 from ninefold.ops.fields import call_traced, spec_of, text_of
 from ninefold.spec import parse
@@ -47,8 +47,8 @@ __all__ = [
 
 
 @lru_cache(maxsize=256)
-def _site(spec: ConvSpec) -> Site:
-    return Site(spec)
+def _site(spec: ConvSpec) -> PlannedCall:
+    return PlannedCall(spec)
 
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, size: Any, fields: tuple[Any, ...]) -> Tensor:

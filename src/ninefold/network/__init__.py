@@ -1,9 +1,9 @@
 """Whole models: convert, revert, freeze, optimize."""
 
+from ninefold.network.conversion import convert, freeze, revert, unconverted
 from ninefold.network.fields import own_fields, receptive_fields
 from ninefold.network.report import Report, Row
 from ninefold.network.tune import optimize
-from ninefold.network.twins import convert, freeze, revert, unconverted
 
 __all__ = [
     "Report",

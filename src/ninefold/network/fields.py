@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ninefold.errors import ArgumentTypeError, ShapeError
-from ninefold.network.follow import Follow
-from ninefold.network.follow_rules import Places, convolved, without
-from ninefold.network.reach import Reach
+from ninefold.network.receptive_field import ReceptiveField
+from ninefold.network.receptive_field_rules import Places, convolved, without
+from ninefold.network.receptive_field_trace import ReceptiveFieldTrace
 from ninefold.network.running import Call, untouched
 from ninefold.spec import ConvSpec
 
@@ -77,10 +77,10 @@ def receptive_fields(
     if not 1 <= axes <= rank:
         raise ShapeError(f"spatial={axes} must be between 1 and the {rank} dimensions of an example of {tuple(tensors[0].shape)}")
     sizes = tuple(tensors[0].shape[rank - axes :])
-    follow = Follow(axes)
+    follow = ReceptiveFieldTrace(axes)
     for tensor in tensors:
         if tuple(tensor.shape[-axes:]) == sizes:
-            follow.put(tensor, {a: (tensor.dim() - axes + a, Reach()) for a in range(axes)})
+            follow.put(tensor, {a: (tensor.dim() - axes + a, ReceptiveField()) for a in range(axes)})
     watch = Watch(follow, sizes)
     with quiet(model), watch.on(model), torch.no_grad(), follow:
         call.on(model)
@@ -101,13 +101,15 @@ def own_fields(model: nn.Module) -> dict[str, tuple[int, ...]]:
     {'0': (5, 9), '1': (2, 2)}
     """
     specs = {name: ConvSpec.from_module(m) for name, m in model.named_modules() if _is_convolution(m)}
-    return {name: tuple(step(Reach()).extent() for step in _steps(spec, [0] * spec.ndim)) for name, spec in specs.items()}
+    return {
+        name: tuple(step(ReceptiveField()).extent() for step in _steps(spec, [0] * spec.ndim)) for name, spec in specs.items()
+    }
 
 
 class Watch:
     """Hooks that give whole modules their places, whatever operations their forward is made of."""
 
-    def __init__(self, follow: Follow, sizes: tuple[int, ...]) -> None:
+    def __init__(self, follow: ReceptiveFieldTrace, sizes: tuple[int, ...]) -> None:
         self.follow = follow
         self.sizes = sizes
         self.fields: dict[str, Extent] = {}
@@ -185,10 +187,10 @@ def _is_convolution(module: nn.Module) -> bool:
     return isinstance(module, _ConvNd) or isinstance(getattr(module, "spec", None), ConvSpec)
 
 
-def _steps(spec: ConvSpec, pads: list[int]) -> list[Callable[[Reach], Reach]]:
-    move = Reach.transposed if spec.transposed else Reach.window
+def _steps(spec: ConvSpec, pads: list[int]) -> list[Callable[[ReceptiveField], ReceptiveField]]:
+    move = ReceptiveField.transposed if spec.transposed else ReceptiveField.window
 
-    def step(kernel: int, stride: int, dilation: int, lo: int) -> Callable[[Reach], Reach]:
+    def step(kernel: int, stride: int, dilation: int, lo: int) -> Callable[[ReceptiveField], ReceptiveField]:
         return lambda reach: move(reach, kernel, stride=stride, dilation=dilation, lo=lo)
 
     return [step(*numbers) for numbers in zip(spec.kernel_size, spec.stride, spec.dilation, pads, strict=True)]

@@ -17,8 +17,8 @@ from torch.nn import Module, Parameter
 
 from ninefold.errors import UnsupportedError
 from ninefold.network.copying import copied
+from ninefold.network.dataflow import Dataflow, observe
 from ninefold.network.kinds import as_defined, computes_only_a_convolution
-from ninefold.network.observe import Flow, observe
 from ninefold.network.running import Call, outputs
 from ninefold.nn.conv import Planned, hooked
 from ninefold.spec.conv import ConvSpec
@@ -133,7 +133,7 @@ def fold_norms(model: Module, example: Any) -> tuple[Module, Folds]:
     return result, Folds(into, left)
 
 
-def _against(name: str, conv: str | None, flow: Flow, modules: dict[str, Module]) -> str | None:
+def _against(name: str, conv: str | None, flow: Dataflow, modules: dict[str, Module]) -> str | None:
     """Return why a normalisation stays, or None."""
     norm: Any = modules[name]
     if norm.running_mean is None or norm.running_var is None:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module, ReLU
 
+from ninefold.network.dataflow import observe
 from ninefold.network.fold import NORMS
 from ninefold.network.kinds import as_defined, computes_only_a_convolution
-from ninefold.network.observe import observe
 from ninefold.nn.conv import fuses, hooked
 
 __all__ = ["Fused", "Fuses", "find_detectors"]

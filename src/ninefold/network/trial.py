@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ninefold.network.conversion import as_torch, convert, freeze, swap
 from ninefold.network.copying import copied
 from ninefold.network.fuse import Fuses
 from ninefold.network.kinds import plain_type, planned
 from ninefold.network.running import Call, first_tensor, outputs
-from ninefold.network.twins import as_torch, convert, freeze, swap
 from ninefold.nn.conv import Planned
-from ninefold.ops.bound import Bound
+from ninefold.ops.executor import FormExecutor
 from ninefold.ops.state import autocast_dtype
 from ninefold.planning import plan_problem
 from ninefold.planning.plan import Plan
@@ -43,7 +43,7 @@ class Layer:
     """
 
     name: str
-    bound: Bound
+    bound: FormExecutor
     map: Map
     torch_has: bool = True
     plans: dict[Map, Plan] = field(default_factory=dict)

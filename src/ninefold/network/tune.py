@@ -21,6 +21,7 @@ from torch.nn.parameter import is_lazy
 
 from ninefold.errors import NinefoldError
 from ninefold.network.choice import Times, faster, not_slower, time_steps
+from ninefold.network.conversion import as_torch, freeze, swap, unconverted
 from ninefold.network.copying import copied
 from ninefold.network.fields import receptive_fields
 from ninefold.network.fold import Folds, fold_norms
@@ -28,7 +29,6 @@ from ninefold.network.fuse import Fuses, find_detectors
 from ninefold.network.report import Report, Row
 from ninefold.network.running import Call, tried
 from ninefold.network.trial import Budget, Layer, MemoryFormat, Trial, made_ready, to_channels_last
-from ninefold.network.twins import as_torch, freeze, swap, unconverted
 from ninefold.network.verify import Accuracy, first_line, verified
 from ninefold.nn.conv import Planned
 from ninefold.planning.cache import plan_cache

@@ -10,7 +10,7 @@ from torch.nn import Parameter
 
 from ninefold.errors import ArgumentError
 from ninefold.nn.conv import Conv1d, Conv2d, Conv3d, Planned
-from ninefold.ops import Site
+from ninefold.ops import PlannedCall
 from ninefold.ops.fields import call_traced, spec_of
 from ninefold.ops.traced import node
 from ninefold.spec.channels import ChannelTable
@@ -85,8 +85,8 @@ class _ChannelTableConv(Planned):
         dense: Conv1d | Conv2d | Conv3d = layer
         return dense
 
-    def _make_site(self) -> Site:
-        return Site(spec_of(self._fields()), self.plan_options)
+    def _make_site(self) -> PlannedCall:
+        return PlannedCall(spec_of(self._fields()), self.plan_options)
 
     def _fields(self) -> tuple[Any, ...]:
         how = (self.kernel_size, self.stride, self.padding, self.dilation, 1, self.padding_mode, self.flip_kernel)

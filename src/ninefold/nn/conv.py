@@ -11,9 +11,9 @@ from torch.nn.utils.weight_norm import WeightNorm
 from ninefold.engines.base import EPILOGUES
 from ninefold.engines.separable import numerical_rank
 from ninefold.errors import ArgumentError
-from ninefold.ops import Site
+from ninefold.ops import PlannedCall
+from ninefold.ops.call import spatial_end
 from ninefold.ops.fields import call_traced
-from ninefold.ops.site import spatial_end
 from ninefold.ops.traced import hooked, node
 from ninefold.settings import Options
 from ninefold.spec.conv import ConvSpec
@@ -62,7 +62,7 @@ class Planned(torch.nn.Module):
         return self.site.spec
 
     @property
-    def site(self) -> Site:
+    def site(self) -> PlannedCall:
         """The call site: made when first needed, and anew after a change of an attribute."""
         known = self.__dict__.get("_site")
         if known is None:
@@ -124,12 +124,12 @@ class Planned(torch.nn.Module):
         if hooks:
             self.__dict__["_resting"] = hooks
 
-    def _make_site(self) -> Site:
+    def _make_site(self) -> PlannedCall:
         spec = ConvSpec.from_module(_Bare(self)).replace(flip_kernel=self.flip_kernel)
         if not self.frozen:
-            return Site(spec, self.plan_options, epilogue=self.epilogue)
+            return PlannedCall(spec, self.plan_options, epilogue=self.epilogue)
         weight = self.current_weight()
-        return Site(spec, self.plan_options, weight, numerical_rank(spec, weight), self.epilogue)
+        return PlannedCall(spec, self.plan_options, weight, numerical_rank(spec, weight), self.epilogue)
 
     def _fields(self) -> tuple[Any, ...]:
         """Return the spec as plain values, which a compiler can read."""

@@ -9,7 +9,7 @@ from torch.nn import Parameter
 
 from ninefold.errors import ArgumentError, ShapeError
 from ninefold.nn.conv import Planned
-from ninefold.ops import Site
+from ninefold.ops import PlannedCall
 from ninefold.ops.fields import call_traced, spec_of
 from ninefold.ops.traced import node, overridable
 from ninefold.spec.conv import ConvSpec
@@ -71,8 +71,8 @@ class _Tiled(Planned):
             if parameter is not None:
                 torch.nn.init.uniform_(parameter, -bound, bound)
 
-    def _make_site(self) -> Site:
-        return Site(spec_of(self._fields()), self.plan_options)
+    def _make_site(self) -> PlannedCall:
+        return PlannedCall(spec_of(self._fields()), self.plan_options)
 
     def _fields(self) -> tuple[Any, ...]:
         how = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups, self.padding_mode)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ninefold.errors import ArgumentError, ShapeError
 from ninefold.nn.tiled import _Tiled
+from ninefold.ops.call import spatial_end
 from ninefold.ops.fields import call_traced
-from ninefold.ops.site import spatial_end
 from ninefold.ops.traced import node, overridable
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.parse import per_axis

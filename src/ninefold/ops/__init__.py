@@ -4,6 +4,6 @@ Two routes lead to the same maps, chosen per call: *thin* for plain eager tensor
 AD, subclasses and dispatch modes.
 """
 
-from ninefold.ops.site import Site, trilinear
+from ninefold.ops.call import PlannedCall, trilinear
 
-__all__ = ["Site", "trilinear"]
+__all__ = ["PlannedCall", "trilinear"]

@@ -10,7 +10,7 @@ is, and all-reduced without a copy.
 import torch
 from torch import Tensor
 
-__all__ = ["channels_last", "result_strides", "with_strides_of"]
+__all__ = ["channels_last", "result_is_channels_last", "with_strides_of"]
 
 
 def channels_last(x: Tensor) -> bool:
@@ -36,7 +36,7 @@ def channels_last(x: Tensor) -> bool:
     return True
 
 
-def result_strides(x: Tensor, weight: Tensor) -> bool:
+def result_is_channels_last(x: Tensor, weight: Tensor) -> bool:
     """Return whether the result of a convolution is channels-last."""
     return channels_last(x) or (weight.ndim == x.ndim and channels_last(weight))
 

@@ -21,10 +21,10 @@ from ninefold.engines.aten import without_channels
 from ninefold.errors import UnsupportedError
 from ninefold.ops import state
 from ninefold.ops.batching import fold_vmap
-from ninefold.ops.bound import ADJOINT, COMPILED, Bound, bound_for
 from ninefold.ops.checks import check_data, check_layer, check_operands
 from ninefold.ops.composed import composed, needs_size
-from ninefold.ops.layout import result_strides, with_strides_of
+from ninefold.ops.executor import ADJOINT, COMPILED, FormExecutor, executor_for
+from ninefold.ops.layout import result_is_channels_last, with_strides_of
 from ninefold.settings import CURRENT, Options
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
@@ -70,9 +70,9 @@ def call(map_: Map, text: str, n_in: Sequence[Any], n_out: Sequence[Any], a: Ten
     return out
 
 
-def _bound(text: str, n_in: Sequence[int], n_out: Sequence[int], a: Tensor, b: Tensor) -> Bound:
+def _bound(text: str, n_in: Sequence[int], n_out: Sequence[int], a: Tensor, b: Tensor) -> FormExecutor:
     form = form_of(text, tuple(n_in), tuple(n_out))
-    return bound_for(form, len(b), a.dtype, a.device, result_strides(b, a), _options(text), torch.get_num_threads())
+    return executor_for(form, len(b), a.dtype, a.device, result_is_channels_last(b, a), _options(text), torch.get_num_threads())
 
 
 def _shape(map_: Map, text: str, n_in: Sequence[Any], n_out: Sequence[Any], b: Tensor) -> tuple[Any, ...]:
@@ -95,19 +95,19 @@ def _define(map_: Map) -> None:
     )
 
     def run(a: Tensor, b: Tensor, spec: str, n_in: Sequence[int], n_out: Sequence[int]) -> Tensor:
-        bound = _bound(spec, n_in, n_out, a, b)
-        given = (bound.form.input_shape(len(b)), bound.form.output_shape(len(b)))
-        shapes = given if map_ == "g" else (bound.form.weight_shape, given[map_ == "h"])
-        check_operands(bound.form, (first, a, shapes[0]), (second, b, shapes[1]))
+        executor = _bound(spec, n_in, n_out, a, b)
+        given = (executor.form.input_shape(len(b)), executor.form.output_shape(len(b)))
+        shapes = given if map_ == "g" else (executor.form.weight_shape, given[map_ == "h"])
+        check_operands(executor.form, (first, a, shapes[0]), (second, b, shapes[1]))
         with torch.no_grad():
             # Compilers run kernels with the lazy-conjugation fallback off: what is lazy is settled here.
-            out = bound.runner(map_)(a.resolve_conj().resolve_neg(), b.resolve_conj().resolve_neg(), None)
+            out = executor.runner(map_)(a.resolve_conj().resolve_neg(), b.resolve_conj().resolve_neg(), None)
         # a weight's single positions have the strides that the fake kernel says, too
-        return out.reshape(-1).view(out.shape) if map_ == "g" else in_format(out, bound.last)
+        return out.reshape(-1).view(out.shape) if map_ == "g" else in_format(out, executor.last)
 
     def fake(a: Tensor, b: Tensor, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]) -> Tensor:
         out = a.new_empty(_shape(map_, spec, n_in, n_out, b))
-        return in_format(out, map_ != "g" and result_strides(b, a))
+        return in_format(out, map_ != "g" and result_is_channels_last(b, a))
 
     def gradient(a: Tensor, b: Tensor, spec: str, n_in: Sequence[Any], n_out: Sequence[Any]) -> Tensor:
         with _single_level():
@@ -191,19 +191,19 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, spec: str, size: Seque
     check_layer(layer, form, x, weight, bias)
     if layer.in_channels == 0:
         return without_channels(form)(weight, x, bias)
-    bound = bound_for(
-        form, _hint(x.shape[0]), x.dtype, x.device, result_strides(x, weight), _options(spec), torch.get_num_threads()
+    executor = executor_for(
+        form, _hint(x.shape[0]), x.dtype, x.device, result_is_channels_last(x, weight), _options(spec), torch.get_num_threads()
     )
     fixed = all(type(n) is int for n in (*n_in, *n_out))
     if state.exporting():
         if not fixed and (reason := needs_size(layer, size)):
             raise UnsupportedError(f"the exported graph cannot leave spatial sizes open: {reason}; export for one size")
-        return composed(bound.problem(map_))(weight, x, bias)
+        return composed(executor.problem(map_))(weight, x, bias)
     needed: list[Map] = []
     if torch.is_grad_enabled():
         other: Map = "c" if layer.transposed else "h"
         needed += [m for m, need in (("g", weight.requires_grad), (other, x.requires_grad)) if need]  # type: ignore[misc]
-    if fixed and (own := bound.native(map_, tuple(needed), COMPILED)) is not None:
+    if fixed and (own := executor.torch_path(map_, tuple(needed), COMPILED)) is not None:
         return own(weight, x, bias)
     out = call(map_, spec, n_in, n_out, weight, x)
     return out if bias is None else out + bias.view(-1, *(1,) * (out.ndim - 2))

@@ -8,7 +8,7 @@ import torch
 
 from ninefold.engines.machine import Machine
 from ninefold.errors import ArgumentError, ArgumentTypeError
-from ninefold.planning import cost, plan_problem, pose
+from ninefold.planning import cost, make_problem, plan_problem
 from ninefold.planning.cache import plan_cache
 from ninefold.planning.plan import Plan
 from ninefold.settings import CURRENT
@@ -72,7 +72,7 @@ def plan(
     batch, channels_last = integer(batch, "batch", 0), boolean(channels_last, "channels_last")
     options = CURRENT.get()
     default: Map = "h" if spec.transposed else "c"
-    problem = pose(map or default, form, batch, dtype, torch.device(device), options, channels_last=channels_last)
+    problem = make_problem(map or default, form, batch, dtype, torch.device(device), options, channels_last=channels_last)
     return plan_problem(problem, options.mode)
 
 

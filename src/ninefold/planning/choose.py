@@ -76,7 +76,7 @@ def judge(engine: Engine, problem: Problem, machine: Machine | None = None) -> C
     if reason is not None:
         return Candidate(engine.name, reason)
     error, scratch = engine.error(problem), engine.scratch(problem)
-    if not engine.traits.direct and error.estimate > problem.tolerance:
+    if not engine.traits.plain_sums and error.estimate > problem.tolerance:
         reason = f"its error of about {error.estimate:.0e} exceeds the tolerance {problem.tolerance:.0e}"
     elif problem.deterministic and not engine.traits.deterministic:
         reason = "it does not give the same bits at every run"

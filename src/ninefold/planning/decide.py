@@ -19,10 +19,10 @@ from ninefold.settings import Options
 from ninefold.spec.form import Form
 from ninefold.spec.problem import TOLERANCES, Map, Problem
 
-__all__ = ["plan_problem", "pose", "prepare"]
+__all__ = ["make_problem", "plan_problem", "prepare"]
 
 
-def pose(
+def make_problem(
     map: Map,  # noqa: A002  the chapter's word
     form: Form,
     batch: int,
@@ -119,7 +119,7 @@ def prepare(plan: Plan, weight: Final | None = None, epilogue: str | None = None
     there are any, and the result is then computed directly, by the engine of the least estimate that does not.
     """
     engine = engine_named(plan.engine)
-    if not plan.problem.finite or engine.traits.local:
+    if not plan.problem.finite or engine.traits.confines_nan:
         return engine.prepare(plan.problem, weight) if epilogue is None else engine.prepare_with(plan.problem, weight, epilogue)
     watched = engine.prepare_watched(plan.problem, weight, epilogue)
     careful: list[Runner] = []  # prepared when it is first needed
@@ -139,6 +139,6 @@ def prepare(plan: Plan, weight: Final | None = None, epilogue: str | None = None
 
 def _direct(plan: Plan) -> Runner:
     """Return the runner of the fastest engine that keeps NaN and infinity where the definition has them."""
-    admitted = [c for c in plan.candidates if c.reason is None and engine_named(c.engine).traits.local]
+    admitted = [c for c in plan.candidates if c.reason is None and engine_named(c.engine).traits.confines_nan]
     name = min(admitted, key=lambda c: c.seconds).engine if admitted else "reference"
     return engine_named(name).prepare(replace(plan.problem, frozen=False, rank=None))

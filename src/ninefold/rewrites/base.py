@@ -101,7 +101,10 @@ class Rewritten(Engine):
         self.revision = rewrite.revision
         own, its = rewrite.traits, engine.traits
         self.traits = Traits(
-            own.direct and its.direct, own.exact and its.exact, own.local and its.local, own.deterministic and its.deterministic
+            own.plain_sums and its.plain_sums,
+            own.exact and its.exact,
+            own.confines_nan and its.confines_nan,
+            own.deterministic and its.deterministic,
         )
         self.epilogues, self.native = engine.epilogues, engine.native
         self.transparent = rewrite.transparent and engine.transparent
@@ -152,7 +155,7 @@ class Rewritten(Engine):
         return run
 
     def prepare_watched(self, problem: Problem, weight: Final | None, epilogue: str | None = None) -> Watched:
-        if self.engine.traits.local or (epilogue is not None and not self.rewrite.pointwise(problem)):
+        if self.engine.traits.confines_nan or (epilogue is not None and not self.rewrite.pointwise(problem)):
             return super().prepare_watched(problem, weight, epilogue)  # by its result: what the engine reads says nothing
         weights = self._weights(problem, weight)
         watchers = [

@@ -33,7 +33,7 @@ class BorderWrittenOut(Rewrite):
     """
 
     name = "border written out"
-    traits = Traits(direct=True, exact=True, local=True)
+    traits = Traits(plain_sums=True, exact=True, confines_nan=True)
     transparent = True
 
     def refuses(self, problem: Problem) -> str | None:

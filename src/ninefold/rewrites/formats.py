@@ -27,7 +27,7 @@ class OtherMemoryFormat(Rewrite):
     """
 
     name = "other memory format"
-    traits = Traits(direct=True, exact=True, local=True)
+    traits = Traits(plain_sums=True, exact=True, confines_nan=True)
     transparent = True
 
     def refuses(self, problem: Problem) -> str | None:

@@ -25,7 +25,7 @@ class ConversionToFloat32(Rewrite):
     """The problem in float32, between two conversions."""
 
     name = "conversion to float32"
-    traits = Traits(direct=False, exact=False, local=True)
+    traits = Traits(plain_sums=False, exact=False, confines_nan=True)
 
     def refuses(self, problem: Problem) -> str | None:
         if problem.dtype not in ("bfloat16", "float16"):

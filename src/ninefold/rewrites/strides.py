@@ -32,7 +32,7 @@ class StrideResidues(Rewrite):
     """A problem of unit stride for each residue, with the taps that reach it; the results are interleaved."""
 
     name = "residues of the stride"
-    traits = Traits(direct=True, exact=True, local=True)
+    traits = Traits(plain_sums=True, exact=True, confines_nan=True)
 
     def refuses(self, problem: Problem) -> str | None:
         form, residues = problem.form, prod(problem.form.stride)

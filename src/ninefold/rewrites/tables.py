@@ -112,7 +112,7 @@ class ChannelClusters(Rewrite):
     """A grouped convolution for the clusters of each size, on gathered channels."""
 
     name = "channel clusters"
-    traits = Traits(direct=True, exact=True, local=True)
+    traits = Traits(plain_sums=True, exact=True, confines_nan=True)
 
     def refuses(self, problem: Problem) -> str | None:
         return _refusal(problem)
@@ -143,7 +143,7 @@ class TableFilled(Rewrite):
     """The dense convolution with zeros where the table has no edge: more products in fewer, faster calls."""
 
     name = "table filled with zeros"
-    traits = Traits(direct=False, exact=True, local=False)
+    traits = Traits(plain_sums=False, exact=True, confines_nan=False)
 
     def refuses(self, problem: Problem) -> str | None:
         return _refusal(problem)

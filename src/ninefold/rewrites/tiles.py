@@ -54,7 +54,7 @@ class TileResidues(Rewrite):
     """A strided convolution per kernel, for maps c and g."""
 
     name = "residues of the tile"
-    traits = Traits(direct=True, exact=True, local=True)
+    traits = Traits(plain_sums=True, exact=True, confines_nan=True)
 
     def refuses(self, problem: Problem) -> str | None:
         if problem.map == "h":
@@ -137,7 +137,7 @@ class TilePhases(Rewrite):
     """One transposed convolution between phases, for map h."""
 
     name = "phases as channels"
-    traits = Traits(direct=False, exact=True, local=False)
+    traits = Traits(plain_sums=False, exact=True, confines_nan=False)
 
     def refuses(self, problem: Problem) -> str | None:
         form = problem.form

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ninefold.network.fields import quiet
-from ninefold.network.reach import Reach
+from ninefold.network.receptive_field import ReceptiveField
 from ninefold.network.running import tensors_in
 from ninefold.spec.parse import number
 from ninefold.symmetry.report import Finding, Symmetry, Tested
@@ -233,7 +233,7 @@ class _Subject:
         return known & seen & came, torch.ones_like(known) if ring else known
 
 
-def _eroded(mask: Tensor, reach: Sequence[Reach | None], sizes: Sequence[int]) -> Tensor:
+def _eroded(mask: Tensor, reach: Sequence[ReceptiveField | None], sizes: Sequence[int]) -> Tensor:
     """Return which positions of a map read nothing but what the mask holds."""
     for axis, (field, count) in enumerate(zip(reach, sizes, strict=True)):
         lines = mask.movedim(axis, 0)
@@ -246,7 +246,7 @@ def _eroded(mask: Tensor, reach: Sequence[Reach | None], sizes: Sequence[int]) -
     return mask
 
 
-def _reads(field: Reach | None, count: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _reads(field: ReceptiveField | None, count: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the first and the last position that each of `count` reads; of no known field, all there are."""
     if field is None:
         whole = torch.zeros(count, dtype=torch.double, device=device)
@@ -261,7 +261,7 @@ def _reads(field: Reach | None, count: int, size: int, device: torch.device) -> 
 def _input_grids(given: Any, axes: int) -> dict[int, Grid]:
     tensors = tensors_in(given)
     same = [t for t in tensors if t.shape[-axes:] == tensors[0].shape[-axes:]]
-    return {id(t): Grid(tuple(range(t.dim() - axes, t.dim())), (Fraction(1),) * axes, (Reach(),) * axes) for t in same}
+    return {id(t): Grid(tuple(range(t.dim() - axes, t.dim())), (Fraction(1),) * axes, (ReceptiveField(),) * axes) for t in same}
 
 
 def _moved(

@@ -14,9 +14,9 @@ from torch.utils import _pytree as pytree
 
 from ninefold.errors import ArgumentTypeError, ShapeError
 from ninefold.network.fields import Watch, quiet
-from ninefold.network.follow import Follow
-from ninefold.network.follow_rules import Places
-from ninefold.network.reach import Reach
+from ninefold.network.receptive_field import ReceptiveField
+from ninefold.network.receptive_field_rules import Places
+from ninefold.network.receptive_field_trace import ReceptiveFieldTrace
 from ninefold.network.running import Call as Arguments
 from ninefold.spec.parse import integer
 from ninefold.symmetry.transforms import Steps
@@ -34,13 +34,13 @@ class Grid:
         The dimension that runs along the axis; None if the axis is gone.
     steps : tuple of Fraction
         Positions of the input between neighbours; 0 if the axis is gone.
-    reach : tuple of Reach or None
+    reach : tuple of ReceptiveField or None
         What each position reads; None is the whole axis.
     """
 
     dims: tuple[int | None, ...]
     steps: Steps
-    reach: tuple[Reach | None, ...]
+    reach: tuple[ReceptiveField | None, ...]
 
     @property
     def there(self) -> bool:
@@ -141,9 +141,9 @@ def traced(
     args, kwargs, own = fresh((args, kwargs), grids)
     given = [t for t in pytree.tree_leaves((args, kwargs)) if id(t) in own]
     dims, sizes = own[id(given[0])].dims, own[id(given[0])].sizes(given[0])
-    follow = Follow(len(dims))
+    follow = ReceptiveFieldTrace(len(dims))
     for tensor in given:
-        follow.put(tensor, {a: (d, Reach()) for a, d in enumerate(own[id(tensor)].dims) if d is not None})
+        follow.put(tensor, {a: (d, ReceptiveField()) for a, d in enumerate(own[id(tensor)].dims) if d is not None})
 
     def grid(x: Tensor) -> Grid | None:
         places = follow.get(x)
@@ -198,7 +198,7 @@ def hooked(module: nn.Module, after: Callable[..., None], before: Callable[..., 
 
 def _placed(places: Places, x: Tensor, rank: int, own: Sequence[int | None], sizes: Sequence[int]) -> Grid:
     """Return the grid of a tensor; positions that each read the whole axis are told apart by their number, if it fits."""
-    dims, steps, reaches = list[int | None](), list[Fraction](), list[Reach | None]()
+    dims, steps, reaches = list[int | None](), list[Fraction](), list[ReceptiveField | None]()
     for axis, (same, n) in enumerate(zip(own, sizes, strict=True)):
         dim, reach = places.get(axis, (None, None))
         step = Fraction(reach.shift, len(reach.lo)) if reach is not None else Fraction(0)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ninefold.engines.base import EPILOGUES, Engine, Runner, direct_error
 from ninefold.engines.final import Final
-from ninefold.ops.bound import Bound, ThinMap
-from ninefold.ops.layout import result_strides
+from ninefold.ops.executor import FormExecutor, ThinMap
+from ninefold.ops.layout import result_is_channels_last
 from ninefold.planning.choose import choose
 from ninefold.planning.decide import prepare
 from ninefold.planning.plan import Plan
@@ -130,7 +130,7 @@ def check_gradients(engine: Engine, map_: Map, shape: Shape) -> Outcome:
                 continue  # the gradient takes the conjugate of the weight, which is not the weight that is frozen
             bound = _Forced(case)
 
-            def run(a: Tensor, b: Tensor, bound: Bound = bound) -> Tensor:
+            def run(a: Tensor, b: Tensor, bound: FormExecutor = bound) -> Tensor:
                 out: Tensor = ThinMap.apply(a, b, None, bound, map_)
                 return out
 
@@ -176,7 +176,7 @@ def check_layouts(engine: Engine, map_: Map, shape: Shape) -> Outcome:
             allowed = engine.error(case.problem).bound if dtype == "complex128" else case.allowed
             for name, a, b in _layouts(case.a, case.b):
                 other = case if name in _SAME else case.having(a, b)
-                last = map_ != "g" and result_strides(b, a)
+                last = map_ != "g" and result_is_channels_last(b, a)
                 other = replace(other, a=a, b=b, problem=replace(other.problem, channels_last=last))
                 out = other.run()
                 other.check(out, name, allowed)
@@ -318,14 +318,14 @@ def _check_spread(case: Case, operand: int, value: float) -> None:
         raise AssertionError(
             f"{case}: {value} in operand {operand} misses {int((must & ~reached).sum())} outputs that it reaches"
         )
-    if case.engine.traits.local and bool((reached & ~may).any()):
+    if case.engine.traits.confines_nan and bool((reached & ~may).any()):
         raise AssertionError(f"{case}: {value} in operand {operand} reaches {int((reached & ~may).sum())} outputs too many")
 
 
 def check_finite(engine: Engine, map_: Map, shape: Shape) -> Outcome:
     """Put NaN, infinities, and numbers that overflow on the way, through a plan: they reach what the definition says."""
     outcome = Outcome()
-    if engine.traits.local or shape.macs > SMALL_MACS:
+    if engine.traits.confines_nan or shape.macs > SMALL_MACS:
         return outcome
     for case in (*cases(engine, map_, shape, "float32"), *cases(engine, map_, shape, "bfloat16")):
         problem = replace(case.problem, finite=True)
@@ -399,7 +399,7 @@ _UNCOUNTED = 4096
 """Bytes that no promise counts: index vectors, a bias."""
 
 
-class _Forced(Bound):
+class _Forced(FormExecutor):
     """The three maps of a form by one engine, whatever the planner would say; by definition where it refuses."""
 
     __slots__ = ("case",)

@@ -7,23 +7,23 @@ from typing import Any
 
 from torch import Tensor
 
-from ninefold.network.reach import Reach
+from ninefold.network.receptive_field import ReceptiveField
 
 __all__ = ["CONSTANTS", "RULES", "Places", "convolved", "elementwise", "everything", "without"]
 
-Places = dict[int, tuple[int, Reach]]
+Places = dict[int, tuple[int, ReceptiveField]]
 """Input axis to the tensor's dimension that still runs along it, and its reach; an axis not there is read whole."""
 
 Arguments = dict[str, Any]
 
 
-def convolved(places: Places, rank: int, steps: Sequence[Callable[[Reach], Reach]]) -> Places:
+def convolved(places: Places, rank: int, steps: Sequence[Callable[[ReceptiveField], ReceptiveField]]) -> Places:
     """Return the places behind a window over the last ``len(steps)`` of `rank` dimensions.
 
     Examples
     --------
-    >>> convolved({0: (2, Reach())}, 3, [lambda reach: reach.window(5)])
-    {0: (2, Reach(lo=(0,), hi=(4,), shift=1))}
+    >>> convolved({0: (2, ReceptiveField())}, 3, [lambda reach: reach.window(5)])
+    {0: (2, ReceptiveField(lo=(0,), hi=(4,), shift=1))}
     """
     first = rank - len(steps)
     moved = {a: (d, steps[d - first](r)) for a, (d, r) in places.items() if d >= first}
@@ -36,7 +36,7 @@ def without(places: Places, dims: Iterable[int]) -> Places:
 
     Examples
     --------
-    >>> without({0: (2, Reach())}, [2])
+    >>> without({0: (2, ReceptiveField())}, [2])
     {}
     """
     gone = set(dims)
@@ -172,9 +172,9 @@ def _window(known: Known, named: Arguments, kernel: Sequence[int]) -> Places:
     stride = _per_axis(named.get("stride"), n, [1] * n if "weight" in named else kernel)
     dilation = _per_axis(named.get("dilation"), n, [1] * n)
     pads = _per_axis(named.get("padding"), n, [0] * n)
-    move = Reach.transposed if named.get("transposed", False) else Reach.window
+    move = ReceptiveField.transposed if named.get("transposed", False) else ReceptiveField.window
 
-    def step(k: int, s: int, d: int, lo: int) -> Callable[[Reach], Reach]:
+    def step(k: int, s: int, d: int, lo: int) -> Callable[[ReceptiveField], ReceptiveField]:
         return lambda reach: move(reach, k, stride=s, dilation=d, lo=lo)
 
     tensor, places = known[0]
@@ -198,7 +198,9 @@ def _pool(ndim: int) -> Rule:
     return rule
 
 
-def _moved(known: Known, out: Tensor, ndim: int, step: Callable[[Reach, int, int, int], Reach | None]) -> Places:
+def _moved(
+    known: Known, out: Tensor, ndim: int, step: Callable[[ReceptiveField, int, int, int], ReceptiveField | None]
+) -> Places:
     """Move the last `ndim` dimensions by ``step(reach, axis, old size, new size)``; None reads the axis whole."""
     tensor, places = known[0]
     first = tensor.dim() - ndim
@@ -207,7 +209,7 @@ def _moved(known: Known, out: Tensor, ndim: int, step: Callable[[Reach, int, int
 
 
 def _adaptive_pool(ndim: int) -> Rule:
-    def step(reach: Reach, axis: int, n: int, o: int) -> Reach | None:
+    def step(reach: ReceptiveField, axis: int, n: int, o: int) -> ReceptiveField | None:
         del axis
         ratio = Fraction(n, o)
         if o == 1:
@@ -238,7 +240,7 @@ def _upsample(ndim: int, taps: Callable[[Fraction], Iterable[int]], *, centred: 
         scales = named.get("scale_factors") or [v for k, v in named.items() if k.startswith("scales")]
         corners = bool(named.get("align_corners", False))
 
-        def step(reach: Reach, axis: int, n: int, o: int) -> Reach:
+        def step(reach: ReceptiveField, axis: int, n: int, o: int) -> ReceptiveField:
             given = scales[axis] if axis < len(scales) else None
             ratio = Fraction(1 / given).limit_denominator(4096) if given else Fraction(n, o)
             shift = Fraction(0) if corners or not centred else (ratio - (taps is not _nearest)) / 2

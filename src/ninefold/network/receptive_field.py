@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from math import gcd, inf
 from typing import Self
 
-__all__ = ["Reach"]
+__all__ = ["ReceptiveField"]
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class ReceptiveField:
     """The first and the last input position that each position along an axis reads, on an axis without end.
 
     Position ``i + len(lo)`` reads what ``i`` reads, moved by `shift`. A period longer than 1 is what transposed
@@ -25,11 +25,11 @@ class Reach:
 
     Examples
     --------
-    >>> pixel = Reach()
+    >>> pixel = ReceptiveField()
     >>> pixel.window(3, stride=2, lo=1).window(5).extent()
     11
     >>> pixel.transposed(3, stride=2)
-    Reach(lo=(-1, 0), hi=(0, 0), shift=1)
+    ReceptiveField(lo=(-1, 0), hi=(0, 0), shift=1)
     """
 
     lo: tuple[float, ...] = (0,)
@@ -63,8 +63,8 @@ class Reach:
 
         Examples
         --------
-        >>> Reach().through(lambda j: [j // 2], outs=2, ins=1)
-        Reach(lo=(0, 0), hi=(0, 0), shift=1)
+        >>> ReceptiveField().through(lambda j: [j // 2], outs=2, ins=1)
+        ReceptiveField(lo=(0, 0), hi=(0, 0), shift=1)
         """
         period = len(self.lo)
         turns = period // gcd(period, ins)
@@ -92,7 +92,7 @@ class Reach:
 
         Examples
         --------
-        >>> Reach().window(3).union(Reach(), 8).extent()
+        >>> ReceptiveField().window(3).union(ReceptiveField(), 8).extent()
         3
         """
         same = self.shift * len(other.lo) == other.shift * len(self.lo)

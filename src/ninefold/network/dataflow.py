@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ninefold.network.running import Call, outputs
 
-__all__ = ["Flow", "observe"]
+__all__ = ["Dataflow", "observe"]
 
 
 @dataclass
@@ -33,7 +33,7 @@ class _Call:
 
 
 @dataclass
-class Flow:
+class Dataflow:
     """What a run showed of the watched modules.
 
     Parameters
@@ -65,7 +65,7 @@ class Flow:
         return [call.shape for call in self.calls[name]]
 
 
-def observe(model: Module, example: Any, watched: dict[str, Module]) -> Flow:
+def observe(model: Module, example: Any, watched: dict[str, Module]) -> Dataflow:
     """Run a network once, without gradients, and return how data flowed between the watched modules, which hold no others.
 
     Examples
@@ -84,11 +84,11 @@ def observe(model: Module, example: Any, watched: dict[str, Module]) -> Flow:
 class _Watch(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # as in Follow
+        return False  # as in ReceptiveFieldTrace
 
     def __init__(self, watched: dict[str, Module]) -> None:
         super().__init__()
-        self.flow = Flow({name: [] for name in watched})
+        self.flow = Dataflow({name: [] for name in watched})
         self._made: MutableMapping[Tensor, _Call] = WeakIdKeyDictionary()
         self._owned: MutableMapping[Tensor, set[str]] = WeakIdKeyDictionary()
         self._running: list[_Call] = []

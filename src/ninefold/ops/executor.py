@@ -1,4 +1,4 @@
-"""Bound: the three maps of one form for one kind of operands, each planned and prepared when it is first needed."""
+"""FormExecutor: the three maps of one form for one kind of operands, each planned and prepared when it is first needed."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +13,7 @@ from ninefold.engines.held import Held, plan_bytes
 from ninefold.errors import NoEngineError
 from ninefold.ops import state
 from ninefold.ops.layout import with_strides_of
-from ninefold.planning import plan_problem, pose, prepare
+from ninefold.planning import make_problem, plan_problem, prepare
 from ninefold.planning.plan import Plan
 from ninefold.rewrites import engine_named
 from ninefold.spec.channels import ChannelTable
@@ -25,12 +25,12 @@ from ninefold.tensors.layout import owned
 if TYPE_CHECKING:
     from ninefold.settings import Options
 
-__all__ = ["ADJOINT", "BOUNDS", "COMPILED", "Bound", "Leaving", "bound_for"]
+__all__ = ["ADJOINT", "COMPILED", "EXECUTORS", "FormExecutor", "SwitchCost", "executor_for"]
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
-    """What leaving PyTorch's own convolution costs where the maps around it are differentiated.
+class SwitchCost:
+    """What switch PyTorch's own convolution costs where the maps around it are differentiated.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Leaving:
     seconds: float = 50e-6
 
 
-COMPILED = Leaving(factor=1.5, seconds=200e-6)
+COMPILED = SwitchCost(factor=1.5, seconds=200e-6)
 """A compiler fuses what surrounds PyTorch's convolution and lays it out anew; to an operator of ours it can do nothing."""
 
 ADJOINT: dict[Map, tuple[tuple[Map, str, str], tuple[Map, str, str]]] = {
@@ -55,7 +55,7 @@ ADJOINT: dict[Map, tuple[tuple[Map, str, str], tuple[Map, str, str]]] = {
 """For each map, the gradients to its first and second argument as (map, its operands): the closure of the family."""
 
 
-class Bound:
+class FormExecutor:
     """The maps c, h and g of a form under fixed options; ``frozen`` holds a weight that is final, or None."""
 
     __slots__ = ("_pair", "_plans", "_runners", "batch", "device", "dtype", "form", "frozen", "last", "options", "rank")
@@ -81,7 +81,7 @@ class Bound:
         """Return the problem that a map poses."""
         # A complex gradient takes the conjugate of the weight, which nothing kept knows of.
         frozen = self.frozen is not None and map_ != "g" and not self.dtype.is_complex
-        return pose(
+        return make_problem(
             map_,
             self.form,
             self.batch,
@@ -116,12 +116,12 @@ class Bound:
             self._runners[map_, epilogue] = run if map_ == "c" else _owning(run)
         return self._runners[map_, epilogue]
 
-    def native(self, map_: Map, maps: tuple[Map, ...], leaving: Leaving = Leaving()) -> Runner | None:
+    def torch_path(self, map_: Map, maps: tuple[Map, ...], switch: SwitchCost = SwitchCost()) -> Runner | None:
         """Return PyTorch's own convolution if it, with its own gradients, is the choice for these maps taken together.
 
         Its autograd runs h by its backward and writes a border out once for all maps; a transposed layer runs h forward.
         """
-        if map_ == "h" and maps and leaving is not COMPILED and any(a.n_in + 2 * a.lo != a.span for a in self.form.axes):
+        if map_ == "h" and maps and switch is not COMPILED and any(a.n_in + 2 * a.lo != a.span for a in self.form.axes):
             return None  # PyTorch has no third gradients of a transposed convolution with output_padding
         own = {m: "aten-backward" if m == "h" and m != map_ else "aten" for m in (map_, *maps)}
         try:
@@ -130,7 +130,7 @@ class Bound:
             return None
         if not maps and engine_named(plans[map_].engine).transparent:
             return self.runner(map_)
-        if all(plan.engine == own[m] for m, plan in plans.items()) or _hardly_slower(plans, own, leaving):
+        if all(plan.engine == own[m] for m, plan in plans.items()) or _hardly_slower(plans, own, switch):
             return engine_named("aten").prepare(self.problem(map_))
         return None
 
@@ -183,14 +183,14 @@ def _owning(run: Runner) -> Runner:
     return run_owned
 
 
-def _hardly_slower(plans: dict[Map, Plan], own: dict[Map, str], leaving: Leaving) -> bool:
-    """Whether PyTorch takes no longer than the picks and what leaving it costs."""
+def _hardly_slower(plans: dict[Map, Plan], own: dict[Map, str], switch: SwitchCost) -> bool:
+    """Whether PyTorch takes no longer than the picks and what switch it costs."""
     theirs = [plan.standing(own[m]) for m, plan in plans.items()]
     picked = [plan.chosen for plan in plans.values()]
     known = all(a.reason is None and (a.measured is None) == (b.measured is None) for a, b in zip(theirs, picked, strict=True))
-    saved = leaving.seconds if len(plans) > 1 else 0.0
+    saved = switch.seconds if len(plans) > 1 else 0.0
     told = any(plan.source == "file" for plan in plans.values())
-    return known and not told and sum(c.seconds for c in theirs) <= leaving.factor * sum(c.seconds for c in picked) + saved
+    return known and not told and sum(c.seconds for c in theirs) <= switch.factor * sum(c.seconds for c in picked) + saved
 
 
 @lru_cache(maxsize=1024)
@@ -208,11 +208,11 @@ class ThinMap(torch.autograd.Function):
     """One map of plain eager tensors with its gradients; the old style of Function, which costs least per call."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, bias: Tensor | None, bound: Bound, map_: Map) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def forward(ctx, a: Tensor, b: Tensor, bias: Tensor | None, executor: FormExecutor, map_: Map) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
         """Run the map."""
         ctx.save_for_backward(a, b)
-        ctx.bound, ctx.map = bound, map_
-        return bound.runner(map_)(a, b, bias)
+        ctx.bound, ctx.map = executor, map_
+        return executor.runner(map_)(a, b, bias)
 
     @staticmethod
     def backward(ctx, up: Tensor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
@@ -223,10 +223,10 @@ class ThinMap(torch.autograd.Function):
         return da, db, dbias, None, None
 
 
-BOUNDS: Held[Bound] = Held(16 << 20, lambda bound: plan_bytes(bound.form))
+EXECUTORS: Held[FormExecutor] = Held(16 << 20, lambda executor: plan_bytes(executor.form))
 
 
-def bound_for(
+def executor_for(
     form: Form,
     batch: int,
     dtype: torch.dtype,
@@ -234,7 +234,7 @@ def bound_for(
     last: bool,
     options: "Options",
     threads: int,
-) -> Bound:
-    """Return the bound maps for these operands and this number of threads, remembered."""
+) -> FormExecutor:
+    """Return the executor maps for these operands and this number of threads, remembered."""
     key = (form, batch, dtype, device, last, options, threads)
-    return BOUNDS.get(key, lambda: Bound(form, batch, dtype, device, last, options))
+    return EXECUTORS.get(key, lambda: FormExecutor(form, batch, dtype, device, last, options))

@@ -1,4 +1,4 @@
-"""Follow what every tensor of a running network reads of its input, one ATen operation at a time."""
+"""ReceptiveFieldTrace what every tensor of a running network reads of its input, one ATen operation at a time."""
 
 from collections.abc import MutableMapping, Sequence
 from typing import Any
@@ -9,22 +9,22 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ninefold.network.follow_rules import CONSTANTS, RULES, Arguments, Places, elementwise, everything
+from ninefold.network.receptive_field_rules import CONSTANTS, RULES, Arguments, Places, elementwise, everything
 
-__all__ = ["Follow"]
+__all__ = ["ReceptiveFieldTrace"]
 
 
-class Follow(TorchDispatchMode):
+class ReceptiveFieldTrace(TorchDispatchMode):
     """Keep, for every tensor made while the mode is on, its `Places`; tensors that depend on no input have none.
 
     An operation without a rule is taken to read everything: a field is never reported smaller than it is.
 
     Examples
     --------
-    >>> from ninefold.network.reach import Reach
+    >>> from ninefold.network.receptive_field import ReceptiveField
     >>> x = torch.ones(1, 1, 9, 11)
-    >>> follow = Follow(2)
-    >>> follow.put(x, {0: (2, Reach()), 1: (3, Reach())})
+    >>> follow = ReceptiveFieldTrace(2)
+    >>> follow.put(x, {0: (2, ReceptiveField()), 1: (3, ReceptiveField())})
     >>> with follow, torch.no_grad():
     ...     y = torch.max_pool2d(x, (2, 3)) + 1
     >>> [reach.extent() for _, reach in follow.get(y).values()]

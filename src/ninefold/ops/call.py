@@ -14,16 +14,16 @@ from ninefold.engines.final import Final
 from ninefold.engines.held import plan_bytes
 from ninefold.errors import ArgumentTypeError, UnsupportedError
 from ninefold.ops import operator, state
-from ninefold.ops.bound import Bound, ThinMap, bound_for
 from ninefold.ops.checks import check_data, check_operands, check_strided
-from ninefold.ops.layout import result_strides
+from ninefold.ops.executor import FormExecutor, ThinMap, executor_for
+from ninefold.ops.layout import result_is_channels_last
 from ninefold.ops.traced import overridable, stand_ins
 from ninefold.settings import CURRENT, Options
 from ninefold.spec.conv import ConvSpec
 from ninefold.spec.form import Form
 from ninefold.spec.problem import Map
 
-__all__ = ["Site", "trilinear"]
+__all__ = ["PlannedCall", "trilinear"]
 
 Run = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 _REMEMBERED = 256  # kinds of operands per site, where their plans are small
@@ -36,15 +36,17 @@ def trilinear(map_: Map, spec: ConvSpec, form: Form, a: Tensor, b: Tensor) -> Te
     """Run one map of a form on checked, batched operands, by the route that this call needs."""
     if not torch.compiler.is_compiling():
         if state.is_plain(a, b):
-            bound = bound_for(form, len(b), a.dtype, a.device, result_strides(b, a), CURRENT.get(), torch.get_num_threads())
-            return bound.apply(map_, a, b)
+            executor = executor_for(
+                form, len(b), a.dtype, a.device, result_is_channels_last(b, a), CURRENT.get(), torch.get_num_threads()
+            )
+            return executor.apply(map_, a, b)
         if (dtype := state.autocast_dtype(a)) is not None:
             with torch.autocast(a.device.type, enabled=False):
                 return trilinear(map_, spec, form, a.to(dtype), b.to(dtype))
     return operator.call(map_, spec.to_text(), form.n_in, form.n_out, a, b)
 
 
-class Site:
+class PlannedCall:
     """A convolution of one spec as it is called: by a layer, or by a function for one set of arguments.
 
     Parameters
@@ -71,7 +73,7 @@ class Site:
         epilogue: str | None = None,
     ) -> None:
         self.spec, self.options, self.frozen, self.rank, self.epilogue = spec, options, frozen, rank, epilogue
-        self._then: Site | None = None
+        self._then: PlannedCall | None = None
         self.final = None if frozen is None else Final(frozen)
         self.text = spec.to_text() if options is None else f"{spec.to_text()}\n{options.to_text()}"
         self.map: Map = "h" if spec.transposed else "c"
@@ -130,21 +132,21 @@ class Site:
                 return
             self._runs.pop(old, None)
 
-    def then(self, epilogue: str) -> "Site":
+    def then(self, epilogue: str) -> "PlannedCall":
         """Return the site with an epilogue; the last one is remembered."""
         if self._then is None or self._then.epilogue != epilogue:
-            self._then = Site(self.spec, self.options, self.frozen, self.rank, epilogue)
+            self._then = PlannedCall(self.spec, self.options, self.frozen, self.rank, epilogue)
             self._then.final = self.final
         return self._then
 
-    def bind(self, x: Tensor, weight: Tensor, size: tuple[int, ...] | None = None) -> Bound:
-        """Return the bound maps for these operands, checked; `x` has a batch."""
+    def bind(self, x: Tensor, weight: Tensor, size: tuple[int, ...] | None = None) -> FormExecutor:
+        """Return the executor maps for these operands, checked; `x` has a batch."""
         form = self._form(x, weight, None, size)
         options = self.options or CURRENT.get()
-        last = result_strides(x, weight)
+        last = result_is_channels_last(x, weight)
         if weight is self.frozen and weight is not None:
-            return Bound(form, len(x), x.dtype, x.device, last, options, self.final, self.rank)
-        return bound_for(form, len(x), x.dtype, x.device, last, options, torch.get_num_threads())
+            return FormExecutor(form, len(x), x.dtype, x.device, last, options, self.final, self.rank)
+        return executor_for(form, len(x), x.dtype, x.device, last, options, torch.get_num_threads())
 
     def _prepare(
         self,
@@ -164,13 +166,13 @@ class Site:
         if self.spec.in_channels == 0:
             empty = without_channels(form)
             return lambda w, x, b: self._finished(empty(w, x, b))
-        bound, map_ = self.bind(x, weight, size), self.map
+        executor, map_ = self.bind(x, weight, size), self.map
         if grad is None or not any(grad):
-            return bound.runner(map_, self.epilogue)
+            return executor.runner(map_, self.epilogue)
         other: Map = "c" if map_ == "h" else "h"
         needed: tuple[Map, ...] = tuple(m for m, need in ((other, grad[0]), ("g", grad[1])) if need)
-        own = bound.native(map_, needed)
-        run = own or (lambda w, x, b: ThinMap.apply(w, x, b, bound, map_))
+        own = executor.torch_path(map_, needed)
+        run = own or (lambda w, x, b: ThinMap.apply(w, x, b, executor, map_))
         if self.epilogue is None:
             return run
         return lambda w, x, b: self._finished(run(w, x, b))
@@ -210,15 +212,15 @@ class Site:
 
     def _traced(self, x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...] | None) -> Tensor:
         """Trace PyTorch's own convolution: a traced graph runs where ninefold is not, and at other sizes than these."""
-        bound = self.bind(x, weight, size)
-        problem = bound.problem(self.map)
+        executor = self.bind(x, weight, size)
+        problem = executor.problem(self.map)
         if reason := Aten().refuses(problem) or _varies(self.spec):
             raise UnsupportedError(f"torch.jit.trace and the ONNX exporter built on it cannot hold this layer: {reason}")
-        pads = tuple(self.spec.pads(bound.form.n_in))
+        pads = tuple(self.spec.pads(executor.form.n_in))
         if not self.spec.transposed and (self.spec.padding_mode != "zeros" or any(lo != hi or lo < 0 for lo, hi in pads)):
             mode = "constant" if self.spec.padding_mode == "zeros" else self.spec.padding_mode
             padded = torch.nn.functional.pad(x, [p for pair in reversed(pads) for p in pair], mode)
-            bare = Site(self.spec.replace(padding=0, padding_mode="zeros"), self.options)
+            bare = PlannedCall(self.spec.replace(padding=0, padding_mode="zeros"), self.options)
             return bare._traced(padded, weight, bias, None)
         return Aten().prepare(problem)(weight, x, bias)
 
@@ -226,7 +228,7 @@ class Site:
 @overridable
 def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, text: str, size: tuple[int, ...] | None = None) -> Tensor:
     """Call a site by its text: what torch.fx's graphs hold where a layer's own call is traced."""
-    return _site_of(text)(x, weight, bias, size)
+    return _call_of(text)(x, weight, bias, size)
 
 
 @overridable
@@ -236,9 +238,9 @@ def spatial_end(size: Sequence[int] | None, ndim: int) -> tuple[int, ...] | None
 
 
 @lru_cache(maxsize=1024)
-def _site_of(text: str) -> Site:
+def _call_of(text: str) -> PlannedCall:
     spec, _, fixed = text.partition("\n")
-    return Site(ConvSpec.from_text(spec), Options(**json.loads(fixed)) if fixed else None)
+    return PlannedCall(ConvSpec.from_text(spec), Options(**json.loads(fixed)) if fixed else None)
 
 
 def _varies(spec: ConvSpec) -> str | None:
