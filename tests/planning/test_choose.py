@@ -62,7 +62,9 @@ def test_nothing_admitted_is_an_error_with_every_reason():
 
 def test_a_determinism_that_is_asked_for_is_respected(monkeypatch):
     fft = next(e for e in ENGINES if e.name == "fft")
-    monkeypatch.setattr(type(fft), "traits", type(fft.traits)(plain_sums=False, exact=False, confines_nan=False, deterministic=False))
+    monkeypatch.setattr(
+        type(fft), "traits", type(fft.traits)(plain_sums=False, exact=False, confines_nan=False, deterministic=False)
+    )
     assert judge(fft, LONG).reason is None
     reason = judge(fft, Problem("c", LONG.form, 2, deterministic=True)).reason
     assert reason is not None
