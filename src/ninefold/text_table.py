@@ -1,13 +1,14 @@
 """Tables as plain text: what reports print, with nothing but Python."""
 
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
 __all__ = ["Printable", "TextTable", "wrapped"]
 
 
-class Printable:
+class Printable(ABC):
     """A report with a text of any width: ``print`` shows it, and so does a console of rich, at its own width.
 
     Examples
@@ -22,9 +23,9 @@ class Printable:
     one two three
     """
 
+    @abstractmethod
     def text(self, width: int) -> str:
         """Return the report in lines of at most so many characters, where its columns allow that."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return self.text(150)

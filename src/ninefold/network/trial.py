@@ -36,14 +36,14 @@ WORTH = 1.05
 
 @dataclass
 class Layer:
-    """One convolution as it ran: its bound maps, their plans, and what the report says of it.
+    """One convolution as it ran: the maps of its form, their plans, and what the report says of it.
 
     `upstream` says that the gradient to its input is asked for, `trained` the one to its weight; `denormal` is the largest share
     of denormal numbers among the nonzero ones of what it read and made.
     """
 
     name: str
-    bound: FormExecutor
+    executor: FormExecutor
     map: Map
     torch_has: bool = True
     plans: dict[Map, Plan] = field(default_factory=dict)
@@ -152,7 +152,7 @@ class Trial:
         layers = record(own, call, train)
         trial = Trial(memory_format, own, layers)
         for k, layer in enumerate(
-            sorted(layers, key=lambda la: -la.bound.form.macs * la.bound.batch)
+            sorted(layers, key=lambda la: -la.executor.form.macs * la.executor.batch)
         ):  # what takes longest first
             if progress is not None:
                 progress(f"{memory_format.replace('_', '-')}: {layer.name}", k, len(layers))
@@ -206,9 +206,9 @@ def record(model: Module, call: Call, train: bool) -> list[Layer]:
             sizes = None if size is None else tuple(size)[-module.spec.ndim :]
             weight = module.current_weight()
             with _as_called(x) as dtype:
-                bound = module.site.bind(*((x, weight) if dtype is None else (x.to(dtype), weight.to(dtype))), sizes)
-            layer = Layer(name, bound, module.site.map, plain_type(module) is not None)
-            layer = layers.setdefault((name, bound.problem(module.site.map).key), layer)
+                executor = module.site.bind(*((x, weight) if dtype is None else (x.to(dtype), weight.to(dtype))), sizes)
+            layer = Layer(name, executor, module.site.map, plain_type(module) is not None)
+            layer = layers.setdefault((name, executor.problem(module.site.map).key), layer)
             layer.upstream = layer.upstream or x.requires_grad
             layer.trained = layer.trained or (train and weight.requires_grad)
             layer.denormal = max(layer.denormal, _denormal_share(x), _denormal_share(out))
@@ -252,10 +252,10 @@ def _plan(layer: Layer, options: Options, budget: Budget) -> int:
     left = 0
     for map_ in layer.maps():
         mode = options.mode if budget.layers_left() else "estimate"
-        with torch.autocast(layer.bound.device.type, enabled=False):
-            layer.plans[map_] = plan_problem(layer.bound.problem(map_), mode, layer.bound.frozen if map_ != "g" else None)
+        with torch.autocast(layer.executor.device.type, enabled=False):
+            layer.plans[map_] = plan_problem(layer.executor.problem(map_), mode, layer.executor.frozen if map_ != "g" else None)
         left += mode != options.mode and layer.plans[map_].source == "estimate"
-        layer.bound.forget()
+        layer.executor.forget()
     return left
 
 
@@ -281,7 +281,7 @@ def _compared(model: Module, layers: list[Layer], call: Call) -> list[Tensor]:
             given = first_tensor(args, kwargs).detach()
             x = given if given.ndim == module.spec.ndim + 2 else given.unsqueeze(0)
             for layer in entries:
-                problem = layer.bound.problem(layer.map)
+                problem = layer.executor.problem(layer.map)
                 if layer.error is None and len(x) == problem.batch and not engine_named("aten").refuses(problem):
                     layer.error = _distance(module, layer, x, out.detach())
 
@@ -293,7 +293,7 @@ def _compared(model: Module, layers: list[Layer], call: Call) -> list[Tensor]:
 
 def _distance(module: Any, layer: Layer, x: Tensor, out: Tensor) -> float | None:
     """Return how far a layer's output is from PyTorch's own, on the scale ``max|V| * ||K_o||_1``; None for another size."""
-    problem, weight, bias = layer.bound.problem(layer.map), module.current_weight().detach(), module.bias
+    problem, weight, bias = layer.executor.problem(layer.map), module.current_weight().detach(), module.bias
     reads = problem.form.input_shape if layer.map == "c" else problem.form.output_shape
     if tuple(x.shape) != tuple(reads(problem.batch)):
         return None

@@ -310,8 +310,8 @@ class _Optimization:
         accuracy: Accuracy,
         changed: bool,
     ) -> Report:
-        given = {(la.name, la.bound.form, la.bound.batch): la for la in first.layers}
-        rows = tuple(_row(la, given.get((la.name, la.bound.form, la.bound.batch), la), fields) for la in chosen.layers)
+        given = {(la.name, la.executor.form, la.executor.batch): la for la in first.layers}
+        rows = tuple(_row(la, given.get((la.name, la.executor.form, la.executor.batch), la), fields) for la in chosen.layers)
         return Report(
             "training" if self.train else "inference",
             rows,
@@ -348,8 +348,8 @@ def _lazy(model: Module) -> bool:
 
 def _row(layer: Layer, given: Layer, fields: dict[str, tuple[int, ...] | None]) -> Row:
     """Describe a layer: before is PyTorch's own in the format given, after is what was chosen."""
-    form, batch = layer.bound.form, layer.bound.batch
-    problem, kept = layer.bound.problem(layer.map), layer.kept
+    form, batch = layer.executor.form, layer.executor.batch
+    problem, kept = layer.executor.problem(layer.map), layer.kept
     machine = machine_for(problem)
     mixing = form.channels.connections * prod(form.n_out) * batch
     return Row(
@@ -368,7 +368,7 @@ def _row(layer: Layer, given: Layer, fields: dict[str, tuple[int, ...] | None]) 
 
 
 def _what(layer: Layer) -> str:
-    form = layer.bound.form
+    form = layer.executor.form
     ends = (form.channels.inputs, form.channels.outputs)
     ends = ends[::-1] if layer.map == "h" else ends
     kind = "transposed " if layer.map == "h" else ""

@@ -103,7 +103,7 @@ def _check_layers(chosen: Trial) -> None:
     for layer in chosen.layers:
         if layer.given_up or layer.error is None:
             continue
-        problem = layer.bound.problem(layer.map)
+        problem = layer.executor.problem(layer.map)
         most = _ROOM * max(problem.tolerance, unit_roundoff(problem.dtype))
         if not layer.error <= most:
             raise AccuracyError(

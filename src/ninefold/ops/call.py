@@ -1,4 +1,4 @@
-"""The thin route: a call site looks its runner up by what the operands look like, and runs it."""
+"""The thin route: a call looks its runner up by what the operands look like, and runs it."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from ninefold.spec.problem import Map
 __all__ = ["PlannedCall", "trilinear"]
 
 Run = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-_REMEMBERED = 256  # kinds of operands per site, where their plans are small
+_REMEMBERED = 256  # kinds of operands per call, where their plans are small
 _PLANNED = 8 << 20  # bytes that plans may take: those of long kernels are remembered for fewer kinds
 _KEPT, _TIMES = 4 << 20, 16  # bytes that forms of a final weight may take, and times its own bytes on top
 _NAMES = {"c": ("weight", "input"), "h": ("weight", "input"), "g": ("input", "gradient")}
@@ -133,14 +133,14 @@ class PlannedCall:
             self._runs.pop(old, None)
 
     def then(self, epilogue: str) -> "PlannedCall":
-        """Return the site with an epilogue; the last one is remembered."""
+        """Return the call with an epilogue; the last one is remembered."""
         if self._then is None or self._then.epilogue != epilogue:
             self._then = PlannedCall(self.spec, self.options, self.frozen, self.rank, epilogue)
             self._then.final = self.final
         return self._then
 
     def bind(self, x: Tensor, weight: Tensor, size: tuple[int, ...] | None = None) -> FormExecutor:
-        """Return the executor maps for these operands, checked; `x` has a batch."""
+        """Return the executor of the maps for these operands, checked; `x` has a batch."""
         form = self._form(x, weight, None, size)
         options = self.options or CURRENT.get()
         last = result_is_channels_last(x, weight)
@@ -227,7 +227,7 @@ class PlannedCall:
 
 @overridable
 def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, text: str, size: tuple[int, ...] | None = None) -> Tensor:
-    """Call a site by its text: what torch.fx's graphs hold where a layer's own call is traced."""
+    """Convolve by the text of a spec: what torch.fx's graphs hold where a layer's own call is traced."""
     return _call_of(text)(x, weight, bias, size)
 
 

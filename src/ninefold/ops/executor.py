@@ -30,7 +30,7 @@ __all__ = ["ADJOINT", "COMPILED", "EXECUTORS", "FormExecutor", "SwitchCost", "ex
 
 @dataclass(frozen=True, slots=True)
 class SwitchCost:
-    """What switch PyTorch's own convolution costs where the maps around it are differentiated.
+    """What leaving PyTorch's own convolution costs where the maps around it are differentiated.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def _owning(run: Runner) -> Runner:
 
 
 def _hardly_slower(plans: dict[Map, Plan], own: dict[Map, str], switch: SwitchCost) -> bool:
-    """Whether PyTorch takes no longer than the picks and what switch it costs."""
+    """Whether PyTorch takes no longer than the picks and what leaving it costs."""
     theirs = [plan.standing(own[m]) for m, plan in plans.items()]
     picked = [plan.chosen for plan in plans.values()]
     known = all(a.reason is None and (a.measured is None) == (b.measured is None) for a, b in zip(theirs, picked, strict=True))
@@ -211,14 +211,14 @@ class ThinMap(torch.autograd.Function):
     def forward(ctx, a: Tensor, b: Tensor, bias: Tensor | None, executor: FormExecutor, map_: Map) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
         """Run the map."""
         ctx.save_for_backward(a, b)
-        ctx.bound, ctx.map = executor, map_
+        ctx.executor, ctx.map = executor, map_
         return executor.runner(map_)(a, b, bias)
 
     @staticmethod
     def backward(ctx, up: Tensor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
         """Run the adjoint maps."""
         need_a, need_b, need_bias = ctx.needs_input_grad[:3]
-        da, db = ctx.bound.gradients(ctx.map, ctx.saved_tensors, up, (need_a, need_b))
+        da, db = ctx.executor.gradients(ctx.map, ctx.saved_tensors, up, (need_a, need_b))
         dbias = up.sum((0, *range(2, up.ndim))) if need_bias else None
         return da, db, dbias, None, None
 
@@ -235,6 +235,6 @@ def executor_for(
     options: "Options",
     threads: int,
 ) -> FormExecutor:
-    """Return the executor maps for these operands and this number of threads, remembered."""
+    """Return the executor of the maps for these operands and this number of threads, remembered."""
     key = (form, batch, dtype, device, last, options, threads)
     return EXECUTORS.get(key, lambda: FormExecutor(form, batch, dtype, device, last, options))
